@@ -1,0 +1,5 @@
+"""The one exception that the command lines turn into a line on stderr and exit code 2."""
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message says what, where, and what to do, in one line."""
