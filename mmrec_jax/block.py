@@ -1,0 +1,159 @@
+"""One layer of the model: projections, decay, recurrence, memory attention, feed-forward."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmrec_jax.config import ModelConfig
+from mmrec_jax.layers import MLP, RMSNorm, dropout, linear
+from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
+from mmrec_jax.recurrence import previous_states, recurrence
+from mmrec_jax.sparse import SparseFFN
+
+
+class BlockOutput(NamedTuple):
+    """What a block computes.
+
+    Attributes:
+        y: [B, T, D].
+        h: the recurrence's state after the last token [B, D].
+        planning_loss: section 2.10; 0 unless config.use_uboo.
+        max_state: largest |h| of all tokens; it grows without bound where decay stays near 1.
+        mean_decay: mean of g.
+    """
+
+    y: jax.Array
+    h: jax.Array
+    planning_loss: jax.Array
+    max_state: jax.Array
+    mean_decay: jax.Array
+
+
+def _clip_decay(decay: jax.Array) -> jax.Array:
+    return jnp.clip(decay, 1e-6, 1 - 1e-6)
+
+
+class MDI(nnx.Module):
+    """The memory's decay and integration: the decay networks, the h gate, the planners."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        dim = config.model_dim
+        self.W_g = linear(2 * dim, dim, rngs=rngs)
+        self.W_gamma = MLP(dim, config.inner_dim, dim, rngs=rngs)
+        self.W_context = MLP(dim, config.inner_dim, dim, rngs=rngs)
+        if config.use_uboo:
+            self.W_planning_error = MLP(dim, dim, dim, rngs=rngs)
+            self.W_planning_target = MLP(dim, dim, dim, rngs=rngs)
+
+    def decay(self, z: jax.Array, k: jax.Array) -> jax.Array:
+        """g from z and k, all [B, T, D] (section 2.3)."""
+        return _clip_decay(jax.nn.sigmoid(self.W_gamma(z)) * jax.nn.sigmoid(self.W_context(k)))
+
+    def planning_loss(
+        self, z: jax.Array, decay: jax.Array, gate_z: jax.Array, previous: jax.Array
+    ) -> jax.Array:
+        """Mean squared error of the planned update, a scalar (section 2.10); all [B, T, D]."""
+        dim = z.shape[-1]
+        m = jax.nn.sigmoid(gate_z + previous @ self.W_g.kernel[dim:])
+        update = (1 - m) * previous + m * z + decay * previous
+        error = self.W_planning_error(jax.lax.stop_gradient(update))
+        return jnp.mean(jnp.square(error - self.W_planning_target(previous)))
+
+
+class MMRecBlock(nnx.Module):
+    """The block of section 2."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        dim = config.model_dim
+        self.config = config
+        if config.use_hem:
+            self.W_fused = linear(dim, config.fused_projection_dim, rngs=rngs)
+            self.W_fused.bias[...] = jnp.zeros_like(self.W_fused.bias[...])
+            self.W_fused.kernel[...] = _fused_xavier(config, rngs)
+        else:
+            self.W_q = linear(dim, dim, rngs=rngs)
+            self.W_k = linear(dim, dim, rngs=rngs)
+            self.W_v = linear(dim, dim, rngs=rngs)
+            self.W_z = linear(dim, dim, rngs=rngs)
+        self.W_g = linear(dim, dim, rngs=rngs)
+        self.norm1 = RMSNorm(dim)
+        self.norm2 = RMSNorm(dim)
+        if config.use_dpg:
+            self.W_gamma_down = linear(dim, config.dpg_rank, rngs=rngs)
+            self.W_gamma_up = linear(config.dpg_rank, dim, rngs=rngs)
+        self.mdi = MDI(config, rngs=rngs)
+        self.multi_mem_attention = MultiMemoryAttention(config, rngs=rngs)
+        self.ffn: SparseFFN | MLP
+        if config.use_sparse:
+            self.ffn = SparseFFN(config, rngs=rngs)
+        else:
+            self.ffn = MLP(dim, config.ffn_dim, dim, dropout=config.dropout, rngs=rngs)
+
+    def project(self, n: jax.Array) -> tuple[jax.Array, ...]:
+        """q, k, v, z of the normalised input, all [B, T, D] (section 2.2)."""
+        if not self.config.use_hem:
+            return self.W_q(n), self.W_k(n), self.W_v(n), self.W_z(n)
+        used = 4 * n.shape[-1]
+        fused = n @ self.W_fused.kernel[:, :used] + self.W_fused.bias[:used]
+        return tuple(jnp.split(fused, 4, axis=-1))
+
+    def decay(self, z: jax.Array, k: jax.Array) -> jax.Array:
+        """g, from z and k, all [B, T, D] (section 2.3)."""
+        if not self.config.use_dpg:
+            return self.mdi.decay(z, k)
+        return _clip_decay(jax.nn.sigmoid(self.W_gamma_up(jax.nn.relu(self.W_gamma_down(z)))))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: LongTermMemory | None,
+        h: jax.Array,
+        *,
+        router_threshold: jax.Array | float = 0.0,
+        dropout_key: jax.Array | None = None,
+    ) -> BlockOutput:
+        """Runs the block over a sequence.
+
+        Args:
+            x: [B, T, D].
+            memory: the memory's last level [S, D] or [B, S, D] (section 2.5); None for zeros.
+            h: the recurrence's state before the first token [B, D]; zeros at a sequence's start.
+            router_threshold: see SparseFFN; without effect in other variants.
+            dropout_key: None switches dropout off.
+        """
+        dim = x.shape[-1]
+        q, k, v, z = self.project(self.norm1(x))
+        decay = self.decay(z, k)
+        mdi_kernel = self.mdi.W_g.kernel[...]
+        gate_z = z @ mdi_kernel[:dim] + self.mdi.W_g.bias[...]
+        W_h = jnp.concatenate([self.W_g.kernel[...], mdi_kernel[dim:]], axis=1)
+        states = recurrence(z, decay, gate_z, W_h, self.W_g.bias[...], h)
+
+        planning_loss = jnp.zeros(())
+        if self.config.use_uboo:
+            planning_loss = self.mdi.planning_loss(
+                z, self.mdi.decay(z, k), gate_z, previous_states(states, h)
+            )
+
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        attended = self.multi_mem_attention(states, q, memory)
+        r = x + dropout(states + attended + 0.1 * v, self.config.dropout, keys[0])
+        n = self.norm2(r)
+        if isinstance(self.ffn, SparseFFN):
+            out = self.ffn(n, router_threshold=router_threshold, dropout_key=keys[1])
+        else:
+            out = self.ffn(n, dropout_key=keys[1])
+        return BlockOutput(
+            r + out, states[:, -1], planning_loss, jnp.abs(states).max(), decay.mean()
+        )
+
+
+def _fused_xavier(config: ModelConfig, rngs: nnx.Rngs) -> jax.Array:
+    # Each of Q, K, V, Z, P, E is drawn as if it were a layer of its own.
+    dim = config.model_dim
+    pe_dim = config.fused_projection_dim - 5 * dim
+    init = nnx.initializers.xavier_uniform()
+    parts = [init(rngs.params(), (dim, width)) for width in (dim, dim, dim, dim, pe_dim, dim)]
+    return jnp.concatenate(parts, axis=1)

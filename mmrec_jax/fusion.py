@@ -1,0 +1,143 @@
+"""Two experts joined: the fusion layer, and the model around it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmrec_jax.config import ModelConfig
+from mmrec_jax.expert import ExpertModule
+from mmrec_jax.layers import RMSNorm, linear
+from mmrec_jax.memory import LongTermMemory
+from mmrec_jax.model import ModelOutput
+from mmrec_jax.stack import DecodeState
+
+ExpertType = Literal["text", "code"]
+
+
+class FusionLayer(nnx.Module):
+    """Joins the experts' outputs, side by side or after a gate (section 3.3)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.fusion_proj = linear(2 * config.model_dim, config.fusion_dim, rngs=rngs)
+        if config.fusion_method == "weighted":
+            self.gate = linear(2 * config.model_dim, config.model_dim, rngs=rngs)
+
+    def __call__(self, text_output: jax.Array, code_output: jax.Array) -> jax.Array:
+        """text_output, code_output [B, T, D] -> [B, T, fused_dim]."""
+        both = jnp.concatenate([text_output, code_output], axis=-1)
+        if self.config.fusion_method == "weighted":
+            gate = jax.nn.sigmoid(self.gate(both))
+            both = jnp.concatenate([gate * text_output, (1 - gate) * code_output], axis=-1)
+        return self.fusion_proj(both)
+
+
+class MMRec100M(nnx.Module):
+    """A shared embedding, both experts, the fusion layer, and an untied head (section 3.4)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        fused_dim = 2 * config.model_dim
+        if config.fusion_dim != fused_dim:
+            raise ValueError(
+                f"MMRec100M needs fused_dim = 2 * model_dim = {fused_dim}, not {config.fused_dim}"
+            )
+        self.config = config
+        self.embedding = nnx.Embed(
+            config.vocab_size,
+            config.model_dim,
+            embedding_init=nnx.initializers.normal(1.0),
+            rngs=rngs,
+        )
+        self.text_expert = ExpertModule(config, rngs=rngs)
+        self.code_expert = ExpertModule(config, rngs=rngs)
+        self.fusion = FusionLayer(config, rngs=rngs)
+        self.final_norm = RMSNorm(fused_dim)
+        self.lm_head = linear(fused_dim, config.vocab_size, use_bias=False, rngs=rngs)
+
+    def experts(self, expert_type: ExpertType | None) -> dict[str, ExpertModule]:
+        """The experts that run for an `expert_type`, by name.
+
+        Raises:
+            ValueError: there is no such type.
+        """
+        experts = {"text": self.text_expert, "code": self.code_expert}
+        if expert_type is None:
+            return experts
+        if expert_type not in experts:
+            raise ValueError(f"expert_type must be None, 'text' or 'code', not {expert_type!r}")
+        return {expert_type: experts[expert_type]}
+
+    def head(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+        """Logits [B, T, V] from the experts' outputs [B, T, D]; zeros stand for a missing one."""
+        zeros = jnp.zeros_like(next(iter(outputs.values())))
+        fused = self.fusion(outputs.get("text", zeros), outputs.get("code", zeros))
+        return self.lm_head(self.final_norm(fused))
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        memory: Mapping[str, Sequence[LongTermMemory]] | None = None,
+        *,
+        expert_type: ExpertType | None = None,
+        chunk_size: int | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> ModelOutput:
+        """Scores every next token; the new memory is a dictionary of the experts that ran.
+
+        Args:
+            input_ids: [B, T].
+            memory: {"text": one a layer, "code": one a layer}; a missing one is zeros.
+            expert_type: runs one expert alone, with zeros for the other's output; None runs both.
+            chunk_size: see BlockStack.hidden_states.
+            dropout_key: None switches dropout off.
+
+        Raises:
+            ValueError: the memory, chunk_size or expert_type does not fit.
+        """
+        experts = self.experts(expert_type)
+        x = self.embedding(input_ids)
+        keys = [None, None] if dropout_key is None else list(jax.random.split(dropout_key))
+        outputs = {
+            name: expert.hidden_states(
+                x, (memory or {}).get(name), chunk_size=chunk_size, dropout_key=key
+            )
+            for (name, expert), key in zip(experts.items(), keys, strict=False)
+        }
+        return ModelOutput(
+            self.head({name: out.y for name, out in outputs.items()}),
+            {name: out.memory for name, out in outputs.items()},
+            self.config.lambda_P * sum(out.planning_loss for out in outputs.values()),
+        )
+
+    def start_decoding(
+        self, batch: int, memory: Mapping[str, Sequence[LongTermMemory]] | None = None
+    ) -> dict[str, DecodeState]:
+        """The state before the first token, for each expert (section 3.5).
+
+        Raises:
+            ValueError: the memory does not fit, or the experts are of the sparse variant.
+        """
+        return {
+            name: expert.start_decoding(batch, (memory or {}).get(name))
+            for name, expert in self.experts(None).items()
+        }
+
+    def decode(
+        self,
+        input_ids: jax.Array,
+        state: Mapping[str, DecodeState],
+        *,
+        expert_type: ExpertType | None = None,
+        chunk_size: int | None = None,
+    ) -> tuple[jax.Array, dict[str, DecodeState]]:
+        """See MMRecModel.decode; an expert that does not run keeps its state."""
+        x = self.embedding(input_ids)
+        after = {
+            name: expert.decode(x, state[name], chunk_size=chunk_size)
+            for name, expert in self.experts(expert_type).items()
+        }
+        logits = self.head({name: y for name, (y, _) in after.items()})
+        return logits, dict(state) | {name: new for name, (_, new) in after.items()}

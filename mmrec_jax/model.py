@@ -1,0 +1,90 @@
+"""MMRecModel: the language model that is trained first, the base of the experts."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from mmrec_jax.config import ModelConfig
+from mmrec_jax.layers import uniform
+from mmrec_jax.memory import LongTermMemory
+from mmrec_jax.stack import BlockStack, DecodeState
+
+
+class ModelOutput(NamedTuple):
+    """What MMRecModel and MMRec100M return.
+
+    Attributes:
+        logits: [B, T, V].
+        memory: the new long-term memory, one a layer, each [B, M, D], without gradient; of
+            MMRec100M a dictionary of such lists by expert.
+        auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
+    """
+
+    logits: jax.Array
+    memory: list[LongTermMemory] | dict[str, list[LongTermMemory]]
+    auxiliary_loss: jax.Array
+
+
+class MMRecModel(BlockStack):
+    """Embedding, blocks, norm, and a head tied to the embedding (section 3.1)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs=rngs)
+        self.embedding = nnx.Embed(
+            config.vocab_size,
+            config.model_dim,
+            embedding_init=uniform(1 / math.sqrt(config.model_dim)),
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        memory: Sequence[LongTermMemory] | None = None,
+        *,
+        chunk_size: int | None = None,
+        router_threshold: float = 0.0,
+        dropout_key: jax.Array | None = None,
+    ) -> ModelOutput:
+        """Scores every next token.
+
+        Args:
+            input_ids: [B, T].
+            memory: the long-term memory, one a layer; None for zeros.
+            chunk_size: see `hidden_states`.
+            router_threshold: see `hidden_states`.
+            dropout_key: None switches dropout off.
+
+        Raises:
+            ValueError: the memory or chunk_size does not fit.
+        """
+        out = self.hidden_states(
+            self.embedding(input_ids),
+            memory,
+            chunk_size=chunk_size,
+            router_threshold=router_threshold,
+            dropout_key=dropout_key,
+        )
+        auxiliary_loss = self.config.lambda_P * out.planning_loss
+        return ModelOutput(self.embedding.attend(out.y), out.memory, auxiliary_loss)
+
+    def decode(
+        self, input_ids: jax.Array, state: DecodeState, *, chunk_size: int | None = None
+    ) -> tuple[jax.Array, DecodeState]:
+        """Goes on from a state, by one token or by a prompt of many (section 3.5).
+
+        Args:
+            input_ids: [B, T].
+            state: from `start_decoding` or an earlier call.
+            chunk_size: as in `__call__`; the same in all calls of one sequence.
+
+        Returns:
+            Logits [B, T, V], equal to the full pass over all tokens so far, and the next state.
+        """
+        y, state = self.decode_hidden_states(
+            self.embedding(input_ids), state, chunk_size=chunk_size
+        )
+        return self.embedding.attend(y), state

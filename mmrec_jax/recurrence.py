@@ -1,0 +1,102 @@
+"""The recurrence over time, the one part of a block that cannot be batched over tokens.
+
+It is non-linear in h, so an associative scan does not compute it. The step is kept as small as it
+can be: both gates come from one [D, 2D] product, and the backward scan computes only the
+pre-activations' gradients; everything that does not depend on the next step's gradient is formed
+for all steps at once, the weights' gradient as one product after the scan.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def recurrence(
+    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
+) -> jax.Array:
+    """Runs the block's recurrence over all tokens (section 2.4).
+
+    Args:
+        z: input of the recurrence [B, T, D].
+        decay: g [B, T, D].
+        gate_z: the part of the MDI gate that does not depend on h, with its bias [B, T, D].
+        W_h: the products with h of both gates side by side, block gate first [D, 2D].
+        b: bias of the block gate [D].
+        h: the state before the first token [B, D].
+
+    Returns:
+        The state after each token [B, T, D].
+    """
+    time_major = [jnp.swapaxes(array, 0, 1) for array in (z, decay, gate_z)]
+    return jnp.swapaxes(_scan(*time_major, W_h, b, h), 0, 1)
+
+
+def previous_states(states: jax.Array, h: jax.Array) -> jax.Array:
+    """The state before each token [B, T, D], from those after it and the initial one [B, D]."""
+    return jnp.concatenate([h[:, None], states[:, :-1]], axis=1)
+
+
+def _step(
+    h: jax.Array, z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    from_h = h @ W_h
+    dim = h.shape[-1]
+    s = jax.nn.sigmoid(from_h[:, :dim] + b)
+    m = jax.nn.sigmoid(from_h[:, dim:] + gate_z)
+    update = (1 - m) * h + m * z + decay * h
+    return z * s + decay * h + 0.1 * update, s, m
+
+
+@jax.custom_vjp
+def _scan(
+    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
+) -> jax.Array:
+    def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        h, _, _ = _step(h, *inputs, W_h, b)
+        return h, h
+
+    return jax.lax.scan(body, h, (z, decay, gate_z))[1]
+
+
+def _scan_forward(
+    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
+) -> tuple[jax.Array, Any]:
+    def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+        new, s, m = _step(h, *inputs, W_h, b)
+        return new, (new, s, m)
+
+    _, (states, s, m) = jax.lax.scan(body, h, (z, decay, gate_z))
+    return states, (z, decay, W_h, h, states, s, m)
+
+
+def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
+    z, decay, W_h, h, states, s, m = saved
+    previous = jnp.concatenate([h[None], states[:-1]])
+    # The derivatives of h_t by the block gate's and the MDI gate's pre-activations, and by h_{t-1}
+    # where it stands outside the gates.
+    by_s = z * s * (1 - s)
+    by_m = 0.1 * (z - previous) * m * (1 - m)
+    by_h = 1.1 * decay + 0.1 * (1 - m)
+
+    def body(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+        d_state, by_s, by_m, by_h = inputs
+        d_h = d_state + d_next
+        d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
+        return d_h * by_h + d_gates @ W_h.T, (d_h, d_gates)
+
+    d_initial, (d_h, d_gates) = jax.lax.scan(
+        body, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
+    )
+    dim = h.shape[-1]
+    return (
+        d_h * (s + 0.1 * m),
+        1.1 * d_h * previous,
+        d_gates[..., dim:],
+        jnp.einsum("tbi,tbo->io", previous, d_gates),
+        d_gates[..., :dim].sum((0, 1)),
+        d_initial,
+    )
+
+
+_scan.defvjp(_scan_forward, _scan_backward)

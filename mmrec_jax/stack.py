@@ -1,0 +1,321 @@
+"""A stack of blocks and the norm after it, run as one `lax.scan` over layers.
+
+A model holds its blocks in one of two forms. A list, one module a layer, is the form with the
+checkpoint's names. Stacked, one module whose arrays have a leading axis of layers, is the form
+for training: compile time does not grow with depth, neither the model's nor the optimizer's.
+`stack_blocks` and `unstack_blocks` turn one into the other; every model runs in both.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmrec_jax.block import MMRecBlock
+from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
+from mmrec_jax.layers import RMSNorm
+from mmrec_jax.memory import LongTermMemory, filled, pool_layers
+
+Blocks = nnx.List[MMRecBlock] | MMRecBlock
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+class StackOutput(NamedTuple):
+    """What a stack of blocks computes.
+
+    Attributes:
+        y: the normalised output [B, T, D].
+        memory: the new long-term memory, one a layer, each [B, M, D].
+        planning_loss: summed over layers (section 2.10).
+        max_state: each layer's largest |h| [L].
+        mean_decay: each layer's mean of g [L].
+    """
+
+    y: jax.Array
+    memory: list[LongTermMemory]
+    planning_loss: jax.Array
+    max_state: jax.Array
+    mean_decay: jax.Array
+
+
+class DecodeState(NamedTuple):
+    """All that decoding carries from token to token; its size does not depend on the position.
+
+    Attributes:
+        h: each layer's recurrent state [L, B, D].
+        memory: what attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
+        total: sum of each layer's outputs since the memory was last written [L, B, D].
+        count: the number of tokens in that sum, a scalar.
+    """
+
+    h: jax.Array
+    memory: LongTermMemory | None
+    total: jax.Array
+    count: jax.Array
+
+    def long_term_memory(self) -> list[LongTermMemory]:
+        """The memory that a full pass over the same tokens returns, one a layer (section 2.9)."""
+        return filled(self.total / jnp.maximum(self.count, 1))
+
+
+class _Layers(NamedTuple):
+    """One pass over all layers.
+
+    Attributes:
+        y: [B, T, D].
+        h: [L, B, D].
+        means: of each layer's outputs over the tokens [L, B, D], without gradient.
+        planning_loss, max_state, mean_decay: [L].
+    """
+
+    y: jax.Array
+    h: jax.Array
+    means: jax.Array
+    planning_loss: jax.Array
+    max_state: jax.Array
+    mean_decay: jax.Array
+
+
+def stack_blocks(model: Model) -> Model:
+    """A copy of the model whose lists of blocks are stacked."""
+    return _convert_blocks(model, lambda blocks: nnx.merge(*_split(blocks)))
+
+
+def unstack_blocks(model: Model) -> Model:
+    """A copy of the model whose stacked blocks are lists again."""
+
+    def unstack(blocks: Blocks) -> nnx.List[MMRecBlock]:
+        graphdef, states = _split(blocks)
+        layers = jax.tree.leaves(states)[0].shape[0]
+        return nnx.List(
+            [
+                nnx.merge(graphdef, jax.tree.map(lambda array, i=i: array[i], states))
+                for i in range(layers)
+            ]
+        )
+
+    return _convert_blocks(model, unstack)
+
+
+class BlockStack(nnx.Module):
+    """Blocks in order, then a norm: what MMRecModel and ExpertModule have in common."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.blocks: Blocks = nnx.List(
+            [MMRecBlock(config, rngs=rngs) for _ in range(config.num_layers)]
+        )
+        self.norm = RMSNorm(config.model_dim)
+
+    def hidden_states(
+        self,
+        x: jax.Array,
+        memory: Sequence[LongTermMemory] | None = None,
+        *,
+        chunk_size: int | None = None,
+        router_threshold: float = 0.0,
+        dropout_key: jax.Array | None = None,
+        remat: bool = False,
+    ) -> StackOutput:
+        """Runs all blocks and the norm over a sequence (sections 2 and 3.1).
+
+        Args:
+            x: embeddings [B, T, D].
+            memory: one a layer; None for zeros.
+            chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
+                carried from piece to piece; None runs it whole.
+            router_threshold: certainty below which the sparse layer gives 0.
+            dropout_key: None switches dropout off.
+            remat: recompute each layer's activations in the backward pass instead of keeping them.
+
+        Raises:
+            ValueError: the memory or chunk_size does not fit.
+        """
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        pooled = pool_layers(memory, self.config, x.shape[0])
+        graphdef, states = _split(self.blocks)
+        out = _run(graphdef, states, x, pooled, router_threshold, dropout_key, chunk_size, remat)
+        return StackOutput(
+            self.norm(out.y),
+            filled(out.means),
+            out.planning_loss.sum(),
+            out.max_state,
+            out.mean_decay,
+        )
+
+    def start_decoding(
+        self, batch: int, memory: Sequence[LongTermMemory] | None = None
+    ) -> DecodeState:
+        """The state before the first token of `batch` sequences (section 3.5).
+
+        Raises:
+            ValueError: the memory does not fit, or the variant cannot be decoded token by token.
+        """
+        if self.config.use_sparse:
+            raise ValueError(
+                "the sparse variant routes whole chunks of tokens, later ones included: it has no "
+                "token-by-token decoding"
+            )
+        zeros = jnp.zeros((self.config.num_layers, batch, self.config.model_dim))
+        pooled = pool_layers(memory, self.config, batch)
+        return DecodeState(zeros, pooled, zeros, jnp.zeros((), jnp.int32))
+
+    def decode_hidden_states(
+        self, x: jax.Array, state: DecodeState, *, chunk_size: int | None = None
+    ) -> tuple[jax.Array, DecodeState]:
+        """Goes on from a state, by one token or by many (section 3.5).
+
+        Args:
+            x: embeddings [B, T, D].
+            state: from `start_decoding` or an earlier call.
+            chunk_size: as in `hidden_states`; the same in all calls of one sequence.
+
+        Returns:
+            [B, T, D], equal to the full pass over all tokens so far, and the next state.
+        """
+        graphdef, states = _split(self.blocks)
+        if chunk_size is None:
+            y, state = _decode(graphdef, states, x, state)
+        else:
+            state = state._replace(memory=_batched(state.memory, state.h))
+            y, state = _decode_chunked(graphdef, states, x, state, chunk_size)
+        return self.norm(y), state
+
+
+def _convert_blocks(model: Model, convert: Callable[[Blocks], Any]) -> Model:
+    model = nnx.clone(model)
+    for _, module in list(nnx.iter_modules(model)):
+        if "blocks" in vars(module):
+            module.blocks = convert(module.blocks)
+    return model
+
+
+def _split(blocks: Blocks) -> tuple[nnx.GraphDef, nnx.State]:
+    if isinstance(blocks, MMRecBlock):
+        return nnx.split(blocks)
+    graphdefs, states = zip(*(nnx.split(block) for block in blocks), strict=True)
+    return graphdefs[0], jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+
+def _batched(memory: LongTermMemory | None, h: jax.Array) -> LongTermMemory:
+    layers, batch, dim = h.shape
+    shape = (layers, batch, MEMORY_SLOTS // POOLING**2, dim)
+    if memory is None:
+        return LongTermMemory(jnp.zeros(shape), jnp.zeros(shape))
+    k, v = (slots if slots.ndim == 4 else slots[:, None] for slots in memory)
+    shape = (layers, batch, k.shape[2], dim)
+    return LongTermMemory(jnp.broadcast_to(k, shape), jnp.broadcast_to(v, shape))
+
+
+def _written(memory: LongTermMemory, means: jax.Array) -> LongTermMemory:
+    slots = jnp.broadcast_to(means[:, :, None], memory.k.shape)
+    return LongTermMemory(slots, slots)
+
+
+def _layers(
+    graphdef: nnx.GraphDef,
+    states: nnx.State,
+    x: jax.Array,
+    memory: LongTermMemory | None,
+    h: jax.Array,
+    router_threshold: jax.Array | float = 0.0,
+    dropout_key: jax.Array | None = None,
+    remat: bool = False,
+) -> _Layers:
+    keys = None if dropout_key is None else jax.random.split(dropout_key, h.shape[0])
+
+    def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
+        state, memory, h, key = inputs
+        out = nnx.merge(graphdef, state)(
+            x, memory, h, router_threshold=router_threshold, dropout_key=key
+        )
+        means = jax.lax.stop_gradient(out.y).mean(axis=1)
+        return out.y, (out.h, means, out.planning_loss, out.max_state, out.mean_decay)
+
+    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+    y, outputs = jax.lax.scan(body, x, (states, memory, h, keys))
+    return _Layers(y, *outputs)
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "remat"))
+def _run(
+    graphdef: nnx.GraphDef,
+    states: nnx.State,
+    x: jax.Array,
+    memory: LongTermMemory | None,
+    router_threshold: jax.Array | float,
+    dropout_key: jax.Array | None,
+    chunk_size: int | None,
+    remat: bool,
+) -> _Layers:
+    batch, tokens, dim = x.shape
+    layers = jax.tree.leaves(states)[0].shape[0]
+    h = jnp.zeros((layers, batch, dim), x.dtype)
+
+    def run(x: jax.Array, memory: LongTermMemory | None, key: jax.Array | None) -> _Layers:
+        return _layers(graphdef, states, x, memory, h, router_threshold, key, remat)
+
+    if chunk_size is None or chunk_size >= tokens:
+        return run(x, memory, dropout_key)
+
+    def chunk(memory: LongTermMemory, inputs: Any) -> tuple[LongTermMemory, _Layers]:
+        out = run(inputs[0], memory, inputs[1])
+        return _written(memory, out.means), out
+
+    whole, rest = divmod(tokens, chunk_size)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, whole + 1)
+    pieces = x[:, : whole * chunk_size].reshape(batch, whole, chunk_size, dim).swapaxes(0, 1)
+    memory, out = jax.lax.scan(
+        chunk, _batched(memory, h), (pieces, None if keys is None else keys[:whole])
+    )
+    y = out.y.swapaxes(0, 1).reshape(batch, -1, dim)
+    per_chunk = (out.planning_loss, out.max_state, out.mean_decay)
+    last = jax.tree.map(lambda array: array[-1], out)
+    lengths = jnp.full(whole, chunk_size)
+    if rest:
+        _, last = chunk(memory, (x[:, -rest:], None if keys is None else keys[whole]))
+        y = jnp.concatenate([y, last.y], axis=1)
+        lengths = jnp.append(lengths, rest)
+        tail = (last.planning_loss, last.max_state, last.mean_decay)
+        per_chunk = jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), per_chunk, tail)
+    planning_loss, max_state, mean_decay = per_chunk
+    share = (lengths / tokens)[:, None]
+    return last._replace(
+        y=y,
+        planning_loss=(planning_loss * share).sum(axis=0),
+        max_state=max_state.max(axis=0),
+        mean_decay=(mean_decay * share).sum(axis=0),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef",))
+def _decode(
+    graphdef: nnx.GraphDef, states: nnx.State, x: jax.Array, state: DecodeState
+) -> tuple[jax.Array, DecodeState]:
+    out = _layers(graphdef, states, x, state.memory, state.h)
+    total, count = state.total + out.means * x.shape[1], state.count + x.shape[1]
+    return out.y, DecodeState(out.h, state.memory, total, count)
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
+def _decode_chunked(
+    graphdef: nnx.GraphDef, states: nnx.State, x: jax.Array, state: DecodeState, chunk_size: int
+) -> tuple[jax.Array, DecodeState]:
+    def write(state: DecodeState) -> DecodeState:
+        zeros = jnp.zeros_like(state.h)
+        memory = _written(state.memory, state.total / chunk_size)
+        return DecodeState(zeros, memory, zeros, jnp.zeros_like(state.count))
+
+    def token(state: DecodeState, x: jax.Array) -> tuple[DecodeState, jax.Array]:
+        # Only when a next token comes is a full chunk's memory written: the memory after the last
+        # token is that of the chunk which the token ends.
+        state = jax.lax.cond(state.count == chunk_size, write, lambda state: state, state)
+        y, state = _decode(graphdef, states, x[:, None], state)
+        return state, y[:, 0]
+
+    state, y = jax.lax.scan(token, state, x.swapaxes(0, 1))
+    return y.swapaxes(0, 1), state
