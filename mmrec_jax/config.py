@@ -85,6 +85,14 @@ class ModelConfig:
         return self.model_dim // 4
 
     @property
+    def untrained_modules(self) -> tuple[str, ...]:
+        """Modules of each block that the checkpoint holds and no gradient reaches.
+
+        Their parameters have no optimizer state and never change (sections 2.3 and 5.3).
+        """
+        return ("W_gamma", "W_context") if self.use_dpg else ()
+
+    @property
     def fused_projection_dim(self) -> int:
         """Output channels of HEM's fused projection, 5 D + P."""
         return 5 * self.model_dim + (self.model_dim if self.pe_dim is None else self.pe_dim)

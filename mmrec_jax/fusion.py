@@ -9,7 +9,7 @@ from flax import nnx
 
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.expert import ExpertModule
-from mmrec_jax.layers import RMSNorm, linear
+from mmrec_jax.layers import Embedding, RMSNorm, linear
 from mmrec_jax.memory import LongTermMemory
 from mmrec_jax.model import ModelOutput
 from mmrec_jax.stack import DecodeState
@@ -45,11 +45,8 @@ class MMRec100M(nnx.Module):
                 f"MMRec100M needs fused_dim = 2 * model_dim = {fused_dim}, not {config.fused_dim}"
             )
         self.config = config
-        self.embedding = nnx.Embed(
-            config.vocab_size,
-            config.model_dim,
-            embedding_init=nnx.initializers.normal(1.0),
-            rngs=rngs,
+        self.embedding = Embedding(
+            config.vocab_size, config.model_dim, init=nnx.initializers.normal(1.0), rngs=rngs
         )
         self.text_expert = ExpertModule(config, rngs=rngs)
         self.code_expert = ExpertModule(config, rngs=rngs)

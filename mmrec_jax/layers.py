@@ -44,6 +44,23 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0)
 
 
+class Embedding(nnx.Module):
+    """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
+
+    def __init__(
+        self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs
+    ) -> None:
+        self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        """input_ids [B, T] -> [B, T, D]."""
+        return self.embedding[...][input_ids]
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """Scores against every token's vector: x [B, T, D] -> [B, T, V]."""
+        return x @ self.embedding[...].T
+
+
 class RMSNorm(nnx.Module):
     """`scale * x / (sqrt(mean(x^2)) + 1e-6)`: the epsilon is outside the root (section 2.1)."""
 

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from mmrec_jax.config import ModelConfig
-from mmrec_jax.layers import uniform
+from mmrec_jax.layers import Embedding, uniform
 from mmrec_jax.memory import LongTermMemory
 from mmrec_jax.stack import BlockStack, DecodeState
 
@@ -33,12 +33,8 @@ class MMRecModel(BlockStack):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         super().__init__(config, rngs=rngs)
-        self.embedding = nnx.Embed(
-            config.vocab_size,
-            config.model_dim,
-            embedding_init=uniform(1 / math.sqrt(config.model_dim)),
-            rngs=rngs,
-        )
+        init = uniform(1 / math.sqrt(config.model_dim))
+        self.embedding = Embedding(config.vocab_size, config.model_dim, init=init, rngs=rngs)
 
     def __call__(
         self,

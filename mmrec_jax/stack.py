@@ -262,33 +262,36 @@ def _run(
     if chunk_size is None or chunk_size >= tokens:
         return run(x, memory, dropout_key)
 
-    def chunk(memory: LongTermMemory, inputs: Any) -> tuple[LongTermMemory, _Layers]:
-        out = run(inputs[0], memory, inputs[1])
-        return _written(memory, out.means), out
+    def chunk(means: jax.Array, inputs: Any) -> tuple[jax.Array, _Layers]:
+        # All slots of a written memory are equal. One of them reads the same as all, and spares
+        # the queries a gradient that would be rounding errors only.
+        out = run(inputs[0], LongTermMemory(means[:, :, None], means[:, :, None]), inputs[1])
+        return out.means, out
 
     whole, rest = divmod(tokens, chunk_size)
     keys = None if dropout_key is None else jax.random.split(dropout_key, whole + 1)
     pieces = x[:, : whole * chunk_size].reshape(batch, whole, chunk_size, dim).swapaxes(0, 1)
-    memory, out = jax.lax.scan(
-        chunk, _batched(memory, h), (pieces, None if keys is None else keys[:whole])
-    )
-    y = out.y.swapaxes(0, 1).reshape(batch, -1, dim)
-    per_chunk = (out.planning_loss, out.max_state, out.mean_decay)
-    last = jax.tree.map(lambda array: array[-1], out)
-    lengths = jnp.full(whole, chunk_size)
+    last = run(pieces[0], memory, None if keys is None else keys[0])
+    parts = [(jax.tree.map(lambda array: array[None], last), chunk_size)]
+    if whole > 1:
+        middle_keys = None if keys is None else keys[1:whole]
+        _, middle = jax.lax.scan(chunk, last.means, (pieces[1:], middle_keys))
+        last = jax.tree.map(lambda array: array[-1], middle)
+        parts.append((middle, chunk_size))
     if rest:
-        _, last = chunk(memory, (x[:, -rest:], None if keys is None else keys[whole]))
-        y = jnp.concatenate([y, last.y], axis=1)
-        lengths = jnp.append(lengths, rest)
-        tail = (last.planning_loss, last.max_state, last.mean_decay)
-        per_chunk = jax.tree.map(lambda a, b: jnp.append(a, b[None], axis=0), per_chunk, tail)
-    planning_loss, max_state, mean_decay = per_chunk
-    share = (lengths / tokens)[:, None]
+        _, last = chunk(last.means, (x[:, -rest:], None if keys is None else keys[whole]))
+        parts.append((jax.tree.map(lambda array: array[None], last), rest))
+
+    def mean(name: str) -> jax.Array:
+        return sum(getattr(out, name).sum(axis=0) * length for out, length in parts) / tokens
+
     return last._replace(
-        y=y,
-        planning_loss=(planning_loss * share).sum(axis=0),
-        max_state=max_state.max(axis=0),
-        mean_decay=(mean_decay * share).sum(axis=0),
+        y=jnp.concatenate(
+            [out.y.swapaxes(0, 1).reshape(batch, -1, dim) for out, _ in parts], axis=1
+        ),
+        planning_loss=mean("planning_loss"),
+        max_state=jnp.concatenate([out.max_state for out, _ in parts]).max(axis=0),
+        mean_decay=mean("mean_decay"),
     )
 
 
