@@ -47,9 +47,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 class Embedding(nnx.Module):
     """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
 
-    def __init__(
-        self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs) -> None:
         self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
 
     def __call__(self, input_ids: jax.Array) -> jax.Array:

@@ -1,0 +1,68 @@
+"""What all tests share: the original's own outputs, and the precision that they need."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bridge
+from bridge.keys import entries
+from mmrec_jax import LongTermMemory
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """One folder of golden data: a checkpoint, and what the original computed with it."""
+
+    checkpoint: bridge.LoadedCheckpoint
+    arrays: dict[str, np.ndarray]
+
+    def memory(self, prefix: str = "") -> list[LongTermMemory]:
+        layers = range(self.checkpoint.config.num_layers)
+        return [
+            LongTermMemory(
+                *(jnp.asarray(self.arrays[f"{prefix}long_term.{i}.{name}"]) for name in "kv")
+            )
+            for i in layers
+        ]
+
+    def ids(self, name: str) -> jax.Array:
+        return jnp.asarray(self.arrays[name].astype(np.int32))
+
+    def gradient_errors(self, grads: dict[tuple[str | int, ...], jax.Array]) -> dict[str, float]:
+        """Norm of the difference over the norm, by the original's name."""
+        checkpoint = self.checkpoint
+        table = entries(type(checkpoint.model).__name__, checkpoint.config)
+        by_key = {entry.key: entry for entry in table}
+        errors = {}
+        for name, expected in self.arrays.items():
+            key = name.removeprefix("grad.")
+            if key == name or key not in by_key:
+                continue
+            entry = by_key[key]
+            found = np.asarray(grads[entry.path])
+            found = found.T if entry.transpose else found
+            assert found.shape == expected.shape, key
+            errors[key] = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        return errors
+
+
+@pytest.fixture(autouse=True)
+def highest_precision():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[..., Golden]:
+    def load(folder: str, checkpoint: str = "checkpoint.pt") -> Golden:
+        with np.load(GOLDEN / folder / "io.npz") as arrays:
+            return Golden(bridge.load_torch(GOLDEN / folder / checkpoint), dict(arrays))
+
+    return load

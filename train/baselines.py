@@ -1,0 +1,47 @@
+"""The n-gram models that a trained model must beat, counted on the tokens that it was trained on."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[Any]
+
+COUNTED_TOKENS = 50_000_000
+"""Training tokens that are counted at most, so that memory is bounded."""
+
+
+class NGramBaselines:
+    """A unigram with one added to every count, and a Witten-Bell bigram that falls back on it.
+
+    Witten-Bell has no constant to choose: a token followed by many different others trusts the
+    unigram more.
+    """
+
+    def __init__(self, tokens: Ids, vocab_size: int) -> None:
+        """Counts a token file [N]."""
+        tokens = np.asarray(tokens[:COUNTED_TOKENS], np.int64)
+        self._vocab_size = vocab_size
+        counts = np.bincount(tokens, minlength=vocab_size)
+        self._unigram = (counts + 1) / (len(tokens) + vocab_size)
+        self._pairs, self._pair_counts = np.unique(
+            tokens[:-1] * vocab_size + tokens[1:], return_counts=True
+        )
+        previous = self._pairs // vocab_size
+        self._followers = np.bincount(previous, minlength=vocab_size)
+        self._previous = np.bincount(previous, self._pair_counts, minlength=vocab_size)
+
+    def unigram_losses(self, targets: Ids) -> npt.NDArray[np.float64]:
+        """Cross entropy of each token in nats, of targets' shape."""
+        return -np.log(self._unigram[targets])
+
+    def bigram_losses(self, previous: Ids, targets: Ids) -> npt.NDArray[np.float64]:
+        """Cross entropy of each token after the one before it in nats; all of one shape."""
+        pairs = previous.astype(np.int64) * self._vocab_size + targets
+        place = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
+        count = np.where(self._pairs[place] == pairs, self._pair_counts[place], 0)
+        fallback = self._followers[previous]
+        total = self._previous[previous] + fallback
+        unigram = self._unigram[targets]
+        seen = (count + fallback * unigram) / np.maximum(total, 1)
+        return -np.log(np.where(total > 0, seen, unigram))

@@ -1,0 +1,109 @@
+"""The one training loop: steps, hooks, and a clean end when it is interrupted."""
+
+import math
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
+
+from train.data import Batch
+from train.errors import UserError
+from train.progress import TrainingProgress
+from train.step import Trainer, TrainState
+
+Values = dict[str, float]
+Hook = Callable[[TrainState, Values], None]
+
+
+class StopSignal:
+    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved.
+
+    A second Ctrl-C interrupts at once.
+    """
+
+    requested = False
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def train(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    hooks: Sequence[tuple[int, Hook]],
+    save: Hook,
+    progress: TrainingProgress,
+) -> None:
+    """Makes the steps that are left.
+
+    Args:
+        trainer: the run's compiled functions.
+        state: where to go on from.
+        batches: micro-batches [B, T + 1].
+        hooks: (every, hook): called after each `every` steps and after the last one with the
+            state and the step's values: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
+            learning_rate.
+        save: the hook that is also called before an interrupted run ends.
+        progress: is told of every micro-batch.
+
+    Raises:
+        UserError: a loss or gradient is not finite; that state reaches no hook.
+        KeyboardInterrupt: the run was interrupted; its state is saved.
+    """
+    training = trainer.config.training
+    with StopSignal() as stop:
+        for step in range(int(state.step), training.steps):
+            state, values = _step(trainer, state, batches, step, progress)
+            last = step + 1 == training.steps
+            for every, hook in hooks:
+                if last or (step + 1) % every == 0:
+                    hook(state, values)
+            if stop.requested and not last:
+                save(state, values)
+                raise KeyboardInterrupt(f"at step {step + 1}, which is saved: go on with --resume")
+
+
+def _step(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    step: int,
+    progress: TrainingProgress,
+) -> tuple[TrainState, Values]:
+    count = trainer.config.training.accumulation
+    total = None
+    parts: list[Values] = []
+    for index in range(count):
+        grads, metrics = trainer.gradient(state, next(batches), index)
+        total = grads if total is None else trainer.add(total, grads)
+        parts.append({name: float(value) for name, value in metrics.items()})
+        progress.advance(step + (index + 1) / count, parts[-1]["loss"])
+    state, metrics = trainer.update(state, total)
+    values = {name: sum(part[name] for part in parts) / count for name in parts[0]}
+    values["max_state"] = max(part["max_state"] for part in parts)
+    values |= {name: float(value) for name, value in metrics.items()}
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+        raise UserError(
+            f"training diverged at step {step + 1}: loss {values['loss']}, gradient norm "
+            f"{values['grad_norm']}, largest |h| {values['max_state']:.3g}, mean decay "
+            f"{values['mean_decay']:.3f}; nothing of it is saved: go on from the last checkpoint "
+            "with --resume and a lower optimizer.learning_rate or shorter sequences"
+        )
+    return state, values

@@ -1,0 +1,92 @@
+"""What a run writes down of itself: metrics.jsonl, TensorBoard events, and the loss plot."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import matplotlib.figure
+import tensorboardX
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends records to metrics.jsonl and TensorBoard; each line is whole when it is there."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Opens a run's metrics, and drops what was written after `step`: it will be redone."""
+        kept = [record for record in read_metrics(run) if record["step"] <= step]
+        partial = run / f"{METRICS}.partial"
+        partial.write_text("".join(map(_line, kept)), encoding="utf-8")
+        os.replace(partial, run / METRICS)
+        self._file = (run / METRICS).open("a", encoding="utf-8")
+        self._events = tensorboardX.SummaryWriter(
+            str(run / "tensorboard"), purge_step=step + 1, write_to_disk=True
+        )
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Adds a record: numbers by name; names of validation losses are `loss/DOMAIN`."""
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """All records of a run; a line that a killed run left unfinished is passed over."""
+    path = run / METRICS
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
+    """Draws loss.png from metrics.jsonl and returns its path.
+
+    Args:
+        run: the run's folder.
+        levels: losses drawn as horizontal lines, by name.
+    """
+    records = read_metrics(run)
+    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    names = sorted({name for record in records for name in record if name.startswith("loss")})
+    for name in names:
+        points = [(record["step"], record[name]) for record in records if name in record]
+        label = "training" if name == "loss" else f"validation, {name.removeprefix('loss/')}"
+        style = {"alpha": 0.5, "linewidth": 1} if name == "loss" else {"marker": "o", "ms": 3}
+        axes.plot(*zip(*points, strict=True), label=label, **style)
+    for index, (name, loss) in enumerate((levels or {}).items()):
+        axes.axhline(loss, linestyle=":", color=f"C{index + len(names)}", label=name)
+    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats a token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = run / "loss.png"
+    partial = run / "loss.partial.png"
+    figure.savefig(partial, dpi=120)
+    os.replace(partial, path)
+    return path
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"

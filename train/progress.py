@@ -1,0 +1,83 @@
+"""What a long command says while it works: a live line on a terminal, plain lines elsewhere."""
+
+import collections
+import time
+from types import TracebackType
+
+import rich.console
+import rich.progress
+
+console = rich.console.Console(soft_wrap=True, highlight=False)
+"""Where the training commands print."""
+
+
+class TrainingProgress:
+    """Shows step, loss, tokens a second and the time left, from the last few micro-batches."""
+
+    def __init__(self, start: int, steps: int, tokens_per_step: int) -> None:
+        """`start` of `steps` optimizer steps are done already."""
+        self._steps = steps
+        self._tokens_per_step = tokens_per_step
+        self._done = float(start)
+        self._marks: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("step {task.fields[step]}/{task.total:.0f}"),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "", total=steps, completed=start, step=start, status="compiling"
+        )
+
+    def __enter__(self) -> "TrainingProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the last micro-batches; 0 before the second one."""
+        if len(self._marks) < 2:
+            return 0.0
+        (first_time, first_done), (last_time, last_done) = self._marks[0], self._marks[-1]
+        return (last_done - first_done) * self._tokens_per_step / max(last_time - first_time, 1e-9)
+
+    def advance(self, done: float, loss: float) -> None:
+        """`done` steps are made, parts of one included; `loss` is the last micro-batch's."""
+        self._done = done
+        self._marks.append((time.monotonic(), done))
+        self._progress.update(self._task, completed=done, step=int(done), status=self._status(loss))
+
+    def paused(self) -> None:
+        """Something other than training took time: start the rate anew."""
+        self._marks.clear()
+
+    def report(self, loss: float) -> None:
+        """A plain line where there is no terminal."""
+        if not console.is_terminal:
+            console.print(f"step {self._done:.0f}/{self._steps}  {self._status(loss)}")
+
+    def _status(self, loss: float) -> str:
+        rate = self.tokens_per_second
+        if not rate:
+            return f"loss {loss:.4f}"
+        left = duration((self._steps - self._done) * self._tokens_per_step / rate)
+        return f"loss {loss:.4f}  {rate:,.0f} tokens/s  {left} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "2d 03h", "3h 05m", "4m 07s" or "9s"."""
+    seconds = round(seconds)
+    for size, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{name} {seconds % size // lower:02d}{lower_name}"
+    return f"{seconds // 60}m {seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"

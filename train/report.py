@@ -1,0 +1,105 @@
+"""What a finished run shows: its scores beside the baselines', samples, and where things are."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.table
+
+from mmrec_jax import MMRecModel
+from mmrec_jax.generate import generate
+from train.baselines import NGramBaselines
+from train.config import Config
+from train.evaluation import Score, baseline_scores, score
+from train.metrics import plot_losses
+from train.progress import console
+from train.run_folder import write_text
+from train.session import Session
+from train.tokenizer import Tokenizer
+from train.tokens import read_tokens
+
+SAMPLE_TOKENS = 64
+SAMPLE_TEMPERATURE = 0.8
+
+
+def report(session: Session, config: Config) -> None:
+    """Scores the whole validation splits, samples, prints it all, and writes report.json.
+
+    Args:
+        session: a run whose training is over.
+        config: its config.
+    """
+    console.print("scoring the validation splits")
+    tokenizer, run = session.data.tokenizer, session.run
+    token_bytes = tokenizer.token_bytes
+    counted = read_tokens(config.data_dir, config.training.domain, "train").tokens
+    baselines = NGramBaselines(counted, tokenizer.vocab_size)
+    batch_size = config.training.batch_size
+    scores = {
+        domain: {
+            "model": score(session.token_losses, windows, token_bytes, batch_size),
+            **baseline_scores(baselines, windows, token_bytes),
+        }
+        for domain, windows in session.data.splits.items()
+    }
+    model = session.trainer.model_of(session.state.params, session.state.buffers)
+    samples = {prompt: _sample(model, tokenizer, prompt, config.seed) for prompt in config.prompts}
+
+    document = {
+        "scores": {
+            domain: {name: dataclasses.asdict(value) for name, value in of_domain.items()}
+            for domain, of_domain in scores.items()
+        },
+        "samples": samples,
+    }
+    write_text(run / "report.json", json.dumps(document, indent=1) + "\n")
+    levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
+    plot = plot_losses(run, levels)
+
+    console.print(_table(scores))
+    for prompt, text in samples.items():
+        console.print(f"sample, prompt {prompt!r}:", style="bold")
+        console.print(prompt + text, markup=False)
+    for name, path in (
+        ("checkpoint", session.checkpoint_path),
+        ("plot", plot),
+        ("report", run / "report.json"),
+    ):
+        console.print(f"{name}: {path}", markup=False)
+
+
+def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
+    """What the model writes after a prompt, or why it cannot."""
+    ids = np.array([[tokenizer.end_of_text, *tokenizer.encode(prompt)]], np.int32)
+    try:
+        tokens = generate(
+            model,
+            jnp.asarray(ids),
+            SAMPLE_TOKENS,
+            key=jax.random.key(seed),
+            temperature=SAMPLE_TEMPERATURE,
+        )
+    except ValueError as error:
+        return f" [no sample: {error}]"
+    return tokenizer.decode(np.asarray(tokens[0]).tolist())
+
+
+def _table(scores: dict[str, dict[str, Score]]) -> rich.table.Table:
+    table = rich.table.Table(title="whole validation splits")
+    for heading in ("domain", "", "loss (nats/token)", "perplexity", "bits/byte", "tokens"):
+        table.add_column(heading, justify="left" if heading in ("domain", "") else "right")
+    for domain, of_domain in scores.items():
+        for name, value in of_domain.items():
+            table.add_row(
+                domain,
+                name,
+                f"{value.loss:.4f}",
+                f"{value.perplexity:,.1f}",
+                f"{value.bits_per_byte:.4f}",
+                f"{value.tokens:,}",
+                style="bold" if name == "model" else None,
+            )
+        table.add_section()
+    return table

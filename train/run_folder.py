@@ -1,0 +1,142 @@
+"""A run's folder: what is in it, and whether a run may begin or go on there."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+
+from train import checkpoint
+from train.config import Config
+from train.errors import UserError
+from train.tokens import TOKENIZER
+
+CONFIG = "config.yaml"
+_CHANGEABLE = {
+    "data_dir",
+    "run_dir",
+    "prompts",
+    "training.remat",
+    "training.log_every",
+    "training.validate_every",
+    "training.validation_batches",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "optimizer.learning_rate",
+}
+"""Settings that a resumed run may have otherwise; any other would make it a different run."""
+
+
+def open_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Path:
+    """Makes a stage's folder ready, with the resolved config, the tokenizer and the environment.
+
+    Args:
+        config: the run's.
+        stage: "base", ...: the folder is `run_dir/checkpoints_STAGE`.
+        resume: go on with what is there.
+        overwrite: delete the run that is there.
+
+    Raises:
+        UserError: the folder holds a run and neither is set, both are set, the folder is not a
+            run's, or it holds a run with other settings.
+    """
+    run = Path(config.run_dir) / f"checkpoints_{stage}"
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other: give one of them")
+    if run.exists() and not run.is_dir():
+        raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
+    entries = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    if entries and CONFIG not in entries:
+        raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
+    if entries and overwrite:
+        shutil.rmtree(run)
+    elif entries and not resume:
+        raise UserError(
+            f"{run} holds a run: give --resume to go on with it, --overwrite to start anew, or "
+            "choose another run_dir"
+        )
+    elif entries:
+        _check_same_run(config, run)
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        shutil.copyfile(Path(config.data_dir) / TOKENIZER, run / TOKENIZER)
+    except OSError as error:
+        raise UserError(f"cannot write {run}: {error.strerror}") from error
+    return run
+
+
+def newest_step(run: Path) -> int:
+    """The newest saved step of a run.
+
+    Raises:
+        UserError: the run has none.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run} is not a folder: name a run's, such as runs/demo/checkpoints_base")
+    saved = checkpoint.steps(run)
+    if not saved:
+        raise UserError(f"{run} has no saved state in {run / 'state'}: name a run's folder")
+    return saved[-1]
+
+
+def environment() -> dict[str, Any]:
+    """What the run's last digits depend on: versions, device, cores."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "device": str(jax.devices()[0].device_kind),
+        "platform": jax.default_backend(),
+        "machine": platform.machine(),
+        "cores": _cores(),
+    }
+
+
+def _cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's content in one step."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _check_same_run(config: Config, run: Path) -> None:
+    try:
+        before = _flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {run / CONFIG}: {error}") from error
+    now = _flat(dataclasses.asdict(config))
+    changed = [
+        f"{key} ({before.get(key)} there, {now.get(key)} now)"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in _CHANGEABLE
+    ]
+    if changed:
+        raise UserError(
+            f"{run} was started with other settings: {', '.join(changed)}; restore them to resume, "
+            "or choose another run_dir"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,173 @@
+"""One stage's training run: its data, its folder, and the hooks that the loop calls."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from train import checkpoint
+from train.config import Config
+from train.data import Batch, Windows, fingerprint, training_batches
+from train.errors import UserError
+from train.evaluation import score
+from train.export import export_torch
+from train.loop import Values, train
+from train.metrics import MetricsWriter, plot_losses
+from train.progress import TrainingProgress, console
+from train.run_folder import open_run
+from train.step import Trainer, TrainState
+from train.tokenizer import Tokenizer
+from train.tokens import TOKENIZER, load_manifest
+
+
+class PreparedData:
+    """What training reads of a prepared folder.
+
+    Attributes:
+        tokenizer: the folder's.
+        splits: the validation split of "text" and "code".
+        batches: endless training batches, whose position can be read and set.
+        order: identifies the batches' order, see data.fingerprint.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Opens and checks `config.data_dir`; raises UserError where it does not fit the config."""
+        manifest = load_manifest(config.data_dir)
+        if manifest.vocab_size != config.model.vocab_size:
+            raise UserError(
+                f"model.vocab_size is {config.model.vocab_size}, but {config.data_dir} was "
+                f"prepared with {manifest.vocab_size}: set it to that, or run python -m "
+                "train.prepare again"
+            )
+        length = config.training.sequence_length
+        self.tokenizer = Tokenizer.load(Path(config.data_dir) / TOKENIZER)
+        self.splits = {
+            domain: Windows(config.data_dir, domain, "validation", length)
+            for domain in ("text", "code")
+        }
+        self.batches = training_batches(config)
+        self.order = fingerprint(config, manifest)
+
+
+class Session:
+    """A run that can be trained, interrupted and gone on with.
+
+    Attributes:
+        run: its folder.
+        data: its data.
+        trainer: its compiled functions.
+        state: its newest state.
+        checkpoint_path: the .pt file of the last step.
+    """
+
+    def __init__(
+        self, config: Config, stage: str, checkpoint_name: str, *, resume: bool, overwrite: bool
+    ) -> None:
+        """Opens the data and the folder, and restores the newest state.
+
+        Args:
+            config: the run's.
+            stage: names the folder, `run_dir/checkpoints_STAGE`.
+            checkpoint_name: .pt files are called `NAME_step_N.pt`.
+            resume: go on with the run that is there.
+            overwrite: delete the run that is there.
+
+        Raises:
+            UserError: the data, the folder or its states do not allow it.
+        """
+        self._config = config
+        self._checkpoint_name = checkpoint_name
+        self.data = PreparedData(config)
+        self.run = open_run(config, stage, resume=resume, overwrite=overwrite)
+        self.trainer = Trainer(config)
+        self.state = self.trainer.initial_state()
+        self._loss_sum = 0.0
+        saved = checkpoint.steps(self.run)
+        if saved:
+            self._restore(saved[-1])
+        elif resume:
+            console.print(f"{self.run} has no saved state yet: starting from step 0")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The .pt file of the run's newest step."""
+        return self.run / f"{self._checkpoint_name}_step_{int(self.state.step)}.pt"
+
+    def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
+        """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
+        return np.asarray(self.trainer.token_losses(self.state, batch))
+
+    def train(self) -> None:
+        """Makes the steps that are left.
+
+        Raises:
+            UserError: training diverged.
+            KeyboardInterrupt: interrupted; the state is saved.
+        """
+        training = self._config.training
+        start = int(self.state.step)
+        tokens = training.accumulation * training.batch_size * training.sequence_length
+        self._metrics = MetricsWriter(self.run, start)
+        self._progress = TrainingProgress(start, training.steps, tokens)
+        hooks = [
+            (1, self._advance),
+            (training.log_every, self._log),
+            (training.validate_every, self._validate),
+            (training.checkpoint_every, self._save),
+        ]
+        with self._progress, self._metrics:
+            train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
+
+    def _restore(self, step: int) -> None:
+        abstract = jax.eval_shape(lambda: self.state)
+        self.state, position = checkpoint.restore(self.run, step, abstract)
+        if position["order"] != self.data.order:
+            raise UserError(
+                f"{self._config.data_dir} is not what {self.run} was trained on: prepare the same "
+                "data again to resume, or choose another run_dir"
+            )
+        self.data.batches.set_state(position["batches"])
+        self._loss_sum = position["loss_sum"]
+        console.print(f"going on from step {step}")
+
+    def _advance(self, state: TrainState, values: Values) -> None:
+        self.state = state
+        self._loss_sum += values["loss"]
+
+    def _log(self, state: TrainState, values: Values) -> None:
+        record = {**values, "tokens_per_second": self._progress.tokens_per_second}
+        self._metrics.write(int(state.step), record)
+        self._progress.report(values["loss"])
+
+    def _validate(self, state: TrainState, values: Values) -> None:
+        training = self._config.training
+        step = int(state.step)
+        for domain, windows in self.data.splits.items():
+            result = score(
+                self.token_losses,
+                windows,
+                self.data.tokenizer.token_bytes,
+                training.batch_size,
+                training.validation_batches,
+            )
+            self._metrics.write(step, {f"loss/{domain}": result.loss})
+            console.print(
+                f"step {step}  validation, {domain}: loss {result.loss:.4f}, "
+                f"{result.bits_per_byte:.4f} bits/byte"
+            )
+        plot_losses(self.run)
+        self._progress.paused()
+
+    def _save(self, state: TrainState, values: Values) -> None:
+        step = int(state.step)
+        position = {
+            "order": self.data.order,
+            "batches": self.data.batches.get_state(),
+            "loss_sum": self._loss_sum,
+        }
+        # The .pt first: a run that is killed between the two writes it again.
+        export_torch(self.checkpoint_path, self.trainer, state, self._loss_sum / step)
+        checkpoint.save(self.run, step, state, position, self._config.training.keep_checkpoints)
+        self._progress.paused()
