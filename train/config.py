@@ -1,4 +1,4 @@
-"""Every setting of a run, with its type and its one default; YAML files and dotted overrides fill it."""
+"""Every setting of a run, its type and its one default; YAML files and overrides fill it."""
 
 import dataclasses
 from typing import Literal

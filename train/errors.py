@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message says what, where, and what to do, in one line."""
+    """Something that the user can mend; the message says what, where and what to do, in a line."""

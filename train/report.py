@@ -3,19 +3,17 @@
 import dataclasses
 import json
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import rich.table
 
 from mmrec_jax import MMRecModel
-from mmrec_jax.generate import generate
 from train.baselines import NGramBaselines
 from train.config import Config
+from train.errors import UserError
 from train.evaluation import Score, baseline_scores, score
 from train.metrics import plot_losses
 from train.progress import console
 from train.run_folder import write_text
+from train.sample import continuation
 from train.session import Session
 from train.tokenizer import Tokenizer
 from train.tokens import read_tokens
@@ -71,19 +69,18 @@ def report(session: Session, config: Config) -> None:
 
 
 def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
-    """What the model writes after a prompt, or why it cannot."""
-    ids = np.array([[tokenizer.end_of_text, *tokenizer.encode(prompt)]], np.int32)
     try:
-        tokens = generate(
+        return continuation(
             model,
-            jnp.asarray(ids),
-            SAMPLE_TOKENS,
-            key=jax.random.key(seed),
+            tokenizer,
+            prompt,
+            length=SAMPLE_TOKENS,
             temperature=SAMPLE_TEMPERATURE,
+            top_k=None,
+            seed=seed,
         )
-    except ValueError as error:
+    except UserError as error:
         return f" [no sample: {error}]"
-    return tokenizer.decode(np.asarray(tokens[0]).tolist())
 
 
 def _table(scores: dict[str, dict[str, Score]]) -> rich.table.Table:

@@ -1,0 +1,177 @@
+"""The command line that all commands share (train/cli.py); test_prepare.py runs it for real."""
+
+import argparse
+import json
+
+import pytest
+
+from train import cli
+from train.config import Config
+from train.errors import UserError
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data_dir: a\nrun_dir: b\n")
+    return path
+
+
+def parse(config_file, content, *arguments):
+    config_file.write_text("data_dir: a\nrun_dir: b\n" + content)
+    return cli.parse_config([*arguments[:1], "--config", str(config_file), *arguments[1:]], "")
+
+
+def test_defaults_are_those_of_the_dataclasses(config_file):
+    assert parse(config_file, "") == Config(data_dir="a", run_dir="b")
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "expected"),
+    [
+        ("optimizer: {learning_rate: 3e-4}", [], 3e-4),
+        ("optimizer: {learning_rate: 3E-4}", [], 3e-4),
+        ("optimizer: {learning_rate: 1}", [], 1.0),
+        ("optimizer: {learning_rate: 3e-4}", ["--optimizer.learning_rate=2e-4"], 2e-4),
+        ("", ["--seed=5", "--optimizer.learning_rate", "2e-4"], 2e-4),
+    ],
+)
+def test_overrides_win_wherever_they_stand(config_file, content, arguments, expected):
+    rate = parse(config_file, content, *arguments).optimizer.learning_rate
+    assert rate == expected and type(rate) is float
+
+
+def test_prompts_stay_as_they_are_written(config_file):
+    prompts = ["1", "a: b", "[x", "l\nl", "null", "3e4", " lead", "#"]
+    assert parse(config_file, f"prompts: {json.dumps(prompts)}").prompts == prompts
+    assert parse(config_file, "", "--prompts+=d: e").prompts == ["d: e"]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("model:", [], "line 3: model must hold keys"),
+        ("model: 5", [], "line 3: model must hold keys"),
+        ("model: {num_heads: 7}", [], "line 3: model.num_heads must divide model_dim: 7"),
+        ("model: {num_heads: 8}", ["--model.num_heads=7"], "command line: model.num_heads must"),
+        ("\nmodel:\n  pe_dim: x", [], "line 5: model.pe_dim: expected int . null, not x"),
+        ("training:\n  steps: null", [], "line 4: training.steps: expected int, not null"),
+        ("", ["--training.steps=null"], "command line: training.steps: expected int, not null"),
+        ("prompts:", [], r"line 3: prompts: expected list\[str\], not null"),
+        ("training: {domain: x}", [], "domain: expected one of text, code, mixed, not x"),
+        ("prepare: {text: docs}", [], r"prepare.text: expected list\[str\], not docs"),
+        ("prepare: {python_library: 1}", [], "python_library: expected bool, not 1"),
+        ("seed: 1.5", [], "seed: expected int, not 1.5"),
+        ("seed: yes", [], "seed: expected int, not True"),
+        ("training.steps: 5", [], "unknown key training.steps"),
+        ("? [a]\n: 5", [], "line 3: unknown key"),
+        ("data_dir: c", [], "line 3: data_dir was set on line 1 already"),
+        ("model: {dropout: 0, dropout: 0}", [], "line 3: model.dropout was set on line 3"),
+        ("seed: !!python/name:os.system", [], "could not determine a constructor"),
+        ("seed: *none", [], "line 3: not valid YAML"),
+        ("seed: \0", [], "not valid YAML"),
+        ("", ["--model", "other.yaml"], "--model takes no value of its own"),
+        ("", ["--se", "1"], "unknown option --se"),
+        ("", ["--seed=1", "stray"], "unknown option stray"),
+        ("", ["--config=other.yaml"], "--config is given 2 times"),
+        ("", ["--seed=1", "--prompts"], "argument --prompts.*expected one argument"),
+    ],
+)
+def test_wrong_settings_are_named(config_file, content, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(config_file, content, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"- a\n", "line 1: a config file must hold keys"),
+        (b"data_dir: \xff\n", "not UTF-8"),
+        (b"data_dir: a\n", "run_dir must be set there or by an option"),
+        (b"data_dir: null\nrun_dir: b\n", "data_dir must be set there or by an option"),
+    ],
+)
+def test_wrong_config_files_are_named(config_file, content, message):
+    config_file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        cli.parse_config(["--config", str(config_file)], "")
+    with pytest.raises(UserError, match="Is a directory"):
+        cli.parse_config(["--config", str(config_file.parent)], "")
+
+
+def test_a_missing_key_may_come_from_the_command_line(config_file):
+    config_file.write_text("data_dir: a")
+    config = cli.parse_config(["--config", str(config_file), "--run_dir", "c"], "")
+    assert config == Config(data_dir="a", run_dir="c")
+
+
+def add_resume(parser):
+    parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
+
+
+def exit_of(main, argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main, "Describes itself.", add_resume, [str(word) for word in argv])
+    return stopped.value.code, *capsys.readouterr()
+
+
+def test_commands_have_flags_of_their_own(config_file, capsys):
+    got = []
+
+    def main(config, resume):
+        got.append((config.seed, resume))
+
+    assert exit_of(main, ["--config", config_file, "--resume"], capsys) == (0, "", "")
+    assert exit_of(main, ["--config", config_file, "--seed", "3"], capsys) == (0, "", "")
+    assert got == [(0, True), (3, False)]
+    config_file.write_text(config_file.read_text() + "resume: true\n")
+    code, _, error = exit_of(main, ["--config", config_file], capsys)
+    assert code == 2 and "unknown key resume" in error
+
+
+def test_help_lists_every_key_and_no_section_files(config_file, capsys):
+    code, text, error = exit_of(print, ["--help"], capsys)
+    assert (code, error) == (0, "")
+    for part in ("Describes itself.", "--resume", "--seed", "--optimizer.learning_rate", "0.0003"):
+        assert part in text
+    assert "--optimizer " not in text
+    assert len(text.partition("Describes")[0].splitlines()) <= 3
+
+
+def test_errors_and_interruptions_end_with_one_line(config_file, capsys):
+    def wrong(config, resume):
+        raise UserError("first\n  second")
+
+    def interrupted(config, resume):
+        raise KeyboardInterrupt
+
+    def bug(config, resume):
+        raise ZeroDivisionError
+
+    argv = ["--config", config_file]
+    assert exit_of(wrong, argv, capsys) == (2, "", "error: first second\n")
+    assert exit_of(interrupted, argv, capsys) == (130, "", "interrupted\n")
+    with pytest.raises(ZeroDivisionError):
+        exit_of(bug, argv, capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "error: the following arguments are required: --run: see --help\n"),
+        (
+            ["--run", "a", "--top", "x"],
+            "error: argument --top: invalid int value: 'x': see --help\n",
+        ),
+        (["--run", "a", "b"], "error: unrecognized arguments: b: see --help\n"),
+    ],
+)
+def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--top", type=int)
+    assert vars(cli.parse_options(parser, ["--run", "a"])) == {"run": "a", "top": None}
+    with pytest.raises(SystemExit) as stopped:
+        cli.exit_after(lambda: print(cli.parse_options(parser, argv)))
+    assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)

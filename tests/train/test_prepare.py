@@ -1,0 +1,356 @@
+"""`python -m train.prepare` as users run it, and the data folder (train/tokens.py)."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train import cli, tokens
+from train.corpus import read_documents
+from train.errors import UserError
+from train.prepare import prepare
+from train.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "train.prepare"]
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "over", "hills")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """30 text files, of which three are unusable, and 20 files of code."""
+    root = tmp_path_factory.mktemp("sources")
+    words = random.Random(0)
+    for domain, count in (("text", 28), ("code", 20)):
+        (root / domain).mkdir()
+        for i in range(count):
+            chosen = words.choices(WORDS, k=40 + i)
+            content = f"<|endoftext|> {i}: " + (
+                " = ".join(chosen) if domain == "code" else " ".join(chosen)
+            )
+            (root / domain / f"{i}.txt").write_text(content)
+    (root / "text" / "latin1").write_bytes(b"caf\xe9")
+    (root / "text" / "empty").touch()
+    return root
+
+
+def write_config(root: Path, sources: Path, **changes: str) -> Path:
+    values = {
+        "data_dir": root / "data",
+        "run_dir": root / "runs",
+        "seed": 0,
+        "text": f"[{sources / 'text'}]",
+        "code": f"[{sources / 'code'}]",
+        "vocab_size": 300,
+    } | changes
+    path = root / "config.yaml"
+    path.write_text(
+        "data_dir: {data_dir}\n"
+        "run_dir: {run_dir}\n"
+        "seed: {seed}\n"
+        "model:\n"
+        "  vocab_size: {vocab_size}\n"
+        "prepare:\n"
+        "  text: {text}\n"
+        "  code: {code}\n"
+        "  validation_fraction: 0.2\n".format(**values)
+    )
+    return path
+
+
+@pytest.fixture
+def config_file(tmp_path, sources):
+    return write_config(tmp_path, sources)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, sources):
+    """A prepared folder that tests only read, and its config."""
+    root = tmp_path_factory.mktemp("prepared")
+    config = cli.parse_config(["--config", str(write_config(root, sources))], "")
+    prepare(config)
+    return Path(config.data_dir), config
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+        timeout=60,
+    )
+
+
+def hashes(data_dir: Path) -> dict:
+    return json.loads((data_dir / "manifest.json").read_text())["files"]
+
+
+def fails(done: subprocess.CompletedProcess[str], *parts: str) -> bool:
+    """One line on stderr with these parts, and exit code 2."""
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+    return True
+
+
+# The data folder
+
+
+def test_the_token_files_hold_the_documents(prepared):
+    data_dir, config = prepared
+    manifest = tokens.load_manifest(data_dir)
+    tokenizer = Tokenizer.load(data_dir / tokens.TOKENIZER)
+    originals = {d.text: d for d in read_documents(config.prepare, [])}
+    found = {}
+    for domain in ("text", "code", "mixed"):
+        for split in ("train", "validation"):
+            file = tokens.read_tokens(data_dir, domain, split)
+            assert file.tokens.dtype == np.uint16
+            texts = []
+            for begin, end in zip([0, *file.ends[:-1]], file.ends, strict=True):
+                *ids, last = file.tokens[begin:end].tolist()
+                assert last == tokenizer.end_of_text and tokenizer.end_of_text not in ids
+                texts.append(tokenizer.decode(ids))
+            found[domain, split] = texts
+            counts = manifest.counts[domain][split]
+            size = sum(len(text.encode()) for text in texts)
+            assert counts == tokens.SplitCounts(len(texts), size, len(file.tokens))
+            assert tokenizer.token_bytes[file.tokens].sum() == size
+    for domain, total in (("text", 28), ("code", 20)):
+        train, validation = found[domain, "train"], found[domain, "validation"]
+        assert len(train) + len(validation) == total == len({*train, *validation})
+        assert len(validation) == round(0.2 * total)
+        assert all(originals[text].domain == domain for text in train + validation)
+    for split in ("train", "validation"):
+        both = found["text", split] + found["code", split]
+        assert sorted(found["mixed", split]) == sorted(both) and found["mixed", split] != both
+    retrained = Tokenizer.train(found["mixed", "train"], 300)
+    assert [retrained.encode(text) for text in originals] == list(map(tokenizer.encode, originals))
+    order = [int(text.split()[1].rstrip(":")) for text in found["text", "train"]]
+    assert order != sorted(order)
+
+
+def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
+    manifest = tokens.load_manifest(prepared[0])
+    assert (manifest.vocab_size, manifest.seed) == (300, 0)
+    assert manifest.prepare["validation_fraction"] == 0.2
+    assert manifest.sources[0] == {
+        "key": "prepare.text",
+        "path": str(sources / "text"),
+        "documents": {"text": 28},
+        "skipped": {"not UTF-8": 1, "empty": 1},
+    }
+    assert set(manifest.versions) == {"python", "numpy", "tokenizers"}
+    assert len(manifest.files) == 13
+
+
+def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
+    config = write_config(tmp_path, sources)
+    done = run("--config", config, PYTHONHASHSEED="7", TOKENIZERS_PARALLELISM="false")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hashes(tmp_path / "data") == hashes(prepared[0])
+    for word in ("validation", "bytes/token", "1 empty, 1 not UTF-8", str(tmp_path / "data")):
+        assert word in done.stdout
+    prepare(cli.parse_config(["--config", str(config), "--seed", "1"], ""))
+    assert hashes(tmp_path / "data") != hashes(prepared[0])
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
+
+
+def test_large_vocabularies_get_wider_tokens():
+    assert tokens.token_dtype(65535) == np.uint16 and tokens.token_dtype(65536) == np.uint32
+
+
+@pytest.mark.parametrize(
+    "fatal",
+    [
+        "tokens.write_manifest = die",
+        "tokens.shutil.rmtree = lambda folder, **_: (os.remove(folder / 'manifest.json'), die())",
+    ],
+)
+def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
+    data_dir = tmp_path / "data"
+    prepare(cli.parse_config(["--config", str(config_file)], ""))
+    program = (
+        "import os, signal\n"
+        "from train import cli, prepare, tokens\n"
+        "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{fatal}\n"
+        "cli.run(prepare.prepare, '')\n"
+    )
+    arguments = ["--config", str(config_file), "--seed", "1"]
+    killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".data.*"))) == 1
+    tokens.load_manifest(data_dir)
+    prepare(cli.parse_config([*arguments[:-1], "2"], ""))
+    assert tokens.load_manifest(data_dir).seed == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
+
+
+def test_a_failed_write_leaves_nothing(config_file, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokens, "write_manifest", full)
+    with pytest.raises(UserError, match=r"cannot write data_dir .*No space left"):
+        prepare(cli.parse_config(["--config", str(config_file)], ""))
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
+
+
+def copy(prepared, root: Path) -> Path:
+    for path in prepared[0].rglob("*"):
+        if path.is_file():
+            target = root / path.relative_to(prepared[0])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return root
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "text/validation/ends.npy", "mixed/train/tokens.npy"]
+)
+def test_changed_files_are_found(prepared, tmp_path, name):
+    data_dir = copy(prepared, tmp_path / "data")
+    tokens.load_manifest(data_dir)
+    content = bytearray((data_dir / name).read_bytes())
+    content[-2] ^= 1
+    (data_dir / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is not the file that the manifest describes"):
+        tokens.load_manifest(data_dir)
+    (data_dir / name).write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"{name} is not the file that the manifest describes"):
+        tokens.load_manifest(data_dir)
+    (data_dir / name).unlink()
+    with pytest.raises(UserError, match=f"cannot read {name}: No such file.*train.prepare again"):
+        tokens.load_manifest(data_dir)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no manifest.json: run python -m train.prepare --config FILE"),
+        ("{", "manifest.json is not a manifest"),
+        ("[]", "manifest.json is not a manifest"),
+        ('{"format": "other"}', "it is another program's"),
+        ('{"format": "mmrec-jax prepared data", "version": 99}', "it has version 99"),
+        ('{"format": "mmrec-jax prepared data", "version": 1}', "missing"),
+    ],
+)
+def test_broken_manifests_are_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        tokens.load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ends", "values", "message"),
+    [
+        (np.array([2, 5]), np.zeros(5, np.uint16), None),
+        (np.array([2, 4]), np.zeros(5, np.uint16), "do not fit its 5 tokens"),
+        (np.array([3, 2, 5]), np.zeros(5, np.uint16), "do not fit"),
+        (np.array([0, 5]), np.zeros(5, np.uint16), "do not fit"),
+        (np.array([], np.int64), np.zeros(0, np.uint16), "list of document ends"),
+        (np.array([5], np.int32), np.zeros(5, np.uint16), "list of document ends"),
+        (np.array([5]), np.zeros(5, np.int64), "list of token ids"),
+        (np.array([5]), np.zeros((5, 1), np.uint16), "list of token ids"),
+        (np.array([5]), np.array([None] * 5), "cannot read"),
+        (np.array([5]), None, "cannot read"),
+    ],
+)
+def test_token_files_are_checked(tmp_path, ends, values, message):
+    folder = tmp_path / "text" / "train"
+    folder.mkdir(parents=True)
+    np.save(folder / "ends.npy", ends)
+    if values is not None:
+        np.save(folder / "tokens.npy", values)
+    if message is None:
+        assert tokens.read_tokens(tmp_path, "text", "train").ends.tolist() == [2, 5]
+        return
+    with pytest.raises(UserError, match=message):
+        tokens.read_tokens(tmp_path, "text", "train")
+
+
+def test_empty_token_files_are_refused(tmp_path):
+    folder = tmp_path / "code" / "train"
+    folder.mkdir(parents=True)
+    (folder / "tokens.npy").touch()
+    with pytest.raises(UserError, match=r"cannot read .*tokens.npy"):
+        tokens.read_tokens(tmp_path, "code", "train")
+
+
+# What users get wrong, as they see it
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"text": "[nowhere/at/all]"}, ["prepare.text: nowhere/at/all does not exist"]),
+        ({"text": "[EMPTY]"}, ["prepare.text: no usable document in ", "EMPTY"]),
+        ({"text": "[LATIN1]"}, ["prepare.text: no usable document", "1 not UTF-8"]),
+        ({"code": "[SINGLE]"}, ["prepare.code: ", "at least 2 files, found 1"]),
+        ({"vocab_size": "9999"}, ["model.vocab_size: 9999 tokens are more than the "]),
+        (
+            {"data_dir": "FOREIGN", "text": "[nowhere]"},
+            ["FOREIGN has files that are no prepared data, such as mine"],
+        ),
+        ({"data_dir": "SINGLE/below"}, ["cannot write data_dir", "SINGLE/below"]),
+        ({"vocab_size": "big"}, ["config.yaml line 5: model.vocab_size: expected int, not big"]),
+        ({"seed": "0\nsead: 1"}, ["config.yaml line 4: unknown key sead; did you mean seed?"]),
+        ({"seed": "0\nseed: 1"}, ["config.yaml line 4: seed was set on line 3 already"]),
+    ],
+)
+def test_mistakes_in_the_config_end_with_one_line(tmp_path, sources, changes, parts):
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FOREIGN").mkdir()
+    (tmp_path / "FOREIGN" / "mine").write_text("precious")
+    (tmp_path / "SINGLE").write_text("x = 1")
+    (tmp_path / "LATIN1").write_bytes(b"caf\xe9")
+    for name in ("EMPTY", "FOREIGN", "SINGLE", "LATIN1"):
+        changes = {key: value.replace(name, str(tmp_path / name)) for key, value in changes.items()}
+    assert fails(run("--config", write_config(tmp_path, sources, **changes)), *parts)
+    assert not (tmp_path / "data").exists()
+    assert (tmp_path / "FOREIGN" / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["--config FILE is required"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml: No such file or directory"]),
+        (["--config", "CONFIG", "--model.vocab", "5"], ["unknown option --model.vocab"]),
+        (
+            ["--config", "CONFIG", "--prepare.validation_fraction", "1"],
+            ["command line: prepare.validation_fraction must lie in (0, 1), not 1.0"],
+        ),
+    ],
+)
+def test_mistakes_on_the_command_line_end_with_one_line(config_file, arguments, parts):
+    done = run(*(str(config_file) if word == "CONFIG" else word for word in arguments))
+    assert fails(done, *parts)
+
+
+def test_a_data_folder_with_own_files_beside_the_data_is_not_replaced(prepared, tmp_path, sources):
+    data_dir = copy(prepared, tmp_path / "data")
+    (data_dir / "notes.md").write_text("precious")
+    config = cli.parse_config(["--config", str(write_config(tmp_path, sources))], "")
+    with pytest.raises(UserError, match=r"such as notes.md"):
+        prepare(config)
+    (data_dir / "notes.md").unlink()
+    prepare(config)
+    (data_dir / "manifest.json").write_text('{"name": "a web extension"}')
+    with pytest.raises(UserError, match=r"not a manifest of train.prepare"):
+        prepare(config)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is not a folder"):
+        prepare(dataclasses.replace(config, data_dir=str(tmp_path / "file")))

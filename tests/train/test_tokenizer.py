@@ -1,0 +1,116 @@
+"""Byte-level BPE (train/tokenizer.py)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.errors import UserError
+from train.tokenizer import END_OF_TEXT, Tokenizer
+
+TEXTS = [
+    "the cat sat on the mat, and the dog sat on the cat\n" * 3,
+    "def the_cat(mat):\n    return mat.sat(on=2024, at='the\u00e9')\n" * 3,
+    f"the end of text is {END_OF_TEXT}{END_OF_TEXT}\n" * 9,
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(TEXTS, 300)
+
+
+# Text as it comes, and text made of what could confuse the tokenizer.
+texts = st.text() | st.lists(
+    st.sampled_from([END_OF_TEXT, "<|", "the", " ", "\r\n", "\t", "\u0120", "\u00e9", "\0", "7"])
+).map("".join)
+
+
+@given(text=texts)
+def test_any_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.end_of_text not in ids
+    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+    assert tokenizer.encode_batch([text, "x"])[0] == ids
+
+
+def test_the_control_token_cannot_be_forged(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for each in (tokenizer, Tokenizer.load(tmp_path / "tokenizer.json")):
+        for ids in (each.encode(f"a{END_OF_TEXT}b"), each.encode_batch([f"a{END_OF_TEXT}b"])[0]):
+            assert each.end_of_text not in ids
+            assert each.decode(ids) == f"a{END_OF_TEXT}b"
+        assert each.decode([*each.encode("a"), each.end_of_text, *each.encode("b")]) == "ab"
+
+
+def test_sizes(tokenizer):
+    assert tokenizer.vocab_size == 300
+    assert tokenizer.token_bytes.shape == (300,) and tokenizer.token_bytes.dtype == np.int32
+    assert tokenizer.token_bytes[tokenizer.end_of_text] == 0
+    assert (tokenizer.token_bytes[1:257] == 1).all() and (tokenizer.token_bytes[257:] > 1).all()
+    assert len(tokenizer.encode("the cat")) < len("the cat")
+
+
+def test_training_is_deterministic_and_saving_keeps_it(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "1.json")
+    Tokenizer.train(iter(TEXTS), 300).save(tmp_path / "2.json")
+    Tokenizer.load(tmp_path / "1.json").save(tmp_path / "3.json")
+    saved = [(tmp_path / f"{n}.json").read_text() for n in (1, 2, 3)]
+    assert saved[0] == saved[1] == saved[2]
+
+
+def test_a_vocabulary_that_the_corpus_cannot_fill():
+    with pytest.raises(UserError, match=r"model.vocab_size: 5000 .* set it to (\d+) or less") as e:
+        Tokenizer.train(TEXTS, 5000)
+    supported = int(str(e.value).split("set it to ")[1].split()[0])
+    assert Tokenizer.train(TEXTS, supported).vocab_size == supported
+    with pytest.raises(UserError, match=f"more than the {supported} "):
+        Tokenizer.train(TEXTS, supported + 1)
+
+
+def test_a_vocabulary_without_room_for_the_bytes():
+    with pytest.raises(UserError, match=r"model.vocab_size: 256 is too small.*257"):
+        Tokenizer.train(TEXTS, 256)
+    smallest = Tokenizer.train(TEXTS, 257)
+    assert smallest.decode(smallest.encode("\u00e9")) == "\u00e9"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff", b'{"model": 1}', b"foreign"])
+def test_a_broken_file_is_named(tokenizer, tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    if content == b"foreign":
+        tokenizer.save(path)
+        path.write_text(path.read_text().replace(END_OF_TEXT, "<|other|>"))
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        Tokenizer.load(path)
+
+
+def test_forked_processes_encode_without_a_warning():
+    program = (
+        "import os\n"
+        "from train.tokenizer import Tokenizer\n"
+        "tokenizer = Tokenizer.train(['the cat ' * 9] * 9, 260)\n"
+        "ids = tokenizer.encode_batch(['a', 'b'] * 50)\n"
+        "child = os.fork()\n"
+        "same = tokenizer.encode_batch(['a', 'b'] * 50) == ids\n"
+        "if child == 0: os._exit(not same)\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,91 @@
+"""`python -m mmrec_jax.generate --checkpoint RUN`: samples from a trained run."""
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmrec_jax import MMRecModel
+from mmrec_jax.generate import generate
+from train import checkpoint, cli
+from train.errors import UserError
+from train.run_folder import CONFIG, newest_step
+from train.step import Trainer
+from train.tokenizer import Tokenizer
+from train.tokens import TOKENIZER
+
+
+def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, int]:
+    """The model of a run's newest state, the run's tokenizer, and the state's step.
+
+    Raises:
+        UserError: the folder is not a run's, or a file of it is missing or damaged.
+    """
+    step = newest_step(run)
+    config = cli.parse_config(["--config", str(run / CONFIG)], "")
+    trainer = Trainer(config)
+    state, _ = checkpoint.restore(run, step, jax.eval_shape(trainer.initial_state))
+    model = trainer.model_of(state.params, state.buffers)
+    return model, Tokenizer.load(run / TOKENIZER), step
+
+
+def continuation(
+    model: MMRecModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+) -> str:
+    """What the model writes at the beginning of a document after a prompt.
+
+    Raises:
+        UserError: the model cannot be sampled from, or an option is out of its range.
+    """
+    ids = np.array([[tokenizer.end_of_text, *tokenizer.encode(prompt)]], np.int32)
+    try:
+        tokens = generate(
+            model,
+            jnp.asarray(ids),
+            length,
+            key=jax.random.key(seed),
+            temperature=temperature,
+            top_k=top_k,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return tokenizer.decode(np.asarray(tokens[0]).tolist())
+
+
+def command() -> None:
+    """The command line: prints the prompt and what the model makes of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmrec_jax.generate",
+        description="Go on from a prompt with a trained run.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
+    parser.add_argument("--prompt", default="", help="text to go on from")
+    parser.add_argument("--length", type=int, default=200, help="tokens to sample")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token")
+    parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens only")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
+
+    def main(options: argparse.Namespace) -> None:
+        model, tokenizer, _ = load_run(Path(options.checkpoint))
+        text = continuation(
+            model,
+            tokenizer,
+            options.prompt,
+            length=options.length,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            seed=options.seed,
+        )
+        print(options.prompt + text)
+
+    cli.exit_after(lambda: main(cli.parse_options(parser)))
