@@ -1,13 +1,14 @@
 """One layer of the model: projections, decay, recurrence, memory attention, feed-forward."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from mmrec_jax.config import ModelConfig
-from mmrec_jax.layers import MLP, RMSNorm, dropout, linear
+from mmrec_jax.layers import MLP, RMSNorm, bias, dropout, linear
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
 from mmrec_jax.recurrence import previous_states, recurrence
 from mmrec_jax.sparse import SparseFFN
@@ -69,9 +70,9 @@ class MMRecBlock(nnx.Module):
         dim = config.model_dim
         self.config = config
         if config.use_hem:
-            self.W_fused = linear(dim, config.fused_projection_dim, rngs=rngs)
-            self.W_fused.bias[...] = jnp.zeros_like(self.W_fused.bias[...])
-            self.W_fused.kernel[...] = _fused_xavier(config, rngs)
+            self.W_fused = nnx.Linear(
+                dim, config.fused_projection_dim, kernel_init=_fused_xavier(config), rngs=rngs
+            )
         else:
             self.W_q = linear(dim, dim, rngs=rngs)
             self.W_k = linear(dim, dim, rngs=rngs)
@@ -96,7 +97,7 @@ class MMRecBlock(nnx.Module):
         if not self.config.use_hem:
             return self.W_q(n), self.W_k(n), self.W_v(n), self.W_z(n)
         used = 4 * n.shape[-1]
-        fused = n @ self.W_fused.kernel[:, :used] + self.W_fused.bias[:used]
+        fused = n @ self.W_fused.kernel[:, :used] + bias(self.W_fused)[:used]
         return tuple(jnp.split(fused, 4, axis=-1))
 
     def decay(self, z: jax.Array, k: jax.Array) -> jax.Array:
@@ -127,9 +128,9 @@ class MMRecBlock(nnx.Module):
         q, k, v, z = self.project(self.norm1(x))
         decay = self.decay(z, k)
         mdi_kernel = self.mdi.W_g.kernel[...]
-        gate_z = z @ mdi_kernel[:dim] + self.mdi.W_g.bias[...]
+        gate_z = z @ mdi_kernel[:dim] + bias(self.mdi.W_g)
         W_h = jnp.concatenate([self.W_g.kernel[...], mdi_kernel[dim:]], axis=1)
-        states = recurrence(z, decay, gate_z, W_h, self.W_g.bias[...], h)
+        states = recurrence(z, decay, gate_z, W_h, bias(self.W_g), h)
 
         planning_loss = jnp.zeros(())
         if self.config.use_uboo:
@@ -150,10 +151,15 @@ class MMRecBlock(nnx.Module):
         )
 
 
-def _fused_xavier(config: ModelConfig, rngs: nnx.Rngs) -> jax.Array:
-    # Each of Q, K, V, Z, P, E is drawn as if it were a layer of its own.
+def _fused_xavier(config: ModelConfig) -> nnx.Initializer:
+    """Each of Q, K, V, Z, P, E is drawn as if it were a layer of its own (section 4)."""
     dim = config.model_dim
-    pe_dim = config.fused_projection_dim - 5 * dim
-    init = nnx.initializers.xavier_uniform()
-    parts = [init(rngs.params(), (dim, width)) for width in (dim, dim, dim, dim, pe_dim, dim)]
-    return jnp.concatenate(parts, axis=1)
+    widths = (dim, dim, dim, dim, config.fused_projection_dim - 5 * dim, dim)
+    xavier = nnx.initializers.xavier_uniform()
+
+    def init(key: jax.Array, shape: Any, dtype: DTypeLike = jnp.float32, **_: object) -> jax.Array:
+        keys = jax.random.split(key, len(widths))
+        parts = [xavier(k, (dim, width), dtype) for k, width in zip(keys, widths, strict=True)]
+        return jnp.concatenate(parts, axis=1)
+
+    return init

@@ -66,7 +66,7 @@ class ModelConfig:
                 raise ValueError(f"{key} must be at least 1, not {value}")
         if self.model_dim % self.num_heads:
             raise ValueError(
-                f"num_heads must divide model_dim: {self.num_heads} does not divide {self.model_dim}"
+                f"num_heads must divide model_dim = {self.model_dim}, {self.num_heads} does not"
             )
         if self.model_dim < 4:
             raise ValueError(f"model_dim must be at least 4, not {self.model_dim}")

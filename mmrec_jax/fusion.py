@@ -106,7 +106,7 @@ class MMRec100M(nnx.Module):
         return ModelOutput(
             self.head({name: out.y for name, out in outputs.items()}),
             {name: out.memory for name, out in outputs.items()},
-            self.config.lambda_P * sum(out.planning_loss for out in outputs.values()),
+            self.config.lambda_P * jnp.stack([o.planning_loss for o in outputs.values()]).sum(),
         )
 
     def start_decoding(

@@ -24,11 +24,17 @@ def uniform(bound: float) -> nnx.Initializer:
 
 
 def linear(inputs: int, outputs: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
-    """`x @ kernel + bias`, kernel [inputs, outputs], both uniform in +-1/sqrt(inputs) (section 4)."""
+    """`x @ kernel + bias`, kernel [inputs, outputs], uniform in +-1/sqrt(inputs) (section 4)."""
     init = uniform(1 / math.sqrt(inputs))
     return nnx.Linear(
         inputs, outputs, use_bias=use_bias, kernel_init=init, bias_init=init, rngs=rngs
     )
+
+
+def bias(layer: nnx.Linear) -> jax.Array:
+    """The bias of a layer that has one [outputs]."""
+    assert layer.bias is not None
+    return layer.bias[...]
 
 
 def gelu(x: jax.Array) -> jax.Array:

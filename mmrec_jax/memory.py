@@ -78,7 +78,7 @@ def pool_layers(
 
 
 def filled(means: jax.Array) -> list[LongTermMemory]:
-    """The memories whose slots all hold a layer's mean (section 2.9): [L, B, D] -> L x [B, M, D]."""
+    """Memories whose slots all hold a layer's mean (section 2.9): [L, B, D] -> L x [B, M, D]."""
     layers, batch, dim = means.shape
     slots = jnp.broadcast_to(means[:, :, None], (layers, batch, MEMORY_SLOTS, dim))
     return [LongTermMemory(slots[i], slots[i]) for i in range(layers)]

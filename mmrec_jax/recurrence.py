@@ -53,7 +53,8 @@ def _scan(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
 ) -> jax.Array:
     def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        h, _, _ = _step(h, *inputs, W_h, b)
+        z, decay, gate_z = inputs
+        h, _, _ = _step(h, z, decay, gate_z, W_h, b)
         return h, h
 
     return jax.lax.scan(body, h, (z, decay, gate_z))[1]
@@ -63,7 +64,8 @@ def _scan_forward(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
 ) -> tuple[jax.Array, Any]:
     def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
-        new, s, m = _step(h, *inputs, W_h, b)
+        z, decay, gate_z = inputs
+        new, s, m = _step(h, z, decay, gate_z, W_h, b)
         return new, (new, s, m)
 
     _, (states, s, m) = jax.lax.scan(body, h, (z, decay, gate_z))

@@ -48,17 +48,17 @@ class DecodeState(NamedTuple):
         h: each layer's recurrent state [L, B, D].
         memory: what attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
         total: sum of each layer's outputs since the memory was last written [L, B, D].
-        count: the number of tokens in that sum, a scalar.
+        tokens: how many are in that sum, a scalar.
     """
 
     h: jax.Array
     memory: LongTermMemory | None
     total: jax.Array
-    count: jax.Array
+    tokens: jax.Array
 
     def long_term_memory(self) -> list[LongTermMemory]:
         """The memory that a full pass over the same tokens returns, one a layer (section 2.9)."""
-        return filled(self.total / jnp.maximum(self.count, 1))
+        return filled(self.total / jnp.maximum(self.tokens, 1))
 
 
 class _Layers(NamedTuple):
@@ -181,20 +181,20 @@ class BlockStack(nnx.Module):
         if chunk_size is None:
             y, state = _decode(graphdef, states, x, state)
         else:
-            state = state._replace(memory=_batched(state.memory, state.h))
-            y, state = _decode_chunked(graphdef, states, x, state, chunk_size)
+            memory = _batched(state.memory, state.h)
+            y, state = _decode_chunked(graphdef, states, x, state, memory, chunk_size)
         return self.norm(y), state
 
 
 def _convert_blocks(model: Model, convert: Callable[[Blocks], Any]) -> Model:
     model = nnx.clone(model)
     for _, module in list(nnx.iter_modules(model)):
-        if "blocks" in vars(module):
+        if isinstance(module, BlockStack):
             module.blocks = convert(module.blocks)
     return model
 
 
-def _split(blocks: Blocks) -> tuple[nnx.GraphDef, nnx.State]:
+def _split(blocks: Blocks) -> tuple[nnx.GraphDef[MMRecBlock], nnx.State]:
     if isinstance(blocks, MMRecBlock):
         return nnx.split(blocks)
     graphdefs, states = zip(*(nnx.split(block) for block in blocks), strict=True)
@@ -211,13 +211,8 @@ def _batched(memory: LongTermMemory | None, h: jax.Array) -> LongTermMemory:
     return LongTermMemory(jnp.broadcast_to(k, shape), jnp.broadcast_to(v, shape))
 
 
-def _written(memory: LongTermMemory, means: jax.Array) -> LongTermMemory:
-    slots = jnp.broadcast_to(means[:, :, None], memory.k.shape)
-    return LongTermMemory(slots, slots)
-
-
 def _layers(
-    graphdef: nnx.GraphDef,
+    graphdef: nnx.GraphDef[MMRecBlock],
     states: nnx.State,
     x: jax.Array,
     memory: LongTermMemory | None,
@@ -243,7 +238,7 @@ def _layers(
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "remat"))
 def _run(
-    graphdef: nnx.GraphDef,
+    graphdef: nnx.GraphDef[MMRecBlock],
     states: nnx.State,
     x: jax.Array,
     memory: LongTermMemory | None,
@@ -297,28 +292,42 @@ def _run(
 
 @functools.partial(jax.jit, static_argnames=("graphdef",))
 def _decode(
-    graphdef: nnx.GraphDef, states: nnx.State, x: jax.Array, state: DecodeState
+    graphdef: nnx.GraphDef[MMRecBlock], states: nnx.State, x: jax.Array, state: DecodeState
 ) -> tuple[jax.Array, DecodeState]:
     out = _layers(graphdef, states, x, state.memory, state.h)
-    total, count = state.total + out.means * x.shape[1], state.count + x.shape[1]
-    return out.y, DecodeState(out.h, state.memory, total, count)
+    total, tokens = state.total + out.means * x.shape[1], state.tokens + x.shape[1]
+    return out.y, DecodeState(out.h, state.memory, total, tokens)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
 def _decode_chunked(
-    graphdef: nnx.GraphDef, states: nnx.State, x: jax.Array, state: DecodeState, chunk_size: int
+    graphdef: nnx.GraphDef[MMRecBlock],
+    states: nnx.State,
+    x: jax.Array,
+    state: DecodeState,
+    memory: LongTermMemory,
+    chunk_size: int,
 ) -> tuple[jax.Array, DecodeState]:
-    def write(state: DecodeState) -> DecodeState:
-        zeros = jnp.zeros_like(state.h)
-        memory = _written(state.memory, state.total / chunk_size)
-        return DecodeState(zeros, memory, zeros, jnp.zeros_like(state.count))
+    Carry = tuple[DecodeState, LongTermMemory]
 
-    def token(state: DecodeState, x: jax.Array) -> tuple[DecodeState, jax.Array]:
+    def write(carry: Carry) -> Carry:
+        state, memory = carry
+        zeros = jnp.zeros_like(state.h)
+        slots = jnp.broadcast_to((state.total / chunk_size)[:, :, None], memory.k.shape)
+        return DecodeState(zeros, None, zeros, jnp.zeros_like(state.tokens)), LongTermMemory(
+            slots, slots
+        )
+
+    def token(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         # Only when a next token comes is a full chunk's memory written: the memory after the last
         # token is that of the chunk which the token ends.
-        state = jax.lax.cond(state.count == chunk_size, write, lambda state: state, state)
-        y, state = _decode(graphdef, states, x[:, None], state)
-        return state, y[:, 0]
+        state, memory = jax.lax.cond(
+            carry[0].tokens == chunk_size, write, lambda carry: carry, carry
+        )
+        y, state = _decode(graphdef, states, x[:, None], state._replace(memory=memory))
+        return (state._replace(memory=None), memory), y[:, 0]
 
-    state, y = jax.lax.scan(token, state, x.swapaxes(0, 1))
-    return y.swapaxes(0, 1), state
+    (state, memory), y = jax.lax.scan(
+        token, (state._replace(memory=None), memory), x.swapaxes(0, 1)
+    )
+    return y.swapaxes(0, 1), state._replace(memory=memory)

@@ -1,4 +1,4 @@
-"""The n-gram models that a trained model must beat, counted on the tokens that it was trained on."""
+"""The n-gram models that a trained model must beat, counted on its own training tokens."""
 
 from typing import Any
 

@@ -104,9 +104,8 @@ class TrainingConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name == "validation_batches" else 1
-            if field.type == "int" or type(value) is int:
-                if value < least:
-                    raise ValueError(f"{field.name} must be at least {least}, not {value}")
+            if type(value) is int and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, not {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ class Config:
     run_dir: str
     seed: int = 0
     prompts: list[str] = dataclasses.field(default_factory=list)
-    model: ModelConfig = ModelConfig()
-    prepare: PrepareConfig = PrepareConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)

@@ -69,9 +69,12 @@ def train(
     """
     training = trainer.config.training
     with StopSignal() as stop:
-        for step in range(int(state.step), training.steps):
+        first = int(state.step)
+        for step in range(first, training.steps):
             state, values = _step(trainer, state, batches, step, progress)
             last = step + 1 == training.steps
+            if step == first:
+                progress.paused()  # what was compiled on the way is no part of the rate
             for every, hook in hooks:
                 if last or (step + 1) % every == 0:
                     hook(state, values)

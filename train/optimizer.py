@@ -6,12 +6,11 @@ further from torch than one that keeps torch's order of operations.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from mmrec_jax.config import ModelConfig
 from train.config import OptimizerConfig
@@ -43,8 +42,7 @@ def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.A
 
     def learning_rate(count: jax.Array) -> jax.Array:
         rising = WARMUP_START + (1 - WARMUP_START) * count / max(warmup, 1)
-        # Not clamped at the end: torch's cosine rises again, and a run that is resumed for longer
-        # than was planned must show that.
+        # Not clamped at the end: torch's cosine rises again.
         falling = (1 + jnp.cos(math.pi * (count - warmup) / max(steps - warmup, 1))) / 2
         return config.learning_rate * jnp.where(count < warmup, rising, falling)
 
@@ -119,8 +117,8 @@ def build_optimizer(
     decayed nor given moments.
     """
 
-    def label(path: tuple[nnx.filterlib.PathParts, ...], _: jax.Array) -> str:
-        names = {str(getattr(key, "key", key)) for key in path}
+    def label(path: tuple[Any, ...], _: jax.Array) -> str:
+        names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
         return "untrained" if names & set(model.untrained_modules) else "trained"
 
     trained = optax.chain(

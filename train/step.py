@@ -63,7 +63,7 @@ class Trainer:
 
     def state_of(self, model: MMRecModel) -> TrainState:
         """The state before the first step, from a given model."""
-        _, params, buffers = nnx.split(stack_blocks(model), nnx.Param, ...)
+        params, buffers = nnx.state(stack_blocks(model), nnx.Param, ...)
         return TrainState(
             params,
             buffers,
