@@ -88,9 +88,10 @@ class ModelConfig:
     def untrained_modules(self) -> tuple[str, ...]:
         """Modules of each block that the checkpoint holds and no gradient reaches.
 
-        Their parameters have no optimizer state and never change (sections 2.3 and 5.3).
+        Their parameters have no optimizer state and never change (sections 2.3 and 5.3). Under
+        HEM there is no W_k.
         """
-        return ("W_gamma", "W_context") if self.use_dpg else ()
+        return ("W_gamma", "W_context", "W_k") if self.use_dpg else ()
 
     @property
     def fused_projection_dim(self) -> int:

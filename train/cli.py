@@ -100,7 +100,10 @@ def parse_command(
             key = f"{name}.{str(error).split()[0]}"
             raise UserError(f"{place(key)}: {name}.{error}") from error
     _refuse_nulls(settings, Config, "", place)
-    return Config(**settings), arguments
+    try:
+        return Config(**settings), arguments
+    except ValueError as error:
+        raise UserError(f"{place(str(error).split()[0])}: {error}") from error
 
 
 def run(
@@ -133,8 +136,8 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print("error:", _one_line(str(error)), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("interrupted", *interrupt.args, file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

@@ -127,3 +127,10 @@ class Config:
     prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        warmup, steps = self.optimizer.warmup_steps, self.training.steps
+        if warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
+            )

@@ -6,6 +6,7 @@ import jax
 import optax
 
 import bridge
+from train.errors import UserError
 from train.optimizer import AdamWState
 from train.step import Trainer, TrainState
 
@@ -18,6 +19,9 @@ def export_torch(path: Path, trainer: Trainer, state: TrainState, avg_loss: floa
         trainer: the run's.
         state: its state.
         avg_loss: the loss to state in the file.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     config, steps = trainer.config.optimizer, trainer.config.training.steps
     step = int(state.step)
@@ -44,14 +48,17 @@ def export_torch(path: Path, trainer: Trainer, state: TrainState, avg_loss: floa
             weight_decay=config.weight_decay,
         ),
     )
-    bridge.save_torch(
-        path,
-        trainer.model_of(state.params, state.buffers),
-        optimizer_state=optimizer,
-        scheduler_state=scheduler,
-        step=step,
-        avg_loss=avg_loss,
-    )
+    try:
+        bridge.save_torch(
+            path,
+            trainer.model_of(state.params, state.buffers),
+            optimizer_state=optimizer,
+            scheduler_state=scheduler,
+            step=step,
+            avg_loss=avg_loss,
+        )
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
 
 
 def _by_path(moments: optax.Params) -> dict[tuple[str | int, ...], jax.Array]:

@@ -12,6 +12,7 @@ from mmrec_jax.generate import generate
 from train import checkpoint, cli
 from train.errors import UserError
 from train.run_folder import CONFIG, newest_step
+from train.session import initial_model
 from train.step import Trainer
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER
@@ -25,10 +26,11 @@ def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, int]:
     """
     step = newest_step(run)
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
-    trainer = Trainer(config)
-    state, _ = checkpoint.restore(run, step, jax.eval_shape(trainer.initial_state))
-    model = trainer.model_of(state.params, state.buffers)
-    return model, Tokenizer.load(run / TOKENIZER), step
+    model = initial_model(config)
+    trainer = Trainer(config, model)
+    abstract = jax.eval_shape(lambda: trainer.initial_state(model))
+    state, _ = checkpoint.restore(run, step, abstract)
+    return trainer.model_of(state.params, state.buffers), Tokenizer.load(run / TOKENIZER), step
 
 
 def continuation(

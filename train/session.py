@@ -6,7 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 import numpy.typing as npt
+from flax import nnx
 
+from mmrec_jax import MMRecModel
+from mmrec_jax.stack import stack_blocks
 from train import checkpoint
 from train.config import Config
 from train.data import Batch, Windows, fingerprint, training_batches
@@ -20,6 +23,11 @@ from train.run_folder import open_run
 from train.step import Trainer, TrainState
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER, load_manifest
+
+
+def initial_model(config: Config) -> MMRecModel:
+    """The model before the first step, drawn from the config's seed, its blocks stacked."""
+    return stack_blocks(MMRecModel(config.model, rngs=nnx.Rngs(config.seed)))
 
 
 class PreparedData:
@@ -81,8 +89,9 @@ class Session:
         self._checkpoint_name = checkpoint_name
         self.data = PreparedData(config)
         self.run = open_run(config, stage, resume=resume, overwrite=overwrite)
-        self.trainer = Trainer(config)
-        self.state = self.trainer.initial_state()
+        model = initial_model(config)
+        self.trainer = Trainer(config, model)
+        self.state = self.trainer.initial_state(model)
         self._loss_sum = 0.0
         saved = checkpoint.steps(self.run)
         if saved:

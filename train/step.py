@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from mmrec_jax import LongTermMemory, MMRecModel
-from mmrec_jax.stack import stack_blocks, unstack_blocks
+from mmrec_jax.stack import unstack_blocks
 from train.config import Config
 from train.loss import model_loss
 from train.optimizer import build_optimizer, schedule
@@ -46,24 +46,21 @@ class Trainer:
         token_losses: (state, tokens [B, T + 1]) -> cross entropies [B, T] without dropout.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, model: MMRecModel) -> None:
+        """Prepares to train models that are built like `model`, whose blocks are stacked."""
         self.config = config
         steps = config.training.steps
         self._optimizer = build_optimizer(config.optimizer, steps, config.model)
         self._learning_rate = schedule(config.optimizer, steps)
-        self._graphdef = nnx.graphdef(nnx.eval_shape(self._initial_model))
+        self._graphdef = nnx.graphdef(model)
         self.gradient = jax.jit(self._gradient)
         self.add = jax.jit(_add, donate_argnums=0)
         self.update = jax.jit(self._update, donate_argnums=0)
         self.token_losses = jax.jit(self._token_losses)
 
-    def initial_state(self) -> TrainState:
-        """The state before the first step, drawn from the config's seed (section 4)."""
-        return self.state_of(self._initial_model())
-
-    def state_of(self, model: MMRecModel) -> TrainState:
-        """The state before the first step, from a given model."""
-        params, buffers = nnx.state(stack_blocks(model), nnx.Param, ...)
+    def initial_state(self, model: MMRecModel) -> TrainState:
+        """The state before the first step; the model stays usable when the state is updated."""
+        params, buffers = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param, ...))
         return TrainState(
             params,
             buffers,
@@ -75,9 +72,6 @@ class Trainer:
     def model_of(self, params: nnx.State, buffers: nnx.State) -> MMRecModel:
         """A model, its blocks a list, from the parameters of a state or arrays of their shapes."""
         return unstack_blocks(nnx.merge(self._graphdef, params, buffers))
-
-    def _initial_model(self) -> MMRecModel:
-        return stack_blocks(MMRecModel(self.config.model, rngs=nnx.Rngs(self.config.seed)))
 
     def _gradient(
         self,

@@ -1,0 +1,57 @@
+# Everything runs in .venv, which is made from requirements.lock when it is first needed.
+
+PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name)))),\
+	$(error no Python 3.11 or newer found: set PYTHON to its path))
+PY := .venv/bin/python
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench lock clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: .venv ## prepare the demo corpus, train on it and report (minutes)
+	$(PY) -m train.prepare --config configs/demo.yaml
+	$(PY) -m train.base --config configs/demo.yaml --overwrite
+
+test: .venv ## run all tests but the slow ones
+	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-all: .venv ## run all tests
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+lint: .venv ## check style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: .venv ## measure speed and memory
+	$(PY) -m benchmarks.run
+
+# Pins are kept where they still fit pyproject.toml; LOCK_FLAGS=--upgrade renews them. torch's
+# release is named because pip has a CPU build of only some, and "+cpu" is cut off because other
+# machines' builds are called otherwise.
+lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet pip-tools
+	build/lock/bin/pip-compile --quiet --extra train --extra dev --build-deps-for editable --allow-unsafe \
+		--strip-extras --annotation-style line --no-header --no-emit-index-url --no-emit-find-links \
+		--upgrade-package torch==2.13.0 $(LOCK_FLAGS) \
+		--output-file requirements.lock pyproject.toml
+	sed -i -e 's/+cpu /     /' -e '/^# The following/d' -e '/^$$/d' requirements.lock
+
+clean: ## delete .venv, caches and build products; data/ and runs/ stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an install that was cut short is done again, from nothing.
+.PHONY: .venv
+.venv: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --requirement requirements.lock
+	$(PY) -m pip install --no-deps --no-build-isolation --editable .
+	touch $@

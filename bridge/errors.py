@@ -1,0 +1,72 @@
+"""What can be wrong with a file or a conversion, as exceptions whose message is one clear line."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+
+class BridgeError(Exception):
+    """The base of every error that a wrong file or argument can cause.
+
+    Attributes:
+        message: what is wrong, in one line.
+        path: the file it is about, put before the message; None where no file is involved.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split())
+        self.path: str | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.path is None else f"{self.path}: {self.message}"
+
+
+class UnreadableFileError(BridgeError):
+    """The file is missing, cannot be opened, or is not what torch.save writes."""
+
+
+class UnsafeFileError(BridgeError):
+    """The file holds pickled objects that only running code could restore; none was run."""
+
+
+class UnwritableFileError(BridgeError):
+    """The file could not be written; what was there before is untouched."""
+
+
+class FormatError(BridgeError):
+    """The file was read, but an entry of it is not what docs/model.md section 6.1 describes."""
+
+
+class ConfigError(BridgeError):
+    """The model's config is missing something, or has a value that no model can have."""
+
+
+class MismatchError(BridgeError):
+    """The tensors are not the model's; the message lists everything that is wrong at once.
+
+    Attributes:
+        problems: the kind of problem ("missing", "unexpected", "misshapen", ...) -> the items.
+    """
+
+    def __init__(self, subject: str, problems: Mapping[str, Sequence[str]]) -> None:
+        self.problems = {kind: list(items) for kind, items in problems.items() if items}
+        parts = [
+            f"{len(items)} {kind}: {', '.join(items)}" for kind, items in self.problems.items()
+        ]
+        super().__init__(f"{subject}: {'; '.join(parts)}")
+
+
+class NonFiniteWarning(UserWarning):
+    """A file was loaded although some of its weights are NaN or infinite."""
+
+
+@contextlib.contextmanager
+def about(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts the path before the message of every BridgeError that is raised inside."""
+    try:
+        yield
+    except BridgeError as error:
+        if error.path is None:
+            error.path = os.fspath(path)
+        raise

@@ -1,0 +1,200 @@
+"""AdamW's state between PyTorch and JAX (docs/model.md section 6.3)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import torch
+
+from bridge.errors import FormatError, MismatchError
+from bridge.keys import Entry, Path, named_parameters
+from bridge.tensors import FLOATS, layout, to_jax, to_torch
+from bridge.torch_file import plain
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+_UNSUPPORTED = {"amsgrad": True, "maximize": True, "decoupled_weight_decay": False}
+"""Settings with which torch's optimizer computes something other than AdamW."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerState:
+    """AdamW's state, its moments in the JAX model's layout.
+
+    Attributes:
+        step: optimizer steps made, the same for all parameters.
+        exp_avg: the first moments, by the path of their parameter in the JAX model (blocks as a
+            list) and of its shape. Parameters that never had a gradient are left out, and before
+            the first step all are.
+        exp_avg_sq: the second moments, likewise.
+        hyperparameters: the settings of torch's parameter group: lr, betas, eps, weight_decay,
+            initial_lr and torch's own switches; see `adamw_hyperparameters`.
+    """
+
+    step: int
+    exp_avg: dict[Path, jax.Array]
+    exp_avg_sq: dict[Path, jax.Array]
+    hyperparameters: dict[str, Any]
+
+
+def adamw_hyperparameters(
+    *,
+    learning_rate: float,
+    initial_learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> dict[str, Any]:
+    """The settings of torch's AdamW, its switches at their defaults.
+
+    Args:
+        learning_rate: of the next step: SchedulerState.learning_rate().
+        initial_learning_rate: the schedule's base rate.
+        betas, eps, weight_decay: AdamW's own.
+    """
+    optimizer = torch.optim.AdamW(
+        [torch.zeros(())], lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay
+    )
+    group = optimizer.state_dict()["param_groups"][0]
+    del group["params"]
+    return {**group, "initial_lr": initial_learning_rate}
+
+
+def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, Any]:
+    """The state dict of torch's AdamW over the parameters in named_parameters() order.
+
+    Raises:
+        MismatchError: the moments are not those of the model's parameters; lists all that differ.
+    """
+    parameters = named_parameters(table)
+    _check_moments(state, parameters)
+    per_parameter = {}
+    for index, entry in enumerate(parameters):
+        assert entry.path is not None
+        if state.step == 0 or entry.path not in state.exp_avg:
+            continue
+        per_parameter[index] = {
+            # One tensor each: torch increments them in place.
+            "step": torch.tensor(float(state.step), dtype=torch.float32),
+            "exp_avg": to_torch(state.exp_avg[entry.path], transpose=entry.transpose),
+            "exp_avg_sq": to_torch(state.exp_avg_sq[entry.path], transpose=entry.transpose),
+        }
+    group = {**state.hyperparameters, "params": list(range(len(parameters)))}
+    return {"state": per_parameter, "param_groups": [group]}
+
+
+def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
+    """Reads the state dict of an AdamW over all of the model's parameters, in their order.
+
+    torch's own loading checks no shapes, so two swapped entries would pass it silently.
+
+    Args:
+        state_dict: the checkpoint's optimizer_state_dict; it is taken over, and each moment
+            removed once it is converted, so that not both copies need fit into memory.
+        table: the model's entries.
+
+    Raises:
+        FormatError: it is of another optimizer or of another number of parameters.
+        MismatchError: its moments are not those of the parameters; lists all that differ.
+    """
+    parameters = named_parameters(table)
+    group = _only_group(state_dict)
+    if group.pop("params", None) != list(range(len(parameters))):
+        raise FormatError(
+            "optimizer_state_dict is not over the model's parameters, which are "
+            f"{len(parameters)} in one group"
+        )
+    per_parameter = state_dict["state"]
+    step = _check_state(per_parameter, parameters)
+    moments: dict[str, dict[Path, jax.Array]] = {name: {} for name in _MOMENTS}
+    for index, entry in enumerate(parameters):
+        assert entry.path is not None
+        for name in _MOMENTS if index in per_parameter else ():
+            tensor = per_parameter[index].pop(name)
+            moments[name][entry.path] = to_jax(tensor, transpose=entry.transpose)
+            del tensor
+    return OptimizerState(step=step, hyperparameters=group, **moments)
+
+
+def _only_group(state_dict: Any) -> dict[str, Any]:
+    try:
+        groups = state_dict["param_groups"]
+        usable = isinstance(state_dict["state"], Mapping)
+        group = plain(dict(groups[0]), "optimizer_state_dict['param_groups'][0]")
+    except (KeyError, TypeError, IndexError, ValueError):
+        usable = False
+    if not usable:
+        raise FormatError("optimizer_state_dict is not what torch's optimizers write")
+    if len(groups) != 1:
+        raise FormatError(f"optimizer_state_dict has {len(groups)} parameter groups, not one")
+    kinds = {"lr": int | float, "betas": tuple | list, "eps": float, "weight_decay": int | float}
+    wrong = [key for key, kind in kinds.items() if not isinstance(group.get(key), kind)]
+    if wrong:
+        raise FormatError(
+            f"optimizer_state_dict is not AdamW's: it has no usable {', '.join(wrong)}"
+        )
+    for key, value in _UNSUPPORTED.items():
+        if group.get(key, not value) == value:
+            raise FormatError(f"optimizer_state_dict has {key} = {value}, which is not plain AdamW")
+    return group
+
+
+def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
+    """Everything about the tensors that could be wrong; returns the common step."""
+    problems: dict[str, list[str]] = {
+        "incomplete": [],
+        "unexpected": [
+            f"index {index!r}" for index in state if index not in range(len(parameters))
+        ],
+        "misshapen": [],
+        "of the wrong type": [],
+    }
+    steps: dict[float, str] = {}
+    for index, entry in enumerate(parameters):
+        if index not in state:
+            continue
+        item = state[index]
+        name = f"{index} ({entry.key})"
+        if not isinstance(item, Mapping) or set(item) != {"step", *_MOMENTS}:
+            problems["incomplete"].append(name)
+            continue
+        step = item["step"]
+        if isinstance(step, torch.Tensor) and step.numel() == 1 and not layout(step):
+            step = step.item()
+        if not isinstance(step, int | float) or step < 0 or step != step // 1:
+            problems["of the wrong type"].append(f"step of {name}")
+        else:
+            steps.setdefault(float(step), name)
+        for moment in _MOMENTS:
+            tensor = item[moment]
+            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in FLOATS or layout(tensor):
+                problems["of the wrong type"].append(f"{moment} of {name}")
+            elif tuple(tensor.shape) != entry.shape:
+                found, wanted = list(tensor.shape), list(entry.shape)
+                problems["misshapen"].append(f"{moment} of {name} is {found}, not {wanted}")
+    if any(problems.values()):
+        raise MismatchError("the optimizer state is not the model's", problems)
+    if len(steps) > 1:
+        each = ", ".join(f"{step:.0f} at {name}" for step, name in list(steps.items())[:4])
+        raise FormatError(f"optimizer_state_dict has parameters at different steps: {each}")
+    return int(next(iter(steps), 0))
+
+
+def _check_moments(state: OptimizerState, parameters: list[Entry]) -> None:
+    shapes = {
+        entry.path: entry.shape[::-1] if entry.transpose else entry.shape for entry in parameters
+    }
+    problems: dict[str, list[str]] = {
+        "without a pair": [str(path) for path in state.exp_avg.keys() ^ state.exp_avg_sq.keys()],
+        "unexpected": [],
+        "misshapen": [],
+    }
+    for moments in (state.exp_avg, state.exp_avg_sq):
+        for path, array in moments.items():
+            if path not in shapes:
+                problems["unexpected"].append(str(path))
+            elif array.shape != shapes[path]:
+                problems["misshapen"].append(f"{path} is {array.shape}, not {shapes[path]}")
+    if any(problems.values()):
+        raise MismatchError("the optimizer state is not the model's", problems)

@@ -1,0 +1,149 @@
+"""The learning-rate schedule's state, as PyTorch keeps it (docs/model.md sections 5.4 and 6.4)."""
+
+import bisect
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+from bridge.errors import FormatError
+from bridge.torch_file import plain
+
+_START_FACTOR = 0.1
+
+_TOLERANCE = 1e-6
+"""Of a rate, relative to the base rate: versions of torch differ in how they round."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SchedulerState:
+    """A linear warm-up from a tenth of the rate, then a cosine, after some steps.
+
+    Attributes:
+        base_lr: the rate at the end of the warm-up.
+        warmup_steps: W.
+        total_steps: N, where the cosine reaches zero; PyTorch's rises again after it.
+        step: optimizer steps made so far.
+
+    Raises:
+        FormatError: no schedule has these values.
+    """
+
+    base_lr: float
+    warmup_steps: int
+    total_steps: int
+    step: int
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_steps", "total_steps", "step"):
+            if getattr(self, name) < 0:
+                raise FormatError(f"the schedule's {name} is {getattr(self, name)}, below 0")
+        if not (math.isfinite(self.base_lr) and self.base_lr >= 0):
+            raise FormatError(f"the schedule's base_lr is {self.base_lr}")
+        if self.warmup_steps == self.total_steps:
+            # torch divides by the length of the cosine as soon as the warm-up ends.
+            raise FormatError(
+                f"the schedule has {self.total_steps} steps and all are warm-up: PyTorch has no "
+                "such schedule"
+            )
+
+    def learning_rate(self) -> float:
+        """The rate of the next step, the very float that PyTorch has; takes 3 us a step made."""
+        rate: float = scheduler_to_torch(self)["_last_lr"][0]
+        return rate
+
+
+def scheduler_to_torch(state: SchedulerState) -> dict[str, Any]:
+    """The state dict of PyTorch's SequentialLR after `state.step` steps.
+
+    PyTorch computes each rate from the one before, so the rounding errors that it accumulates
+    are reproduced by running it.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(())], lr=state.base_lr)
+    cosine_steps = state.total_steps - state.warmup_steps
+    with warnings.catch_warnings():
+        # That the optimizer made no steps in between is on purpose.
+        warnings.simplefilter("ignore")
+        warmup = LinearLR(optimizer, start_factor=_START_FACTOR, total_iters=state.warmup_steps)
+        cosine = CosineAnnealingLR(optimizer, T_max=cosine_steps)
+        schedule = SequentialLR(optimizer, [warmup, cosine], milestones=[state.warmup_steps])
+        for _ in range(state.step):
+            schedule.step()
+    return schedule.state_dict()
+
+
+def scheduler_from_torch(state_dict: Any) -> SchedulerState:
+    """Reads the state dict of a SequentialLR of LinearLR and CosineAnnealingLR.
+
+    Raises:
+        FormatError: it is of another schedule, or its parts contradict each other.
+    """
+    state_dict = plain(state_dict, "scheduler_state_dict")
+    try:
+        warmup, cosine = state_dict["_schedulers"]
+        (milestone,) = state_dict["_milestones"]
+        (base_lr,) = cosine["base_lrs"]
+        (last_lr,) = state_dict["_last_lr"]
+        fixed = {
+            "start_factor": (warmup["start_factor"], _START_FACTOR),
+            "end_factor": (warmup["end_factor"], 1.0),
+            "base_lrs": (list(warmup["base_lrs"]), [base_lr]),
+            "total_iters": (warmup["total_iters"], milestone),
+            "eta_min": (cosine["eta_min"], 0.0),
+        }
+        counts = {
+            "_milestones": milestone,
+            "T_max": cosine["T_max"],
+            "last_epoch": state_dict["last_epoch"],
+        }
+    except (KeyError, TypeError, ValueError):
+        raise FormatError(
+            "scheduler_state_dict is not of a SequentialLR of one LinearLR and one "
+            "CosineAnnealingLR over one parameter group"
+        ) from None
+    for name, (value, wanted) in fixed.items():
+        if value != wanted:
+            raise FormatError(f"scheduler_state_dict has {name} {value!r}, not {wanted!r}")
+    for name, count in counts.items():
+        if type(count) is not int:
+            raise FormatError(f"scheduler_state_dict has {name} {count!r}, not a whole number")
+    if type(base_lr) is not float or type(last_lr) is not float:
+        raise FormatError("scheduler_state_dict has rates that are not floats")
+    state = SchedulerState(
+        base_lr=base_lr,
+        warmup_steps=milestone,
+        total_steps=milestone + counts["T_max"],
+        step=counts["last_epoch"],
+    )
+    wanted = _closed_form(state)
+    if not abs(last_lr - wanted) <= _TOLERANCE * base_lr:
+        raise FormatError(
+            f"scheduler_state_dict has the rate {last_lr!r} after {state.step} steps, where its "
+            f"own counters make it {wanted!r}"
+        )
+    _check_counters(state, (warmup, cosine))
+    return state
+
+
+def _check_counters(state: SchedulerState, schedulers: tuple[Mapping[str, Any], ...]) -> None:
+    # Each inner schedule counts its own steps: the warm-up stops one step before the milestone.
+    running = bisect.bisect_right([state.warmup_steps], state.step)
+    own_step = state.step - (state.warmup_steps if running else 0)
+    count = schedulers[running].get("last_epoch")
+    if count != own_step:
+        raise FormatError(
+            f"scheduler_state_dict counts {state.step} steps in all, but {count!r} instead of "
+            f"{own_step} in its running part"
+        )
+
+
+def _closed_form(state: SchedulerState) -> float:
+    if state.step < state.warmup_steps:
+        share = state.step / state.warmup_steps
+        return state.base_lr * (_START_FACTOR + (1 - _START_FACTOR) * share)
+    past = (state.step - state.warmup_steps) / (state.total_steps - state.warmup_steps)
+    return state.base_lr * (1 + math.cos(math.pi * past)) / 2

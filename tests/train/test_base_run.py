@@ -1,0 +1,264 @@
+"""Real runs of `python -m train.base` and `python -m mmrec_jax.generate`, small ones."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge.weights import variables
+from train import checkpoint
+from train.sample import load_run
+
+STEPS = 12
+CONFIG = """
+data_dir: data
+run_dir: runs
+seed: 3
+prompts: ["def "]
+prepare: {text: [raw/text], code: [raw/code], validation_fraction: 0.2}
+model: {vocab_size: 300, model_dim: 16, num_layers: 2, num_heads: 2, ffn_dim: 24, dropout: 0.1}
+optimizer: {learning_rate: 1.0e-2, warmup_steps: 3}
+training:
+  {steps: 12, batch_size: 4, sequence_length: 16, accumulation: 2, log_every: 1, validate_every: 6,
+   validation_batches: 2, checkpoint_every: 3, keep_checkpoints: 2}
+"""
+
+
+def command(folder, module, *arguments):
+    """The command line, and the environment to run it in."""
+    root = pathlib.Path(__file__).parents[2]
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # the runs differ in little
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return [sys.executable, "-m", module, *map(str, arguments)], environment
+
+
+def run(folder, module, *arguments, code=0):
+    line, environment = command(folder, module, *arguments)
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def error(done):
+    """The one line that a command which failed printed."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def losses(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    kept = ("step", "loss", "grad_norm", "learning_rate", "loss/text", "loss/code")
+    return [{key: record[key] for key in kept if key in record} for record in records]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A folder with a config and prepared data."""
+    folder = tmp_path_factory.mktemp("prepared")
+    words = random.Random(0)
+    for domain, stem, suffix in (
+        ("text", "the cat sat on a mat and saw {} ", "txt"),
+        ("code", "def f{0}(x):\n    return x + {0}\n", "py"),
+    ):
+        (folder / "raw" / domain).mkdir(parents=True)
+        for i in range(10):
+            text = "".join(stem.format(words.randrange(1000)) for _ in range(60))
+            (folder / "raw" / domain / f"{i}.{suffix}").write_text(text)
+    (folder / "c.yaml").write_text(CONFIG)
+    run(folder, "train.prepare", "--config", "c.yaml")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(prepared):
+    """The folder of a run that was never interrupted, and what it printed."""
+    done = run(prepared, "train.base", "--config", "c.yaml", "--run_dir", "whole")
+    return prepared / "whole" / "checkpoints_base", done.stdout
+
+
+def test_report(finished):
+    folder, printed = finished
+    scores = json.loads((folder / "report.json").read_text())["scores"]
+    assert set(scores) == {"text", "code"}
+    for of_domain in scores.values():
+        assert set(of_domain) == {"model", "unigram", "bigram"}
+        assert len({score["tokens"] for score in of_domain.values()}) == 1
+    for wanted in ("bits/byte", "perplexity", "unigram", "bigram", "sample, prompt 'def '"):
+        assert wanted in printed
+    for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.json"):
+        assert (folder / name).is_file()
+        assert name in printed
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "left" in printed
+    assert "tokens/s" in printed
+
+
+def test_metrics_and_states(finished):
+    folder, _ = finished
+    records = losses(folder)
+    assert [r["step"] for r in records if "loss" in r] == list(range(1, STEPS + 1))
+    assert [r["step"] for r in records if "loss/text" in r] == [6, 12]
+    assert checkpoint.steps(folder) == [9, 12]
+    assert {p.name for p in folder.glob("*.pt")} == {
+        f"base_model_step_{step}.pt" for step in (3, 6, 9, 12)
+    }
+    assert list((folder / "tensorboard").iterdir())
+    assert not list(folder.rglob("*.partial*"))
+
+
+def test_the_pt_file_is_the_state(finished):
+    folder, _ = finished
+    model, _, step = load_run(folder)
+    loaded = bridge.load_torch(folder / f"base_model_step_{STEPS}.pt")
+    assert loaded.step == step == STEPS
+    expected = variables(model)
+    for path, array in variables(loaded.model).items():
+        np.testing.assert_array_equal(array, expected[path])
+    assert loaded.config == model.config
+    mean = np.mean([r["loss"] for r in losses(folder) if "loss" in r])
+    assert loaded.avg_loss == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_pt_files_training_state(finished):
+    folder, _ = finished
+    file = torch.load(folder / "base_model_step_9.pt", weights_only=True)
+    group = file["optimizer_state_dict"]["param_groups"][0]
+    assert group["initial_lr"] == 1e-2
+    assert group["weight_decay"] == 0.1
+    states = file["optimizer_state_dict"]["state"]
+    assert set(states) == set(group["params"])
+    assert all(state["step"] == 9 for state in states.values())
+    tensors = file["model_state_dict"]
+    names = [name for name in tensors if name != "lm_head.weight"]
+    for index, name in enumerate(names):
+        assert states[index]["exp_avg"].shape == tensors[name].shape
+        # A memory of zeros reads as zeros, whatever is asked of it.
+        idle = "multi_mem_attention" in name and not name.endswith("W_o.bias")
+        assert bool(states[index]["exp_avg_sq"].any()) != idle, name
+    scheduler = file["scheduler_state_dict"]
+    assert scheduler["last_epoch"] == 9
+    assert scheduler["_last_lr"] == [group["lr"]]
+    next_rate = next(r["learning_rate"] for r in losses(folder) if r["step"] == 10)
+    assert group["lr"] == pytest.approx(next_rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGKILL", -9), ("SIGTERM", 130), ("SIGINT", 130)])
+def test_interrupted_and_resumed(prepared, finished, number, code):
+    run_dir = f"interrupted-{number}"
+    folder = prepared / run_dir / "checkpoints_base"
+    arguments = ("train.base", "--config", "c.yaml", "--run_dir", run_dir)
+    line, environment = command(prepared, *arguments)
+    process = subprocess.Popen(
+        line, cwd=prepared, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while process.poll() is None and '"step": 5' not in (
+        (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
+    ):
+        time.sleep(0.002)
+    process.send_signal(getattr(signal, number))
+    message = process.communicate()[1].decode()
+    assert process.returncode == code, message
+    assert "Traceback" not in message
+    if code == 130:
+        step = checkpoint.steps(folder)[-1]
+        assert message.strip() == f"interrupted at step {step}, which is saved: go on with --resume"
+    before = checkpoint.steps(folder)[-1]
+    assert 3 <= before < STEPS
+    done = run(prepared, *arguments, "--resume")
+    assert f"going on from step {before}" in done.stdout
+    assert losses(folder) == losses(finished[0])
+
+
+def test_generate(prepared, finished):
+    folder, _ = finished
+    line = ("mmrec_jax.generate", "--checkpoint", folder, "--prompt", "def f", "--length", 9)
+    first = run(prepared, *line).stdout
+    assert first.startswith("def f")
+    assert run(prepared, *line).stdout == first
+    assert run(prepared, *line, "--seed", 1).stdout != first
+
+
+def test_a_run_is_not_overwritten_by_mistake(prepared, finished):
+    base = ("train.base", "--config", "c.yaml")
+    shutil.copytree(finished[0], prepared / "kept" / "checkpoints_base")
+    done = run(prepared, *base, "--run_dir", "kept", code=2)
+    assert "--resume" in error(done)
+    assert "--overwrite" in error(done)
+    done = run(prepared, *base, "--run_dir", "kept", "--resume", "--overwrite", code=2)
+    assert "exclude each other" in error(done)
+    change = ("--resume", "--model.ffn_dim", 32)
+    done = run(prepared, *base, "--run_dir", "kept", *change, code=2)
+    assert "model.ffn_dim (24 there, 32 now)" in error(done)
+    (prepared / "letters" / "checkpoints_base").mkdir(parents=True)
+    (prepared / "letters" / "checkpoints_base" / "love.txt").write_text("dear")
+    done = run(prepared, *base, "--run_dir", "letters", "--overwrite", code=2)
+    assert "is not a run's folder" in error(done)
+    assert (prepared / "letters" / "checkpoints_base" / "love.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data_dir", "nowhere"), "nowhere"),
+        (("--model.vocab_size", "301"), "model.vocab_size is 301"),
+        (("--training.sequence_length", "100000"), "training.sequence_length"),
+        (("--training.batch_size", "0"), "training.batch_size must be at least 1"),
+        (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate"),
+        (("--run_dir", "c.yaml"), "c.yaml"),
+    ],
+)
+def test_wrong_settings(prepared, arguments, message):
+    done = run(prepared, "train.base", "--config", "c.yaml", *arguments, code=2)
+    assert message in error(done)
+
+
+def test_divergence_is_said_and_not_saved(prepared):
+    rate = ("--optimizer.learning_rate", "1e30", "--run_dir", "diverged")
+    done = run(prepared, "train.base", "--config", "c.yaml", *rate, code=2)
+    assert "diverged at step" in error(done)
+    for path in (prepared / "diverged" / "checkpoints_base").glob("*.pt"):
+        loaded = bridge.load_torch(path)  # a warning of NaN weights would be an error here
+        assert loaded.step < STEPS
+
+
+def test_damaged_runs(prepared, finished):
+    folder = prepared / "damaged" / "checkpoints_base"
+    shutil.copytree(finished[0], folder)
+    files = [path for path in (folder / "state" / str(STEPS) / "arrays").rglob("*")]
+    largest = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    resume = ("train.base", "--config", "c.yaml", "--run_dir", "damaged", "--resume")
+    assert "is damaged" in error(run(prepared, *resume, code=2))
+    sample = ("mmrec_jax.generate", "--checkpoint")
+    assert "is damaged" in error(run(prepared, *sample, folder, code=2))
+    assert "no saved state" in error(run(prepared, *sample, prepared, code=2))
+    assert "not a folder" in error(run(prepared, *sample, prepared / "none", code=2))
+
+
+def test_other_data_are_refused(prepared, finished):
+    shutil.copytree(finished[0], prepared / "other" / "checkpoints_base")
+    shutil.copytree(prepared / "raw", prepared / "raw2")
+    (prepared / "raw2" / "text" / "new.txt").write_text("a new document " * 30)
+    changed = ("--prepare.text", '["raw2/text"]', "--data_dir", "data2")
+    run(prepared, "train.prepare", "--config", "c.yaml", *changed)
+    other = ("--run_dir", "other", "--resume", "--data_dir", "data2")
+    done = run(prepared, "train.base", "--config", "c.yaml", *other, code=2)
+    assert "is not what" in error(done)

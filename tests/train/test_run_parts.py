@@ -1,0 +1,187 @@
+"""The parts of a run that can be tried without training: data, states, metrics, baselines."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import checkpoint
+from train.baselines import NGramBaselines
+from train.data import Windows, validation_batches
+from train.errors import UserError
+from train.evaluation import score
+from train.loss import CHUNK_TOKENS, token_losses
+from train.metrics import MetricsWriter, plot_losses, read_metrics
+from train.progress import duration
+
+
+class TokenWindows(Windows):
+    """Windows over tokens that are in memory."""
+
+    def __init__(self, tokens, length):
+        self.tokens = np.asarray(tokens, np.uint16)
+        self.length = length
+
+
+def test_windows_predict_every_token_once():
+    windows = TokenWindows(np.arange(23), 5)
+    assert len(windows) == 4
+    targets = np.concatenate([windows[i][1:] for i in range(len(windows))])
+    np.testing.assert_array_equal(targets, np.arange(1, 21))
+    assert windows[0].dtype == np.int32
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, 10), (2, 6), (99, 10)])
+def test_validation_batches(limit, expected):
+    windows = TokenWindows(np.arange(51), 5)
+    batches = list(validation_batches(windows, batch_size=3, limit=limit))
+    starts = [row[0] for batch in batches for row in batch]
+    assert len(starts) == len(set(starts)) == expected
+    assert max(starts) >= 40  # spread over the whole split
+    assert all(batch.shape[1] == 6 for batch in batches)
+
+
+def test_score_ignores_the_filling_of_the_last_batch():
+    windows = TokenWindows(np.arange(51) % 7, 5)
+    token_bytes = np.array([0, 1, 2, 3, 4, 5, 6], np.int32)
+    seen = []
+
+    def losses(batch):
+        seen.append(batch.shape)
+        return batch[:, 1:].astype(float)
+
+    result = score(losses, windows, token_bytes, batch_size=4)
+    targets = np.arange(1, 51) % 7
+    assert set(seen) == {(4, 6)}
+    assert result.tokens == 50
+    assert result.loss == pytest.approx(targets.mean())
+    assert result.perplexity == pytest.approx(math.exp(targets.mean()))
+    assert result.bits_per_byte == pytest.approx(
+        targets.sum() / math.log(2) / token_bytes[targets].sum()
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (3, CHUNK_TOKENS // 2 + 5)])
+def test_token_losses_and_their_gradient(shape):
+    keys = jax.random.split(jax.random.key(0), 3)
+    hidden = jax.random.normal(keys[0], (*shape, 6))
+    head = jax.random.normal(keys[1], (6, 11))
+    labels = jax.random.randint(keys[2], shape, 0, 11)
+
+    def direct(hidden, head):
+        scores = jax.nn.log_softmax(hidden @ head)
+        return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+
+    found = token_losses(hidden, head, labels)
+    np.testing.assert_allclose(found, direct(hidden, head), rtol=1e-5, atol=1e-5)
+    gradients = jax.grad(lambda *a: token_losses(*a, labels).mean(), argnums=(0, 1))(hidden, head)
+    expected = jax.grad(lambda *a: direct(*a).mean(), argnums=(0, 1))(hidden, head)
+    for a, b in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_baselines_are_distributions_and_by_hand():
+    tokens = np.array([0, 1, 0, 1, 0, 2])
+    baselines = NGramBaselines(tokens, 4)
+    every = np.arange(4)
+    unigram = np.exp(-baselines.unigram_losses(every))
+    np.testing.assert_allclose(unigram, [4 / 10, 3 / 10, 2 / 10, 1 / 10])
+    for previous in range(4):
+        row = np.exp(-baselines.bigram_losses(np.full(4, previous), every))
+        assert row.sum() == pytest.approx(1)
+    # After 0 came 1 twice and 2 once: two followers share two of the five parts.
+    row = np.exp(-baselines.bigram_losses(np.zeros(4, int), every))
+    np.testing.assert_allclose(row, (np.array([0, 2, 1, 0]) + 2 * unigram) / 5)
+    # Nothing ever followed 2 or 3.
+    np.testing.assert_allclose(np.exp(-baselines.bigram_losses(np.full(4, 3), every)), unigram)
+
+
+@pytest.fixture
+def state():
+    return {"a": jnp.arange(6.0).reshape(2, 3), "step": jnp.asarray(7)}
+
+
+def test_states_are_kept_checked_and_restored(tmp_path, state):
+    for step in (5, 7, 11):
+        checkpoint.save(tmp_path, step, state, {"at": step}, keep=2)
+    assert checkpoint.steps(tmp_path) == [7, 11]
+    restored, position = checkpoint.restore(tmp_path, 11, jax.eval_shape(lambda: state))
+    assert position == {"at": 11}
+    np.testing.assert_array_equal(restored["a"], state["a"])
+    assert restored["step"].dtype == state["step"].dtype
+
+
+def test_every_flipped_bit_is_found(tmp_path, state):
+    checkpoint.save(tmp_path, 1, state, {}, keep=1)
+    folder = tmp_path / "state" / "1"
+    listed = json.loads((folder / "manifest.json").read_text())
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert set(listed) == found - {"manifest.json"}
+    for name in listed:
+        content = bytearray((folder / name).read_bytes())
+        for flipped in {0, len(content) // 2, len(content) - 1} if content else set():
+            damaged = bytearray(content)
+            damaged[flipped] ^= 0x10
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(UserError, match="damaged"):
+                checkpoint.restore(tmp_path, 1, state)
+        (folder / name).write_bytes(content)
+    checkpoint.restore(tmp_path, 1, state)
+
+
+def test_unfinished_states_do_not_count(tmp_path, state):
+    checkpoint.save(tmp_path, 1, state, {}, keep=3)
+    checkpoint.save(tmp_path, 2, state, {}, keep=3)
+    (tmp_path / "state" / "2" / "manifest.json").unlink()
+    (tmp_path / "state" / "3.partial" / "arrays").mkdir(parents=True)
+    assert checkpoint.steps(tmp_path) == [1]
+    checkpoint.save(tmp_path, 3, state, {}, keep=3)
+    assert checkpoint.steps(tmp_path) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": jnp.zeros((3, 3)), "step": jnp.asarray(7)},
+        {"a": jnp.zeros((2, 3), jnp.bfloat16), "step": jnp.asarray(7)},
+        {"b": jnp.zeros((2, 3)), "step": jnp.asarray(7)},
+        {"step": jnp.asarray(7)},
+    ],
+)
+def test_another_models_state_is_refused(tmp_path, state, other):
+    checkpoint.save(tmp_path, 1, state, {}, keep=1)
+    with pytest.raises(UserError, match=r"another model: [ab] is"):
+        checkpoint.restore(tmp_path, 1, other)
+
+
+def test_metrics_after_the_restored_step_are_dropped(tmp_path):
+    with MetricsWriter(tmp_path, 0) as metrics:
+        for step in range(1, 5):
+            metrics.write(step, {"loss": 1 / step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a run was killed here
+    with MetricsWriter(tmp_path, 2) as metrics:
+        metrics.write(3, {"loss": 9.0})
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3]
+    assert read_metrics(tmp_path)[-1]["loss"] == 9.0
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_plot(tmp_path):
+    with MetricsWriter(tmp_path, 0) as metrics:
+        metrics.write(1, {"loss": 2.0})
+        metrics.write(2, {"loss": 1.0})
+        metrics.write(2, {"loss/code": 1.5})
+    path = plot_losses(tmp_path, {"bigram, code": 1.2})
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(9.4, "9s"), (59.6, "1m 00s"), (247, "4m 07s"), (11_100, "3h 05m"), (183_700, "2d 03h")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

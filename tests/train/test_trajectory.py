@@ -1,0 +1,170 @@
+"""Training against the original's own: 24 steps, and what its optimizer leaves alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import bridge
+from bridge.keys import entries
+from bridge.weights import variables
+from mmrec_jax import MMRecModel, ModelConfig
+from mmrec_jax.stack import stack_blocks
+from train.config import Config, OptimizerConfig, TrainingConfig
+from train.optimizer import schedule
+from train.session import initial_model
+from train.step import Trainer
+
+SMALL = ModelConfig(
+    vocab_size=60,
+    model_dim=12,
+    num_layers=2,
+    num_heads=3,
+    ffn_dim=20,
+    dropout=0.0,
+    dpg_rank=5,
+    num_experts=4,
+    sparse_chunk_size=4,
+)
+
+
+def start(model, *, given=None, **training):
+    """A trainer, and its state before the first step."""
+    config = Config(
+        data_dir="",
+        run_dir="",
+        model=model,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=6),
+        training=TrainingConfig(steps=24, **{"accumulation": 1, **training}),
+    )
+    stacked = initial_model(config) if given is None else stack_blocks(given)
+    run = Trainer(config, stacked)
+    return run, run.initial_state(stacked)
+
+
+def trained_entries(config):
+    """The entries of the key table that torch's optimizer would have a state for."""
+    return [
+        entry
+        for entry in entries("MMRecModel", config)
+        if entry.kind == "parameter" and not set(config.untrained_modules) & set(entry.path)
+    ]
+
+
+def by_path(run, state):
+    """Copies of the state's arrays; its own are given up when it is updated."""
+    model = run.model_of(state.params, state.buffers)
+    return {path: np.array(array) for path, array in variables(model).items()}
+
+
+def test_golden_trajectory(golden):
+    data = golden("trajectory", "checkpoint_step_0.pt")
+    run, state = start(data.checkpoint.config, given=data.checkpoint.model)
+    for step, batch in enumerate(data.ids("batches")):
+        grads, metrics = run.gradient(state, batch, 0, data.memory())
+        state, update = run.update(state, grads)
+        assert abs(float(metrics["loss"]) - data.arrays["losses"][step]) <= 1e-5
+        assert abs(float(update["grad_norm"]) - data.arrays["grad_norms"][step]) <= 1e-5
+        assert abs(float(update["learning_rate"]) - data.arrays["learning_rates"][step]) <= 1e-9
+        if step + 1 in (12, 24):
+            checkpoint = golden("trajectory", f"checkpoint_step_{step + 1}.pt").checkpoint
+            found = by_path(run, state)
+            for path, expected in variables(checkpoint.model).items():
+                norm = np.linalg.norm(expected)
+                assert np.linalg.norm(found[path] - expected) <= 1e-5 * norm, path
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(24, 6), (100_000, 5000), (50, 0)])
+def test_schedule_is_torchs(steps, warmup):
+    config = OptimizerConfig(learning_rate=3e-4, warmup_steps=warmup)
+    rate = schedule(config, steps)
+    for step in {0, 1, warmup // 2, max(warmup - 1, 0), warmup, warmup + 1, steps // 2, steps - 1}:
+        expected = bridge.SchedulerState(
+            base_lr=3e-4, warmup_steps=warmup, total_steps=steps, step=step
+        ).learning_rate()
+        assert abs(float(rate(jnp.asarray(step))) - expected) <= 1e-9, step
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"use_dpg": True}, {"use_hem": True, "use_dpg": True}, {"use_sparse": True}]
+)
+def test_only_what_has_a_gradient_changes(variant):
+    config = dataclasses.replace(SMALL, **variant)
+    run, state = start(config)
+    before = by_path(run, state)
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
+    grads, _ = run.gradient(state, tokens, 0)
+    state, _ = run.update(state, grads)
+    after = by_path(run, state)
+    changed = {path for path in before if np.any(before[path] != after[path])}
+    assert changed == {entry.path for entry in trained_entries(config)}
+
+
+def test_untrained_parameters_have_no_moments():
+    config = dataclasses.replace(SMALL, use_dpg=True)
+    _, state = start(config)
+    trained = sum(int(np.prod(entry.shape)) for entry in trained_entries(config))
+    held = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer))
+    assert held == 2 * trained + 1  # and the count of steps
+
+
+def test_accumulated_gradient_is_that_of_the_whole_batch():
+    (whole, state), (parts, _) = start(SMALL), start(SMALL, accumulation=2)
+    tokens = jax.random.randint(jax.random.key(0), (4, 9), 0, SMALL.vocab_size)
+    expected, _ = whole.gradient(state, tokens, 0)
+    first, _ = parts.gradient(state, tokens[:2], 0)
+    second, _ = parts.gradient(state, tokens[2:], 1)
+    found = parts.add(first, second)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_remat_changes_nothing():
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
+    (plain, state), (remat, _) = start(SMALL), start(SMALL, remat=True)
+    for a, b in zip(
+        jax.tree.leaves(plain.gradient(state, tokens, 0)),
+        jax.tree.leaves(remat.gradient(state, tokens, 0)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
+    config = dataclasses.replace(SMALL, dropout=0.5)
+    run, state = start(config)
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
+
+    def loss(state, index):
+        return float(run.gradient(state, tokens, index)[1]["loss"])
+
+    assert loss(state, 0) == loss(state, 0)
+    assert loss(state, 0) != loss(state, 1)
+    assert loss(state, 0) != loss(state._replace(step=state.step + 1), 0)
+    losses = run.token_losses(state, tokens)
+    assert losses.shape == (2, 8)
+    without = run.model_of(state.params, state.buffers)(tokens[:, :-1]).logits
+    expected = -jnp.take_along_axis(jax.nn.log_softmax(without), tokens[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_initial_values():
+    config = dataclasses.replace(SMALL, use_hem=True, pe_dim=7)
+    model = MMRecModel(config, rngs=nnx.Rngs(0))
+    block = model.blocks[0]
+    dim = config.model_dim
+    table = model.embedding.embedding[...]
+    assert 0.9 / dim**0.5 < float(jnp.abs(table).max()) <= 1 / dim**0.5
+    assert not np.any(block.W_fused.bias[...])
+    widths = [dim, dim, dim, dim, 7, dim]
+    parts = jnp.split(block.W_fused.kernel[...], np.cumsum(widths)[:-1], axis=1)
+    for part, width in zip(parts, widths, strict=True):
+        bound = (6 / (dim + width)) ** 0.5
+        assert 0.85 * bound < float(jnp.abs(part).max()) <= bound
+    for layer, inputs in ((block.W_g, dim), (block.mdi.W_g, 2 * dim), (block.ffn.linear_out, 20)):
+        for values in (layer.kernel[...], layer.bias[...]):
+            assert 0.5 / inputs**0.5 < float(jnp.abs(values).max()) <= 1 / inputs**0.5
+    assert np.all(block.norm1.scale[...] == 1)

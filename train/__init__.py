@@ -1,0 +1,1 @@
+"""Staged training: data preparation, the training loop, checkpoints and reports."""
