@@ -18,6 +18,7 @@ def generate(
     key: jax.Array,
     temperature: float = 1.0,
     top_k: int | None = None,
+    chunk_size: int | None = None,
 ) -> jax.Array:
     """Samples what follows a prompt; time and memory a token do not depend on the position.
 
@@ -28,6 +29,7 @@ def generate(
         key: the random key; the same one gives the same tokens.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: samples from the k likeliest tokens only; None from all.
+        chunk_size: what the model was trained with, see BlockStack.hidden_states.
 
     Returns:
         The sampled tokens, without the prompt [B, length].
@@ -45,10 +47,12 @@ def generate(
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     graphdef, params = nnx.split(model)
     state = model.start_decoding(prompt.shape[0])
-    return _generate(graphdef, params, prompt, state, key, length, temperature, top_k)
+    return _generate(graphdef, params, prompt, state, key, length, temperature, top_k, chunk_size)
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "length", "temperature", "top_k"))
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "length", "temperature", "top_k", "chunk_size")
+)
 def _generate(
     graphdef: nnx.GraphDef,
     params: nnx.State,
@@ -58,6 +62,7 @@ def _generate(
     length: int,
     temperature: float,
     top_k: int | None,
+    chunk_size: int | None,
 ) -> jax.Array:
     model = nnx.merge(graphdef, params)
 
@@ -72,10 +77,10 @@ def _generate(
     def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         logits, state = carry
         token = sample(logits, key)
-        logits, state = model.decode(token[:, None], state)
+        logits, state = model.decode(token[:, None], state, chunk_size=chunk_size)
         return (logits[:, -1], state), token
 
-    logits, state = model.decode(prompt, state)
+    logits, state = model.decode(prompt, state, chunk_size=chunk_size)
     _, tokens = jax.lax.scan(step, (logits[:, -1], state), jax.random.split(key, length))
     return tokens.T
 

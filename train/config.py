@@ -79,6 +79,8 @@ class TrainingConfig:
         steps: optimizer steps N in all.
         batch_size: sequences in a micro-batch.
         sequence_length: tokens in a sequence.
+        chunk_size: tokens after which the long-term memory is written and read anew (section
+            3.1); null runs each sequence whole, with a memory of zeros.
         accumulation: micro-batches a step.
         remat: recompute each block's activations in the backward pass, for memory.
         log_every: steps between lines of metrics.jsonl.
@@ -92,6 +94,7 @@ class TrainingConfig:
     steps: int = 100_000
     batch_size: int = 8
     sequence_length: int = 2048
+    chunk_size: int | None = None
     accumulation: int = 8
     remat: bool = False
     log_every: int = 10

@@ -43,6 +43,7 @@ def model_loss(
     tokens: jax.Array,
     memory: Sequence[LongTermMemory] | None = None,
     *,
+    chunk_size: int | None = None,
     dropout_key: jax.Array | None = None,
     remat: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -52,14 +53,18 @@ def model_loss(
         model: in either form of its blocks.
         tokens: [B, T + 1]; each token but the first is predicted from those before it.
         memory: the long-term memory, one a layer; None for zeros.
+        chunk_size, remat: see BlockStack.hidden_states.
         dropout_key: None switches dropout off.
-        remat: see BlockStack.hidden_states.
 
     Returns:
         The total loss, and beside it: token_losses [B, T], auxiliary_loss, max_state, mean_decay.
     """
     out = model.hidden_states(
-        model.embedding(tokens[:, :-1]), memory, dropout_key=dropout_key, remat=remat
+        model.embedding(tokens[:, :-1]),
+        memory,
+        chunk_size=chunk_size,
+        dropout_key=dropout_key,
+        remat=remat,
     )
     losses = token_losses(out.y, model.embedding.embedding[...].T, tokens[:, 1:])
     auxiliary_loss = model.config.lambda_P * out.planning_loss

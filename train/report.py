@@ -43,7 +43,7 @@ def report(session: Session, config: Config) -> None:
         for domain, windows in session.data.splits.items()
     }
     model = session.trainer.model_of(session.state.params, session.state.buffers)
-    samples = {prompt: _sample(model, tokenizer, prompt, config.seed) for prompt in config.prompts}
+    samples = {prompt: _sample(model, tokenizer, prompt, config) for prompt in config.prompts}
 
     document = {
         "scores": {
@@ -68,7 +68,7 @@ def report(session: Session, config: Config) -> None:
         console.print(f"{name}: {path}", markup=False)
 
 
-def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
+def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config) -> str:
     try:
         return continuation(
             model,
@@ -77,7 +77,8 @@ def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, seed: int) -> 
             length=SAMPLE_TOKENS,
             temperature=SAMPLE_TEMPERATURE,
             top_k=None,
-            seed=seed,
+            chunk_size=config.training.chunk_size,
+            seed=config.seed,
         )
     except UserError as error:
         return f" [no sample: {error}]"

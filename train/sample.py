@@ -10,6 +10,7 @@ import numpy as np
 from mmrec_jax import MMRecModel
 from mmrec_jax.generate import generate
 from train import checkpoint, cli
+from train.config import Config
 from train.errors import UserError
 from train.run_folder import CONFIG, newest_step
 from train.session import initial_model
@@ -18,8 +19,8 @@ from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER
 
 
-def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, int]:
-    """The model of a run's newest state, the run's tokenizer, and the state's step.
+def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, Config]:
+    """The model of a run's newest state, the run's tokenizer and config.
 
     Raises:
         UserError: the folder is not a run's, or a file of it is missing or damaged.
@@ -30,7 +31,7 @@ def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, int]:
     trainer = Trainer(config, model)
     abstract = jax.eval_shape(lambda: trainer.initial_state(model))
     state, _ = checkpoint.restore(run, step, abstract)
-    return trainer.model_of(state.params, state.buffers), Tokenizer.load(run / TOKENIZER), step
+    return trainer.model_of(state.params, state.buffers), Tokenizer.load(run / TOKENIZER), config
 
 
 def continuation(
@@ -38,6 +39,7 @@ def continuation(
     tokenizer: Tokenizer,
     prompt: str,
     *,
+    chunk_size: int | None,
     length: int,
     temperature: float,
     top_k: int | None,
@@ -57,6 +59,7 @@ def continuation(
             key=jax.random.key(seed),
             temperature=temperature,
             top_k=top_k,
+            chunk_size=chunk_size,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -78,11 +81,12 @@ def command() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
 
     def main(options: argparse.Namespace) -> None:
-        model, tokenizer, _ = load_run(Path(options.checkpoint))
+        model, tokenizer, config = load_run(Path(options.checkpoint))
         text = continuation(
             model,
             tokenizer,
             options.prompt,
+            chunk_size=config.training.chunk_size,
             length=options.length,
             temperature=options.temperature,
             top_k=options.top_k,

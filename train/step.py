@@ -87,7 +87,12 @@ class Trainer:
         def loss(params: nnx.State) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(self._graphdef, params, state.buffers)
             total, metrics = model_loss(
-                model, tokens, memory, dropout_key=dropout_key, remat=training.remat
+                model,
+                tokens,
+                memory,
+                chunk_size=training.chunk_size,
+                dropout_key=dropout_key,
+                remat=training.remat,
             )
             metrics["loss"] = metrics.pop("token_losses").mean()
             return total / training.accumulation, metrics
@@ -105,7 +110,8 @@ class Trainer:
 
     def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
         model = nnx.merge(self._graphdef, state.params, state.buffers)
-        return model_loss(model, tokens)[1]["token_losses"]
+        chunk_size = self.config.training.chunk_size
+        return model_loss(model, tokens, chunk_size=chunk_size)[1]["token_losses"]
 
 
 def _add(total: nnx.State, grads: nnx.State) -> nnx.State:

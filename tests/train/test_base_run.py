@@ -124,9 +124,9 @@ def test_metrics_and_states(finished):
 
 def test_the_pt_file_is_the_state(finished):
     folder, _ = finished
-    model, _, step = load_run(folder)
+    model, _, config = load_run(folder)
     loaded = bridge.load_torch(folder / f"base_model_step_{STEPS}.pt")
-    assert loaded.step == step == STEPS
+    assert loaded.step == config.training.steps == STEPS
     expected = variables(model)
     for path, array in variables(loaded.model).items():
         np.testing.assert_array_equal(array, expected[path])
@@ -240,7 +240,7 @@ def test_divergence_is_said_and_not_saved(prepared):
 def test_damaged_runs(prepared, finished):
     folder = prepared / "damaged" / "checkpoints_base"
     shutil.copytree(finished[0], folder)
-    files = [path for path in (folder / "state" / str(STEPS) / "arrays").rglob("*")]
+    files = list((folder / "state" / str(STEPS) / "arrays").rglob("*"))
     largest = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1

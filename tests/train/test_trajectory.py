@@ -151,6 +151,21 @@ def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_chunks_carry_the_memory_in_training_and_scoring():
+    (run, state), (whole, _) = start(SMALL, chunk_size=3), start(SMALL)
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
+    model = run.model_of(state.params, state.buffers)
+    logits = model(tokens[:, :-1], chunk_size=3).logits
+    expected = -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(run.token_losses(state, tokens), expected, rtol=1e-5, atol=1e-5)
+    grads, metrics = run.gradient(state, tokens, 0)
+    assert float(metrics["loss"]) == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert not np.allclose(whole.token_losses(state, tokens), expected, rtol=1e-5, atol=1e-5)
+    # The memory that was written is read: its queries now have a gradient.
+    read = dict(nnx.to_flat_state(grads))[("blocks", "multi_mem_attention", "W_o", "kernel")]
+    assert np.any(read[...])
+
+
 def test_initial_values():
     config = dataclasses.replace(SMALL, use_hem=True, pe_dim=7)
     model = MMRecModel(config, rngs=nnx.Rngs(0))

@@ -1,0 +1,130 @@
+"""What models refuse, and properties that golden data do not show."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax.memory import pool
+from mmrec_jax.sparse import SparseFFN
+
+CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
+
+
+def memories(*shape):
+    return [LongTermMemory(jnp.ones(shape), jnp.ones(shape)) for _ in range(CONFIG.num_layers)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", 0),
+        ("num_heads", 5),
+        ("model_dim", 3),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("num_experts", 6),
+        ("num_experts", 1),
+        ("fusion_method", "mean"),
+        ("pe_dim", 0),
+    ],
+)
+def test_config_refuses(key, value):
+    with pytest.raises(ValueError, match=key):
+        dataclasses.replace(CONFIG, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [
+        (memories(1024, 12)[:1], "1 memories for 2 layers"),
+        (memories(1024, 13), "memory 0.k has shape"),
+        (memories(1000, 12), "a multiple of 16"),
+        (memories(3, 1024, 12), "B = 2"),
+        (memories(12), "memory 0.k has shape"),
+        (
+            [LongTermMemory(m.k, m.v[:16]) for m in memories(1024, 12)],
+            r"memory 0.v has shape \(16, 12\)",
+        ),
+    ],
+)
+def test_memory_that_does_not_fit(model, memory, message):
+    with pytest.raises(ValueError, match=message):
+        model(jnp.zeros((2, 3), jnp.int32), memory)
+
+
+def test_chunk_size_must_be_positive(model):
+    with pytest.raises(ValueError, match="chunk_size"):
+        model(jnp.zeros((2, 3), jnp.int32), chunk_size=0)
+
+
+def test_no_memory_is_a_memory_of_zeros(model):
+    ids = jax.random.randint(jax.random.key(0), (2, 7), 0, 31)
+    zeros = [LongTermMemory(jnp.zeros((64, 12)), jnp.zeros((64, 12))) for _ in range(2)]
+    np.testing.assert_allclose(model(ids).logits, model(ids, zeros).logits, rtol=0, atol=1e-6)
+
+
+def test_pool_averages_neighbours():
+    slots = jnp.arange(64.0)[:, None] * jnp.ones(3)
+    np.testing.assert_allclose(pool(slots)[:, 1], [7.5, 23.5, 39.5, 55.5])
+
+
+def test_dropout_is_off_without_a_key_and_keeps_the_mean():
+    model = MMRecModel(dataclasses.replace(CONFIG, dropout=0.3), rngs=nnx.Rngs(0))
+    ids = jnp.ones((1, 4), jnp.int32)
+    np.testing.assert_array_equal(model(ids).logits, model(ids).logits)
+    first = model(ids, dropout_key=jax.random.key(0)).logits
+    assert np.any(first != model(ids, dropout_key=jax.random.key(1)).logits)
+    assert np.any(first != model(ids).logits)
+
+
+def test_weighted_fusion_by_hand():
+    layer = FusionLayer(
+        dataclasses.replace(CONFIG, fusion_method="weighted", fused_dim=7), rngs=nnx.Rngs(0)
+    )
+    text, code = np.random.default_rng(0).normal(size=(2, 1, 1, 12)).astype(np.float32)
+    both = np.concatenate([text, code], -1)
+    gate = 1 / (1 + np.exp(-(both @ layer.gate.kernel[...] + layer.gate.bias[...])))
+    joined = np.concatenate([gate * text, (1 - gate) * code], -1)
+    expected = joined @ layer.fusion_proj.kernel[...] + layer.fusion_proj.bias[...]
+    assert expected.shape == (1, 1, 7)
+    np.testing.assert_allclose(layer(text, code), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_mmrec100m_refuses():
+    with pytest.raises(ValueError, match="fused_dim"):
+        MMRec100M(dataclasses.replace(CONFIG, fused_dim=7), rngs=nnx.Rngs(0))
+    model = MMRec100M(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="expert_type"):
+        model(jnp.zeros((1, 2), jnp.int32), expert_type="both")
+
+
+def test_sparse_layer_by_hand():
+    config = dataclasses.replace(CONFIG, use_sparse=True, num_experts=8, sparse_chunk_size=4)
+    layer = SparseFFN(config, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(1, 6, 12)).astype(np.float32)
+    weights, planes = np.asarray(layer.expert_weights[...]), layer.router.hyperplanes[...]
+    expected = np.zeros_like(x)
+    certainty = []
+    for start, stop in ((0, 4), (4, 6)):
+        distances = np.asarray(x[0, start:stop].sum(axis=0) / 4 @ planes)  # padding counts
+        first = sum(2**i for i in range(3) if distances[i] > 0)
+        second = first ^ (2 ** int(np.argmin(np.abs(distances))))
+        out = x[0, start:stop] @ weights[first] + x[0, start:stop] @ weights[second]
+        expected[0, start:stop] = out / 2
+        certainty.append(np.abs(distances).mean())
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+    assert certainty[0] != certainty[1]
+    kept = layer(x, router_threshold=float(np.mean(certainty)))
+    for (start, stop), sure in zip(((0, 4), (4, 6)), certainty, strict=True):
+        wanted = expected[0, start:stop] if sure > np.mean(certainty) else 0
+        np.testing.assert_allclose(kept[0, start:stop], wanted * np.ones((1, 12)), atol=1e-5)
