@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench lock clean
+.PHONY: help demo test lint bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,10 +16,7 @@ demo: .venv ## prepare the demo corpus, train on it and report (minutes)
 	$(PY) -m train.prepare --config configs/demo.yaml
 	$(PY) -m train.base --config configs/demo.yaml --overwrite
 
-test: .venv ## run all tests but the slow ones
-	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
-
-test-all: .venv ## run all tests
+test: .venv ## run all tests
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 lint: .venv ## check style, format and types
