@@ -52,7 +52,11 @@ def test_prompts_stay_as_they_are_written(config_file):
     [
         ("model:", [], "line 3: model must hold keys"),
         ("model: 5", [], "line 3: model must hold keys"),
-        ("model: {num_heads: 7}", [], "line 3: model.num_heads must divide model_dim: 7"),
+        (
+            "model: {num_heads: 7}",
+            [],
+            "line 3: model.num_heads must divide model_dim = 256, 7 does not",
+        ),
         ("model: {num_heads: 8}", ["--model.num_heads=7"], "command line: model.num_heads must"),
         ("\nmodel:\n  pe_dim: x", [], "line 5: model.pe_dim: expected int . null, not x"),
         ("training:\n  steps: null", [], "line 4: training.steps: expected int, not null"),
