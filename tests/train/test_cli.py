@@ -55,7 +55,7 @@ def test_prompts_stay_as_they_are_written(config_file):
         (
             "model: {num_heads: 7}",
             [],
-            "line 3: model.num_heads must divide model_dim = 256, 7 does not",
+            "line 3: model.num_heads must divide model_dim = 256",
         ),
         ("model: {num_heads: 8}", ["--model.num_heads=7"], "command line: model.num_heads must"),
         ("\nmodel:\n  pe_dim: x", [], "line 5: model.pe_dim: expected int . null, not x"),
