@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.stack import BlockStack, DecodeState
+from mmrec_jax.stack import BlockStack
 
 
 class ExpertModule(BlockStack):
@@ -21,9 +21,3 @@ class ExpertModule(BlockStack):
         """
         out = self.hidden_states(x, memory)
         return out.y, out.memory
-
-    def decode(
-        self, x: jax.Array, state: DecodeState, *, chunk_size: int | None = None
-    ) -> tuple[jax.Array, DecodeState]:
-        """See `decode_hidden_states`."""
-        return self.decode_hidden_states(x, state, chunk_size=chunk_size)

@@ -95,12 +95,11 @@ class MMRec100M(nnx.Module):
             ValueError: the memory, chunk_size or expert_type does not fit.
         """
         experts = self.experts(expert_type)
+        memory = self._known(memory)
         x = self.embedding(input_ids)
         keys = [None, None] if dropout_key is None else list(jax.random.split(dropout_key))
         outputs = {
-            name: expert.hidden_states(
-                x, (memory or {}).get(name), chunk_size=chunk_size, dropout_key=key
-            )
+            name: expert.hidden_states(x, memory.get(name), chunk_size=chunk_size, dropout_key=key)
             for (name, expert), key in zip(experts.items(), keys, strict=False)
         }
         return ModelOutput(
@@ -117,8 +116,9 @@ class MMRec100M(nnx.Module):
         Raises:
             ValueError: the memory does not fit, or the experts are of the sparse variant.
         """
+        memory = self._known(memory)
         return {
-            name: expert.start_decoding(batch, (memory or {}).get(name))
+            name: expert.start_decoding(batch, memory.get(name))
             for name, expert in self.experts(None).items()
         }
 
@@ -133,8 +133,16 @@ class MMRec100M(nnx.Module):
         """See MMRecModel.decode; an expert that does not run keeps its state."""
         x = self.embedding(input_ids)
         after = {
-            name: expert.decode(x, state[name], chunk_size=chunk_size)
+            name: expert.decode_hidden_states(x, state[name], chunk_size=chunk_size)
             for name, expert in self.experts(expert_type).items()
         }
         logits = self.head({name: y for name, (y, _) in after.items()})
         return logits, dict(state) | {name: new for name, (_, new) in after.items()}
+
+    def _known(
+        self, memory: Mapping[str, Sequence[LongTermMemory]] | None
+    ) -> Mapping[str, Sequence[LongTermMemory]]:
+        unknown = (memory or {}).keys() - self.experts(None).keys()
+        if unknown:
+            raise ValueError(f"memory is for 'text' and 'code', not {', '.join(sorted(unknown))}")
+        return memory or {}

@@ -60,11 +60,12 @@ def pool_layers(
                 or len(shape) not in (2, 3)
                 or shape[-1] != config.model_dim
                 or shape[-2] % granule
+                or shape[-2] != memory[0].k.shape[-2]
                 or (len(shape) == 3 and shape[0] != batch)
             ):
                 raise ValueError(
                     f"memory {i}.{name} has shape {tuple(shape)}: it must be [M, D] or [B, M, D], "
-                    f"the same for k and v, with D = {config.model_dim}, B = {batch} and M a "
+                    f"M the same for all, with D = {config.model_dim}, B = {batch} and M a "
                     f"multiple of {granule}"
                 )
 

@@ -134,8 +134,7 @@ class BlockStack(nnx.Module):
         Raises:
             ValueError: the memory or chunk_size does not fit.
         """
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        _check_chunk_size(chunk_size)
         pooled = pool_layers(memory, self.config, x.shape[0])
         graphdef, states = _split(self.blocks)
         out = _run(graphdef, states, x, pooled, router_threshold, dropout_key, chunk_size, remat)
@@ -176,7 +175,11 @@ class BlockStack(nnx.Module):
 
         Returns:
             [B, T, D], equal to the full pass over all tokens so far, and the next state.
+
+        Raises:
+            ValueError: chunk_size is below 1.
         """
+        _check_chunk_size(chunk_size)
         graphdef, states = _split(self.blocks)
         if chunk_size is None:
             y, state = _decode(graphdef, states, x, state)
@@ -184,6 +187,11 @@ class BlockStack(nnx.Module):
             memory = _batched(state.memory, state.h)
             y, state = _decode_chunked(graphdef, states, x, state, memory, chunk_size)
         return self.norm(y), state
+
+
+def _check_chunk_size(chunk_size: int | None) -> None:
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
 
 
 def _convert_blocks(model: Model, convert: Callable[[Blocks], Any]) -> Model:

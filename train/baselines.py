@@ -16,11 +16,15 @@ class NGramBaselines:
 
     Witten-Bell has no constant to choose: a token followed by many different others trusts the
     unigram more.
+
+    Attributes:
+        counted: training tokens that were counted.
     """
 
     def __init__(self, tokens: Ids, vocab_size: int) -> None:
         """Counts a token file [N]."""
         tokens = np.asarray(tokens[:COUNTED_TOKENS], np.int64)
+        self.counted = len(tokens)
         self._vocab_size = vocab_size
         counts = np.bincount(tokens, minlength=vocab_size)
         self._unigram = (counts + 1) / (len(tokens) + vocab_size)

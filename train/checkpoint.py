@@ -38,7 +38,7 @@ def steps(run: Path) -> list[int]:
 
 
 def save(run: Path, step: int, state: Any, position: dict[str, Any], keep: int) -> None:
-    """Writes a state, then removes all but the newest `keep`.
+    """Writes a state if it is not there yet, then removes all but the newest `keep`.
 
     Args:
         run: the run's folder.
@@ -46,25 +46,18 @@ def save(run: Path, step: int, state: Any, position: dict[str, Any], keep: int) 
         state: a pytree of arrays.
         position: plain data kept beside it.
         keep: states that stay.
+
+    Raises:
+        UserError: the state cannot be written.
     """
-    folder = run / "state"
-    partial = folder / f"{step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(partial.resolve() / "arrays", state)
-        checkpointer.wait_until_finished()
-    (partial / "position.json").write_text(json.dumps(position), encoding="utf-8")
-    files = {str(path.relative_to(partial)): _describe(path) for path in _files(partial)}
-    (partial / _MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
-    for path in (*_files(partial), partial):
-        _sync(path)
-    final = folder / str(step)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _sync(folder)
-    for old in steps(run)[:-keep]:
-        shutil.rmtree(folder / str(old))
+    if step in steps(run):
+        return  # replacing it would mean to be without it for a moment
+    try:
+        _write(run / "state", step, state, position)
+        for old in steps(run)[:-keep]:
+            shutil.rmtree(run / "state" / str(old))
+    except OSError as error:
+        raise UserError(f"cannot write the state after step {step} to {run}: {error}") from error
 
 
 def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
@@ -105,6 +98,26 @@ def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
                 f"there and {wanted.get(name, 'missing')} by the config"
             )
         return checkpointer.restore(path, like), position
+
+
+def _write(folder: Path, step: int, state: Any, position: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.partial"):
+        shutil.rmtree(leftover)
+    partial = folder / f"{step}.partial"
+    partial.mkdir()
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(partial.resolve() / "arrays", state)
+        checkpointer.wait_until_finished()
+    (partial / "position.json").write_text(json.dumps(position), encoding="utf-8")
+    files = {str(path.relative_to(partial)): _describe(path) for path in _files(partial)}
+    (partial / _MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+    for path in (*_files(partial), partial):
+        _sync(path)
+    final = folder / str(step)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
 
 
 def _layout(tree: Any) -> dict[tuple[str, ...], str]:

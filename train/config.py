@@ -1,6 +1,7 @@
 """Every setting of a run, its type and its one default; YAML files and overrides fill it."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from mmrec_jax.config import ModelConfig
@@ -60,14 +61,14 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for key in ("learning_rate", "eps", "max_grad_norm"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"{key} must be above 0 and finite, not {getattr(self, key)}")
         for key in ("beta1", "beta2"):
             if not 0 <= getattr(self, key) < 1:
                 raise ValueError(f"{key} must lie in [0, 1), not {getattr(self, key)}")
         for key in ("weight_decay", "warmup_steps"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"{key} must be at least 0, finite, not {getattr(self, key)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,8 @@ class Config:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2**32), not {self.seed}")
         warmup, steps = self.optimizer.warmup_steps, self.training.steps
         if warmup >= steps:
             raise ValueError(

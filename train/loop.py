@@ -59,7 +59,7 @@ def train(
         batches: micro-batches [B, T + 1].
         hooks: (every, hook): called after each `every` steps and after the last one with the
             state and the step's values: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
-            learning_rate.
+            learning_rate, parameter_norm.
         save: the hook that is also called before an interrupted run ends.
         progress: is told of every micro-batch.
 
@@ -102,11 +102,12 @@ def _step(
     values = {name: sum(part[name] for part in parts) / count for name in parts[0]}
     values["max_state"] = max(part["max_state"] for part in parts)
     values |= {name: float(value) for name, value in metrics.items()}
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+    watched = ("loss", "grad_norm", "parameter_norm")
+    if not all(math.isfinite(values[name]) for name in watched):
         raise UserError(
             f"training diverged at step {step + 1}: loss {values['loss']}, gradient norm "
-            f"{values['grad_norm']}, largest |h| {values['max_state']:.3g}, mean decay "
-            f"{values['mean_decay']:.3f}; nothing of it is saved: go on from the last checkpoint "
+            f"{values['grad_norm']}, parameters' norm {values['parameter_norm']}, largest |h| "
+            f"{values['max_state']:.3g}, mean decay {values['mean_decay']:.3f}; nothing of it is saved: go on from the last checkpoint "
             "with --resume and a lower optimizer.learning_rate or shorter sequences"
         )
     return state, values

@@ -33,6 +33,10 @@ class MetricsWriter:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Makes sure that what is written outlasts a crash of the machine."""
+        os.fsync(self._file.fileno())
+
     def __enter__(self) -> "MetricsWriter":
         return self
 

@@ -96,7 +96,7 @@ def adamw(
 
         def change(param: jax.Array, average: jax.Array, square: jax.Array) -> jax.Array:
             decayed = param * (1 - rate * config.weight_decay)
-            # optax adds updates to the parameter: the difference is exact, so the sum is `new`.
+            # optax adds updates to the parameter; the sum is `new` but for its last bit at most.
             new = decayed - step_size * (average / (jnp.sqrt(square) / root + config.eps))
             return new - param
 

@@ -57,6 +57,11 @@ def report(session: Session, config: Config) -> None:
     plot = plot_losses(run, levels)
 
     console.print(_table(scores))
+    console.print(f"the baselines are counted on {baselines.counted:,} training tokens")
+    for domain, of_domain in scores.items():
+        better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
+        if better:
+            console.print(f"{domain}: the model is NOT better than the {' and the '.join(better)}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")
         console.print(prompt + text, markup=False)

@@ -33,45 +33,60 @@ _CHANGEABLE = {
 """Settings that a resumed run may have otherwise; any other would make it a different run."""
 
 
-def open_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Path:
-    """Makes a stage's folder ready, with the resolved config, the tokenizer and the environment.
+def find_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Path:
+    """A stage's folder, after checking that the run may begin or go on there; writes nothing.
 
     Args:
         config: the run's.
         stage: "base", ...: the folder is `run_dir/checkpoints_STAGE`.
         resume: go on with what is there.
-        overwrite: delete the run that is there.
+        overwrite: the run that is there may be deleted.
 
     Raises:
-        UserError: the folder holds a run and neither is set, both are set, the folder is not a
-            run's, or it holds a run with other settings.
+        UserError: the folder holds a run and neither is set, both are set, there is nothing to
+            resume, the folder is not a run's, or it holds a run with other settings.
     """
     run = Path(config.run_dir) / f"checkpoints_{stage}"
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     if run.exists() and not run.is_dir():
         raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
-    entries = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    entries = _entries(run)
+    if resume and not entries:
+        raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
     if entries and CONFIG not in entries:
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
-    if entries and overwrite:
-        shutil.rmtree(run)
-    elif entries and not resume:
+    if entries and not resume and not overwrite:
         raise UserError(
             f"{run} holds a run: give --resume to go on with it, --overwrite to start anew, or "
             "choose another run_dir"
         )
-    elif entries:
+    if entries and resume:
         _check_same_run(config, run)
+    return run
 
+
+def write_run(config: Config, run: Path, *, resume: bool) -> None:
+    """Writes what describes a run, after deleting an earlier one unless it is resumed.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     try:
+        if not resume and _entries(run):
+            # The old run is out of the way at once, and gone when it is deleted.
+            old = run.with_name(f".{run.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            run.rename(old)
+            shutil.rmtree(old)
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
         write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
-        shutil.copyfile(Path(config.data_dir) / TOKENIZER, run / TOKENIZER)
+        if not (run / TOKENIZER).exists():
+            tokenizer = Path(config.data_dir) / TOKENIZER
+            write_text(run / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot write {run}: {error.strerror}") from error
-    return run
 
 
 def newest_step(run: Path) -> int:
@@ -114,6 +129,13 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def _entries(run: Path) -> set[str]:
+    """What is in a folder, without what a killed run had only begun to write."""
+    if not run.is_dir():
+        return set()
+    return {path.name for path in run.iterdir() if not path.name.endswith(".partial")}
+
+
 def _check_same_run(config: Config, run: Path) -> None:
     try:
         before = _flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
@@ -123,7 +145,9 @@ def _check_same_run(config: Config, run: Path) -> None:
     changed = [
         f"{key} ({before.get(key)} there, {now.get(key)} now)"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _CHANGEABLE
+        if before.get(key) != now.get(key)
+        and key not in _CHANGEABLE
+        and not key.startswith("prepare.")  # what matters of it shows in the data
     ]
     if changed:
         raise UserError(

@@ -19,7 +19,7 @@ from train.export import export_torch
 from train.loop import Values, train
 from train.metrics import MetricsWriter, plot_losses
 from train.progress import TrainingProgress, console
-from train.run_folder import open_run
+from train.run_folder import find_run, write_run
 from train.step import Trainer, TrainState
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER, load_manifest
@@ -88,16 +88,17 @@ class Session:
         self._config = config
         self._checkpoint_name = checkpoint_name
         self.data = PreparedData(config)
-        self.run = open_run(config, stage, resume=resume, overwrite=overwrite)
+        self.run = find_run(config, stage, resume=resume, overwrite=overwrite)
         model = initial_model(config)
         self.trainer = Trainer(config, model)
         self.state = self.trainer.initial_state(model)
         self._loss_sum = 0.0
-        saved = checkpoint.steps(self.run)
+        saved = checkpoint.steps(self.run) if resume else []
         if saved:
             self._restore(saved[-1])
         elif resume:
             console.print(f"{self.run} has no saved state yet: starting from step 0")
+        write_run(config, self.run, resume=resume)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -146,7 +147,8 @@ class Session:
         self._loss_sum += values["loss"]
 
     def _log(self, state: TrainState, values: Values) -> None:
-        record = {**values, "tokens_per_second": self._progress.tokens_per_second}
+        rate = self._progress.tokens_per_second
+        record = {**values, "tokens_per_second": rate} if rate else values
         self._metrics.write(int(state.step), record)
         self._progress.report(values["loss"])
 
@@ -176,7 +178,8 @@ class Session:
             "batches": self.data.batches.get_state(),
             "loss_sum": self._loss_sum,
         }
-        # The .pt first: a run that is killed between the two writes it again.
+        # The state last: what a run that is killed before it has written is written again.
+        self._metrics.sync()
         export_torch(self.checkpoint_path, self.trainer, state, self._loss_sum / step)
         checkpoint.save(self.run, step, state, position, self._config.training.keep_checkpoints)
         self._progress.paused()

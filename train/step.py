@@ -42,7 +42,8 @@ class Trainer:
         gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory) -> the
             micro-batch's share of the step's gradient, and its metrics.
         add: (gradient, gradient) -> their sum.
-        update: (state, gradient) -> the next state, and the metrics grad_norm and learning_rate.
+        update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
+            parameter_norm (after the step).
         token_losses: (state, tokens [B, T + 1]) -> cross entropies [B, T] without dropout.
     """
 
@@ -106,6 +107,7 @@ class Trainer:
             "learning_rate": self._learning_rate(state.step),
         }
         params = optax.apply_updates(state.params, updates)
+        metrics["parameter_norm"] = optax.tree.norm(params)
         return state._replace(params=params, optimizer=optimizer, step=state.step + 1), metrics
 
     def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:

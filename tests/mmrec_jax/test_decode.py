@@ -44,9 +44,9 @@ def random_memory(batch=None, seed=2):
     ]
 
 
-def token_by_token(model, inputs, state, **options):
+def token_by_token(model, inputs, state, method="decode", **options):
     graphdef, params = nnx.split(model)
-    decode = jax.jit(lambda params, *args: nnx.merge(graphdef, params).decode(*args, **options))
+    decode = jax.jit(lambda p, *args: getattr(nnx.merge(graphdef, p), method)(*args, **options))
     outputs = []
     for t in range(inputs.shape[1]):
         output, state = decode(params, inputs[:, t : t + 1], state)
@@ -95,7 +95,9 @@ def test_expert():
     model = perturbed(ExpertModule(CONFIG, rngs=nnx.Rngs(0)))
     x = jax.random.normal(jax.random.key(0), (2, TOKENS, CONFIG.model_dim))
     full, _ = model(x, random_memory())
-    found, _ = token_by_token(model, x, model.start_decoding(2, random_memory()))
+    found, _ = token_by_token(
+        model, x, model.start_decoding(2, random_memory()), "decode_hidden_states"
+    )
     assert_close(found, full)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from bridge.keys import entries
 from mmrec_jax.stack import stack_blocks, unstack_blocks
 
 TOLERANCE = 1e-5
@@ -35,8 +36,16 @@ def assert_close(found, expected):
 
 def assert_gradients(golden, grads):
     errors = golden.gradient_errors(grads)
-    assert errors
-    assert max(errors.values()) <= TOLERANCE, max(errors, key=errors.get)
+    checkpoint = golden.checkpoint
+    table = entries(type(checkpoint.model).__name__, checkpoint.config)
+    untrained = set(checkpoint.config.untrained_modules)
+    assert set(errors) == {
+        entry.key
+        for entry in table
+        if entry.kind == "parameter" and not untrained & set(entry.path)
+    }
+    wrong = {key: error for key, error in errors.items() if not error <= TOLERANCE}
+    assert not wrong
 
 
 @pytest.mark.parametrize("blocks", ["list", "stacked"])

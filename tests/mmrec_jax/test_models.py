@@ -51,6 +51,7 @@ def test_config_refuses(key, value):
         (memories(1000, 12), "a multiple of 16"),
         (memories(3, 1024, 12), "B = 2"),
         (memories(12), "memory 0.k has shape"),
+        (memories(1024, 12)[:1] + memories(512, 12)[:1], "memory 1.k has shape"),
         (
             [LongTermMemory(m.k, m.v[:16]) for m in memories(1024, 12)],
             r"memory 0.v has shape \(16, 12\)",
@@ -65,6 +66,8 @@ def test_memory_that_does_not_fit(model, memory, message):
 def test_chunk_size_must_be_positive(model):
     with pytest.raises(ValueError, match="chunk_size"):
         model(jnp.zeros((2, 3), jnp.int32), chunk_size=0)
+    with pytest.raises(ValueError, match="chunk_size"):
+        model.decode(jnp.zeros((2, 3), jnp.int32), model.start_decoding(2), chunk_size=0)
 
 
 def test_no_memory_is_a_memory_of_zeros(model):
@@ -87,6 +90,51 @@ def test_dropout_is_off_without_a_key_and_keeps_the_mean():
     assert np.any(first != model(ids).logits)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_each_sequence_reads_its_own_memory(model, chunk_size):
+    keys = jax.random.split(jax.random.key(0), 5)
+    ids = jax.random.randint(keys[0], (2, 7), 0, 31)
+    k, v = (jax.random.normal(key, (2, 2, 1024, 12)) for key in keys[1:3])
+    both = model(ids, [LongTermMemory(k[i], v[i]) for i in range(2)], chunk_size=chunk_size)
+    for row in range(2):
+        alone = [LongTermMemory(k[i, row], v[i, row]) for i in range(2)]
+        out = model(ids[row : row + 1], alone, chunk_size=chunk_size)
+        np.testing.assert_allclose(both.logits[row], out.logits[0], rtol=0, atol=1e-5)
+
+
+def test_planning_loss_of_chunks_is_the_mean_over_tokens():
+    config = dataclasses.replace(CONFIG, use_uboo=True, lambda_P=0.3)
+    model = MMRecModel(config, rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(0), (2, 10), 0, 31)
+    memory, total = None, 0.0
+    for start, stop in ((0, 4), (4, 8), (8, 10)):
+        out = model(ids[:, start:stop], memory)
+        memory, total = out.memory, total + float(out.auxiliary_loss) * (stop - start)
+    found = model(ids, chunk_size=4).auxiliary_loss
+    np.testing.assert_allclose(found, total / 10, rtol=1e-5)
+
+
+def test_planning_loss_under_dpg_uses_the_mdi_decay():
+    config = dataclasses.replace(CONFIG, use_uboo=True, use_dpg=True, dpg_rank=5)
+    model = MMRecModel(config, rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(0), (2, 7), 0, 31)
+    before = model(ids)
+    bias = model.blocks[0].mdi.W_gamma.linear_out.bias
+    bias[...] = bias[...] + 2
+    after = model(ids)
+    np.testing.assert_array_equal(before.logits, after.logits)
+    assert abs(float(before.auxiliary_loss - after.auxiliary_loss)) > 1e-6
+
+
+def test_mmrec100m_adds_the_experts_planning_losses():
+    config = dataclasses.replace(CONFIG, use_uboo=True, num_layers=1)
+    model = MMRec100M(config, rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(0), (2, 7), 0, 31)
+    losses = {t: float(model(ids, expert_type=t).auxiliary_loss) for t in ("text", "code", None)}
+    assert losses["text"] > 0
+    np.testing.assert_allclose(losses[None], losses["text"] + losses["code"], rtol=1e-5)
+
+
 def test_weighted_fusion_by_hand():
     layer = FusionLayer(
         dataclasses.replace(CONFIG, fusion_method="weighted", fused_dim=7), rngs=nnx.Rngs(0)
@@ -106,6 +154,8 @@ def test_mmrec100m_refuses():
     model = MMRec100M(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="expert_type"):
         model(jnp.zeros((1, 2), jnp.int32), expert_type="both")
+    with pytest.raises(ValueError, match="not txt"):
+        model(jnp.zeros((1, 2), jnp.int32), {"txt": memories(1024, 12)[:1]})
 
 
 def test_sparse_layer_by_hand():

@@ -61,6 +61,10 @@ def error(done):
     return lines[0]
 
 
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def losses(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -184,6 +188,10 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     done = run(prepared, *arguments, "--resume")
     assert f"going on from step {before}" in done.stdout
     assert losses(folder) == losses(finished[0])
+    name = f"base_model_step_{STEPS}.pt"
+    expected = variables(bridge.load_torch(finished[0] / name).model)
+    for path, array in variables(bridge.load_torch(folder / name).model).items():
+        np.testing.assert_array_equal(array, expected[path])
 
 
 def test_generate(prepared, finished):
@@ -201,6 +209,8 @@ def test_a_run_is_not_overwritten_by_mistake(prepared, finished):
     done = run(prepared, *base, "--run_dir", "kept", code=2)
     assert "--resume" in error(done)
     assert "--overwrite" in error(done)
+    done = run(prepared, *base, "--run_dir", "keptt", "--resume", code=2)
+    assert "holds no run" in error(done)
     done = run(prepared, *base, "--run_dir", "kept", "--resume", "--overwrite", code=2)
     assert "exclude each other" in error(done)
     change = ("--resume", "--model.ffn_dim", 32)
@@ -222,6 +232,8 @@ def test_a_run_is_not_overwritten_by_mistake(prepared, finished):
         (("--training.batch_size", "0"), "training.batch_size must be at least 1"),
         (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate"),
         (("--run_dir", "c.yaml"), "c.yaml"),
+        (("--seed", "-1"), "seed must lie in"),
+        (("--optimizer.weight_decay", ".nan"), "optimizer.weight_decay must be"),
     ],
 )
 def test_wrong_settings(prepared, arguments, message):
@@ -261,5 +273,19 @@ def test_other_data_are_refused(prepared, finished):
     changed = ("--prepare.text", '["raw2/text"]', "--data_dir", "data2")
     run(prepared, "train.prepare", "--config", "c.yaml", *changed)
     other = ("--run_dir", "other", "--resume", "--data_dir", "data2")
+    before = contents(prepared / "other")
     done = run(prepared, "train.base", "--config", "c.yaml", *other, code=2)
     assert "is not what" in error(done)
+    assert contents(prepared / "other") == before
+
+
+def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
+    folder = prepared / "begun" / "checkpoints_base"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml.partial").write_text("data_")
+    shutil.copytree(finished[0], folder.with_name(".checkpoints_base.old"))
+    rate = ("--optimizer.learning_rate", "1e40", "--training.checkpoint_every", "1")
+    done = run(prepared, "train.base", "--config", "c.yaml", "--run_dir", "begun", *rate, code=2)
+    assert "parameters' norm inf" in error(done)  # and not "is not a run's folder"
+    assert checkpoint.steps(folder) == []
+    assert not list(folder.glob("*.pt"))

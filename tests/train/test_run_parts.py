@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +131,19 @@ def test_every_flipped_bit_is_found(tmp_path, state):
                 checkpoint.restore(tmp_path, 1, state)
         (folder / name).write_bytes(content)
     checkpoint.restore(tmp_path, 1, state)
+
+
+def test_a_state_that_is_there_is_never_taken_away(tmp_path, state, monkeypatch):
+    checkpoint.save(tmp_path, 1, state, {"at": 1}, keep=1)
+    monkeypatch.setattr(shutil, "rmtree", None)
+    checkpoint.save(tmp_path, 1, state, {"at": 1}, keep=1)
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_a_full_disk_is_one_line(tmp_path, state):
+    (tmp_path / "state").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write the state after step 1"):
+        checkpoint.save(tmp_path, 1, state, {}, keep=1)
 
 
 def test_unfinished_states_do_not_count(tmp_path, state):
