@@ -1,6 +1,7 @@
 """Going on from a prompt, token by token; `python -m mmrec_jax.generate` does it from a run."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -41,8 +42,8 @@ def generate(
         raise ValueError(f"prompt must be [B, T] with T >= 1, not {prompt.shape}")
     if length < 1:
         raise ValueError(f"length must be at least 1, not {length}")
-    if temperature < 0:
-        raise ValueError(f"temperature must be at least 0, not {temperature}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be at least 0 and finite, not {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     graphdef, params = nnx.split(model)

@@ -133,6 +133,9 @@ class Config:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        for key in ("data_dir", "run_dir"):
+            if not getattr(self, key):
+                raise ValueError(f"{key} is empty: name a folder")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2**32), not {self.seed}")
         warmup, steps = self.optimizer.warmup_steps, self.training.steps

@@ -107,7 +107,8 @@ def _step(
         raise UserError(
             f"training diverged at step {step + 1}: loss {values['loss']}, gradient norm "
             f"{values['grad_norm']}, parameters' norm {values['parameter_norm']}, largest |h| "
-            f"{values['max_state']:.3g}, mean decay {values['mean_decay']:.3f}; nothing of it is saved: go on from the last checkpoint "
-            "with --resume and a lower optimizer.learning_rate or shorter sequences"
+            f"{values['max_state']:.3g}, mean decay {values['mean_decay']:.3f}; nothing of it is "
+            "saved: go on from the last checkpoint with --resume and a lower "
+            "optimizer.learning_rate, or start anew with shorter sequences"
         )
     return state, values

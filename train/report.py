@@ -43,7 +43,10 @@ def report(session: Session, config: Config) -> None:
         for domain, windows in session.data.splits.items()
     }
     model = session.trainer.model_of(session.state.params, session.state.buffers)
-    samples = {prompt: _sample(model, tokenizer, prompt, config) for prompt in config.prompts}
+    samples = {
+        prompt: _sample(model, tokenizer, prompt, config, config.seed + i)
+        for i, prompt in enumerate(config.prompts)
+    }
 
     document = {
         "scores": {
@@ -73,7 +76,7 @@ def report(session: Session, config: Config) -> None:
         console.print(f"{name}: {path}", markup=False)
 
 
-def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config) -> str:
+def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
     try:
         return continuation(
             model,
@@ -83,7 +86,7 @@ def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config
             temperature=SAMPLE_TEMPERATURE,
             top_k=None,
             chunk_size=config.training.chunk_size,
-            seed=config.seed,
+            seed=seed,
         )
     except UserError as error:
         return f" [no sample: {error}]"
@@ -91,8 +94,15 @@ def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config
 
 def _table(scores: dict[str, dict[str, Score]]) -> rich.table.Table:
     table = rich.table.Table(title="whole validation splits")
-    for heading in ("domain", "", "loss (nats/token)", "perplexity", "bits/byte", "tokens"):
-        table.add_column(heading, justify="left" if heading in ("domain", "") else "right")
+    for heading in (
+        "domain",
+        "predictor",
+        "loss (nats/token)",
+        "perplexity",
+        "bits/byte",
+        "tokens",
+    ):
+        table.add_column(heading, justify="left" if heading in ("domain", "predictor") else "right")
     for domain, of_domain in scores.items():
         for name, value in of_domain.items():
             table.add_row(

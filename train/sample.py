@@ -50,6 +50,10 @@ def continuation(
     Raises:
         UserError: the model cannot be sampled from, or an option is out of its range.
     """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("the prompt is not UTF-8 text: give it in that encoding") from error
     ids = np.array([[tokenizer.end_of_text, *tokenizer.encode(prompt)]], np.int32)
     try:
         tokens = generate(

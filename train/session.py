@@ -96,6 +96,11 @@ class Session:
         saved = checkpoint.steps(self.run) if resume else []
         if saved:
             self._restore(saved[-1])
+        elif resume and list(self.run.glob("*.pt")):
+            raise UserError(
+                f"{self.run} has .pt files and no saved state to go on from: put its state folder "
+                "back, or choose another run_dir"
+            )
         elif resume:
             console.print(f"{self.run} has no saved state yet: starting from step 0")
         write_run(config, self.run, resume=resume)

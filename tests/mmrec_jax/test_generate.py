@@ -59,6 +59,7 @@ def test_top_k_keeps_to_the_likeliest(model):
     [
         ({"length": 0}, "length"),
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"prompt": jnp.zeros((2, 0), jnp.int32)}, "prompt"),
     ],

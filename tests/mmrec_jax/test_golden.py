@@ -103,13 +103,16 @@ def test_fusion(golden):
     data = golden("fusion_concatenate")
     graphdef, params = nnx.split(data.checkpoint.model)
 
-    def projected(params):
-        output = nnx.merge(graphdef, params)(
-            jnp.asarray(data.arrays["text_output"]), jnp.asarray(data.arrays["code_output"])
-        )
+    def projected(params, text_output, code_output):
+        output = nnx.merge(graphdef, params)(text_output, code_output)
         return jnp.sum(output * data.arrays["cotangent"]), output
 
-    (_, output), grads = jax.value_and_grad(projected, has_aux=True)(params)
+    inputs = {name: jnp.asarray(data.arrays[name]) for name in ("text_output", "code_output")}
+    grad = jax.value_and_grad(projected, argnums=(0, 1, 2), has_aux=True)
+    (_, output), (grads, *input_grads) = grad(params, *inputs.values())
+    for name, found in zip(inputs, input_grads, strict=True):
+        expected = data.arrays[f"grad.{name}"]
+        assert np.linalg.norm(found - expected) <= TOLERANCE * np.linalg.norm(expected)
     assert_close(output, data.arrays["output"])
     assert_gradients(data, flat(grads))
 

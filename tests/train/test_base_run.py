@@ -232,6 +232,7 @@ def test_a_run_is_not_overwritten_by_mistake(prepared, finished):
         (("--training.batch_size", "0"), "training.batch_size must be at least 1"),
         (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate"),
         (("--run_dir", "c.yaml"), "c.yaml"),
+        (("--run_dir", ""), "run_dir is empty"),
         (("--seed", "-1"), "seed must lie in"),
         (("--optimizer.weight_decay", ".nan"), "optimizer.weight_decay must be"),
     ],
@@ -284,8 +285,8 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
     folder.mkdir(parents=True)
     (folder / "config.yaml.partial").write_text("data_")
     shutil.copytree(finished[0], folder.with_name(".checkpoints_base.old"))
-    rate = ("--optimizer.learning_rate", "1e40", "--training.checkpoint_every", "1")
+    rate = ("--optimizer.learning_rate", "1e38", "--training.checkpoint_every", "1")
     done = run(prepared, "train.base", "--config", "c.yaml", "--run_dir", "begun", *rate, code=2)
-    assert "parameters' norm inf" in error(done)  # and not "is not a run's folder"
+    assert "parameters' norm inf" in error(done)  # not "is not a run's folder"
     assert checkpoint.steps(folder) == []
     assert not list(folder.glob("*.pt"))

@@ -34,8 +34,8 @@ SMALL = ModelConfig(
 def start(model, *, given=None, **training):
     """A trainer, and its state before the first step."""
     config = Config(
-        data_dir="",
-        run_dir="",
+        data_dir="unused",
+        run_dir="unused",
         model=model,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=6),
         training=TrainingConfig(steps=24, **{"accumulation": 1, **training}),
