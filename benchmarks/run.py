@@ -1,7 +1,8 @@
-"""`python -m benchmarks.run`: compile time and training speed of the 22.4 M model, as ratios.
+"""`python -m benchmarks.run`: training's speed and conversion's, as ratios.
 
-Prints a table and writes build/benchmarks.json. Everything is measured in this one run, on random
-tokens, so that only the ratios carry from machine to machine.
+Compile time and steps of the 22.4 M model at two depths, on random tokens; and the conversion of a
+large checkpoint beside torch's own load and save. Prints tables and writes build/benchmarks.json.
+Everything is measured in this one run, so that only the ratios carry from machine to machine.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 import rich.console
 import rich.table
 
+from benchmarks import conversion
 from train.cli import parse_config
 from train.config import Config
 from train.run_folder import environment
@@ -49,9 +51,8 @@ def training(config: Config) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measures, prints and writes."""
-    console = rich.console.Console()
+def _deeper(console: rich.console.Console) -> dict[str, dict[str, float]]:
+    """Training at 12 and 24 layers, and the ratio."""
     base = parse_config(["--config", "configs/base-22m.yaml"], "")
     results: dict[str, dict[str, float]] = {}
     for layers in (12, 24):
@@ -60,17 +61,40 @@ def main() -> None:
         )
         model = dataclasses.replace(base.model, num_layers=layers)
         results[f"{layers} layers"] = training(dataclasses.replace(base, model=model))
-
+    shallow, deep = results["12 layers"], results["24 layers"]
+    results["24 / 12"] = {key: deep[key] / shallow[key] for key in deep}
     table = rich.table.Table("", "compile (s)", "step (s)", "tokens/s")
     for name, row in results.items():
         table.add_row(name, *(f"{row[key]:.2f}" for key in row))
-    shallow, deep = results["12 layers"], results["24 layers"]
-    ratios = {key: deep[key] / shallow[key] for key in deep}
-    table.add_row("24 / 12", *(f"{ratio:.2f}" for ratio in ratios.values()))
     console.print(table)
-    path = Path("build/benchmarks.json")
-    path.parent.mkdir(exist_ok=True)
-    document = {"environment": environment(), "training": results, "deep_over_shallow": ratios}
+    return results
+
+
+def _conversion(console: rich.console.Console, folder: Path) -> dict[str, dict[str, float]]:
+    """A large checkpoint through the bridge and through torch, and the ratio of their times."""
+    console.print(f"converting a checkpoint, {conversion.ROUNDS} rounds of torch and the bridge")
+    results = conversion.measure(folder)
+    table = rich.table.Table("", "load (s)", "save (s)", "both (s)", "times torch's", "peak / file")
+    for name in ("torch", "bridge", "safetensors", "orbax"):
+        row = results[name]
+        row["times_torch"] = row["seconds"] / results["torch"]["seconds"]
+        keys = ("load_seconds", "save_seconds", "seconds", "times_torch", "peak_over_file")
+        table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
+    console.print(table)
+    return results
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    console = rich.console.Console()
+    build = Path("build")
+    build.mkdir(exist_ok=True)
+    document = {
+        "environment": environment(),
+        "conversion": _conversion(console, build / "conversion"),
+        "training": _deeper(console),
+    }
+    path = build / "benchmarks.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     console.print(f"written to {path}")
 

@@ -3,7 +3,14 @@
 The only package that imports torch. docs/model.md section 6 describes the files.
 """
 
-from bridge.checkpoint import LoadedCheckpoint, load_torch, save_torch
+from bridge.checkpoint import (
+    LoadedCheckpoint,
+    load_safetensors,
+    load_torch,
+    save_safetensors,
+    save_torch,
+)
+from bridge.comparison import Comparison, compare
 from bridge.errors import (
     BridgeError,
     ConfigError,
@@ -14,13 +21,20 @@ from bridge.errors import (
     UnsafeFileError,
     UnwritableFileError,
 )
+from bridge.formats import load, save_file
+from bridge.inspection import Inspection, inspect
 from bridge.optimizer import OptimizerState, adamw_hyperparameters
+from bridge.orbax_folder import load_orbax, save_orbax
+from bridge.partial import LoadReport, load_partial
 from bridge.schedule import SchedulerState
 
 __all__ = [
     "BridgeError",
+    "Comparison",
     "ConfigError",
     "FormatError",
+    "Inspection",
+    "LoadReport",
     "LoadedCheckpoint",
     "MismatchError",
     "NonFiniteWarning",
@@ -30,6 +44,15 @@ __all__ = [
     "UnsafeFileError",
     "UnwritableFileError",
     "adamw_hyperparameters",
+    "compare",
+    "inspect",
+    "load",
+    "load_orbax",
+    "load_partial",
+    "load_safetensors",
     "load_torch",
+    "save_file",
+    "save_orbax",
+    "save_safetensors",
     "save_torch",
 ]

@@ -1,10 +1,15 @@
 """A checkpoint's config: read from the file where it has one, else from names and shapes."""
 
+import contextlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from bridge.errors import ConfigError
+import yaml
+
+from bridge.errors import ConfigError, UnreadableFileError, about
+from bridge.files import PathLike
 from bridge.keys import MODEL_CLASSES
 from mmrec_jax import ModelConfig
 
@@ -52,27 +57,22 @@ _VARIANT_OF = {
 }
 """Fields that mean something only in a variant."""
 
+_LARGEST = 2**31
+_MOST_LAYERS = 2000
+"""What is done with a config takes time in proportion to its layers, whatever the file holds."""
+
 _BLOCK = r"(?:(?:text|code)_expert\.)?blocks\.\d{1,6}\."
 
 
-def find(checkpoint: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+def find(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model's class and config as the file states them, from the first place that has one.
 
     The places are metadata.config, model_config and args (docs/model.md section 6.1); the last
-    two mix the model's settings with others.
-
-    Raises:
-        ConfigError: metadata names a class that is none of ours.
+    two mix the model's settings with others. The class is for `known_class` to check.
     """
     metadata = checkpoint.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     model_class = metadata.get("model_class")
-    if model_class is not None and not (
-        isinstance(model_class, str) and model_class in MODEL_CLASSES
-    ):
-        raise ConfigError(
-            f"metadata.model_class is {model_class!r}, not one of {', '.join(MODEL_CLASSES)}"
-        )
     for stated in (
         metadata.get("config"),
         checkpoint.get("model_config"),
@@ -81,6 +81,19 @@ def find(checkpoint: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         if isinstance(stated, Mapping):
             return model_class, dict(stated)
     return model_class, {}
+
+
+def known_class(stated: Any) -> str:
+    """The class that metadata names.
+
+    Raises:
+        ConfigError: it is none of ours.
+    """
+    if isinstance(stated, str) and stated in MODEL_CLASSES:
+        return stated
+    raise ConfigError(
+        f"metadata.model_class is {stated!r:.80}, not one of {', '.join(MODEL_CLASSES)}"
+    )
 
 
 def infer_class(shapes: Shapes) -> str:
@@ -104,8 +117,7 @@ def infer_class(shapes: Shapes) -> str:
 def infer(model_class: str, shapes: Shapes) -> dict[str, Any]:
     """The fields of ModelConfig that names and shapes show; those they do not are left out.
 
-    Raises:
-        ConfigError: the blocks are not numbered from 0 without gaps.
+    Blocks that are not numbered from 0 without gaps show no num_layers.
     """
     found: dict[str, Any] = {}
 
@@ -120,7 +132,9 @@ def infer(model_class: str, shapes: Shapes) -> dict[str, Any]:
     if "num_layers" in fields:
         read("model_dim", r"(?:\w+\.)?norm\.weight", 0)
         read("model_dim", rf"{_BLOCK}norm[12]\.weight", 0)
-        found["num_layers"] = _count_blocks(shapes)
+        blocks = _block_numbers(shapes)
+        if blocks == list(range(len(blocks))):
+            found["num_layers"] = len(blocks)
         read("ffn_dim", rf"{_BLOCK}ffn\.0\.weight", 0)
         for flag, pattern in (
             ("use_hem", r"W_fused\..*"),
@@ -138,7 +152,8 @@ def infer(model_class: str, shapes: Shapes) -> dict[str, Any]:
     if "fusion_method" in fields:
         weighted = any(re.fullmatch(r"(fusion\.)?gate\..*", key) for key in shapes)
         found["fusion_method"] = "weighted" if weighted else "concatenate"
-        read("fused_dim", r"(fusion\.)?fusion_proj\.weight", 0)
+        if model_class == "FusionLayer":  # in an MMRec100M it has no choice
+            read("fused_dim", r"fusion_proj\.weight", 0)
         read("doubled_dim", r"(fusion\.)?fusion_proj\.weight", 1)
         doubled = found.pop("doubled_dim", 0)
         if doubled:
@@ -147,11 +162,12 @@ def infer(model_class: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def resolve(
-    model_class: str, stated: Mapping[str, Any], shapes: Shapes, num_heads: int | None
+    model_class: str, stated: Mapping[str, Any], shapes: Shapes | None, num_heads: int | None
 ) -> ModelConfig:
     """The config of a checkpoint: what it states, then what its shapes show, then the defaults.
 
-    Whether the tensors are those of this config is for the key table to say.
+    Whether the tensors are those of this config is for the key table to say. Without shapes, what
+    is not stated has its default.
 
     Raises:
         ConfigError: a stated value is impossible, or a dimension is neither stated nor shown.
@@ -168,9 +184,16 @@ def resolve(
         stated_heads = values.setdefault("num_heads", num_heads)
         if stated_heads != num_heads:
             raise ConfigError(f"num_heads is {stated_heads} in the file's config, not {num_heads}")
-    shown = infer(model_class, shapes)
-    values = shown | values
-    if "num_layers" in fields and values["num_layers"] > len(shapes):
+    if shapes is not None:
+        values = infer(model_class, shapes) | values
+    if shapes is not None and "num_layers" in fields and "num_layers" not in values:
+        raise ConfigError(
+            f"the blocks are numbered {', '.join(map(str, _block_numbers(shapes)[:20]))}: "
+            "not from 0 without gaps"
+        )
+    if values.get("num_layers", 0) > _MOST_LAYERS:
+        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
+    if shapes is not None and "num_layers" in fields and values["num_layers"] > len(shapes):
         raise ConfigError(
             f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
             f"{len(shapes)} tensors"
@@ -196,9 +219,59 @@ def resolve(
             if field not in stated and values.get(field) == usual * values["model_dim"]:
                 values[field] = None
     try:
-        return ModelConfig(**values)
+        config = ModelConfig(**values)
     except ValueError as error:
-        raise ConfigError(f"no model has this config: {error}") from None
+        raise ConfigError(f"no model has this config: {error!s:.200}") from None
+    check(model_class, config)
+    return config
+
+
+def check(model_class: str, config: ModelConfig) -> None:
+    """Makes sure that a class can have a config.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    fused_dim = 2 * config.model_dim
+    if model_class == "MMRec100M" and config.fusion_dim != fused_dim:
+        raise ConfigError(
+            f"no MMRec100M has this config: fused_dim must be 2 * model_dim = {fused_dim}, not "
+            f"{config.fused_dim}"
+        )
+
+
+def from_yaml(path: PathLike) -> ModelConfig:
+    """The model of a training config's YAML file; its other sections are ignored.
+
+    Raises:
+        UnreadableFileError: it cannot be read.
+        ConfigError: it is not YAML, has no section `model`, or a key of that is unknown, set twice
+            or of a value that no model can have.
+    """
+    with about(path):
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            settings = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except OSError as error:
+            raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from None
+        except yaml.MarkedYAMLError as error:
+            line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+            raise ConfigError(f"{line}not valid YAML: {error.problem}") from None
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise ConfigError(f"not valid YAML: {error}") from None
+        model = settings.get("model") if isinstance(settings, dict) else None
+        if not isinstance(model, dict):
+            raise ConfigError("has no section `model` of keys, each 'key: value'")
+        assert isinstance(node, yaml.MappingNode)
+        sections = [value for key, value in node.value if key.value == "model"]
+        _refuse_repeated(["model"] * len(sections))
+        for section in sections:
+            _refuse_repeated([f"model.{key.value}" for key, _ in section.value])
+        try:
+            return ModelConfig(**{key: _setting(key, value) for key, value in model.items()})
+        except ValueError as error:
+            raise ConfigError(f"model.{error}") from None
 
 
 def contradictions(model_class: str, config: ModelConfig, shapes: Shapes) -> list[str]:
@@ -243,20 +316,48 @@ def to_checkpoint(
     return {key: ours.get(key, value) for key, value in stated.items()} | ours
 
 
-def _count_blocks(shapes: Shapes) -> int:
+def in_full(model_class: str, config: ModelConfig) -> dict[str, Any]:
+    """As `to_checkpoint`, with the dimensions that stand for their defaults spelt out."""
+    described = to_checkpoint(model_class, config, {})
+    if described.get("use_hem"):
+        described["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
+    if "fusion_method" in described:
+        described["fused_dim"] = config.fusion_dim
+    return described
+
+
+def _refuse_repeated(keys: list[str]) -> None:
+    """yaml takes the last of them without a word."""
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"{key} is set twice: remove one")
+
+
+def _setting(key: Any, value: Any) -> Any:
+    kinds = {field: kind for fields in FIELDS.values() for field, kind in fields.items()}
+    if key not in kinds:
+        raise ConfigError(f"unknown key model.{key}; known: {', '.join(kinds)}")
+    if value is None and key in ("pe_dim", "fused_dim"):
+        return None
+    if kinds[key] is float and isinstance(value, str):
+        # YAML 1.1 takes 1e-1, without a point, for a string; training does not.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return _typed(f"model.{key}", value, kinds[key])
+
+
+def _block_numbers(shapes: Shapes) -> list[int]:
     matches = (re.match(r"(?:\w+\.)?blocks\.(\d{1,6})\.", key) for key in shapes)
-    indices = {int(match[1]) for match in matches if match}
-    if indices != set(range(len(indices))):
-        raise ConfigError(
-            f"the blocks are numbered {', '.join(map(str, sorted(indices)))}: "
-            "not from 0 without gaps"
-        )
-    return len(indices)
+    return sorted({int(match[1]) for match in matches if match})
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} in the file's config is {value!r}, not of type {kind.__name__}")
+        raise ConfigError(
+            f"{name} in the file's config is {value!r:.80}, not of type {kind.__name__}"
+        )
+    if isinstance(value, int | float) and not abs(value) < _LARGEST:
+        raise ConfigError(f"{name} in the file's config is {value!r:.80}, and no model has that")
     return value

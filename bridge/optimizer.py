@@ -1,18 +1,23 @@
 """AdamW's state between PyTorch and JAX (docs/model.md section 6.3)."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import torch
 
 from bridge.errors import FormatError, MismatchError
 from bridge.keys import Entry, Path, named_parameters
-from bridge.tensors import FLOATS, layout, to_jax, to_torch
-from bridge.torch_file import plain
+from bridge.plain import plain
+from bridge.tensors import FLOATS, Tensor, ahead, of_array, to_jax
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+_LARGEST = 1e30
+"""Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
 
 _UNSUPPORTED = {"amsgrad": True, "maximize": True, "decoupled_weight_decay": False}
 """Settings with which torch's optimizer computes something other than AdamW."""
@@ -62,13 +67,13 @@ def adamw_hyperparameters(
 
 
 def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, Any]:
-    """The state dict of torch's AdamW over the parameters in named_parameters() order.
+    """The state dict of torch's AdamW over the parameters in named_parameters() order, of Tensors.
 
     Raises:
         MismatchError: the moments are not those of the model's parameters; lists all that differ.
     """
     parameters = named_parameters(table)
-    _check_moments(state, parameters)
+    check_moments(state, parameters)
     per_parameter = {}
     for index, entry in enumerate(parameters):
         assert entry.path is not None
@@ -76,9 +81,9 @@ def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, A
             continue
         per_parameter[index] = {
             # One tensor each: torch increments them in place.
-            "step": torch.tensor(float(state.step), dtype=torch.float32),
-            "exp_avg": to_torch(state.exp_avg[entry.path], transpose=entry.transpose),
-            "exp_avg_sq": to_torch(state.exp_avg_sq[entry.path], transpose=entry.transpose),
+            "step": of_array(np.array(state.step, np.float32)),
+            "exp_avg": of_array(state.exp_avg[entry.path], transpose=entry.transpose),
+            "exp_avg_sq": of_array(state.exp_avg_sq[entry.path], transpose=entry.transpose),
         }
     group = {**state.hyperparameters, "params": list(range(len(parameters)))}
     return {"state": per_parameter, "param_groups": [group]}
@@ -90,8 +95,7 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
     torch's own loading checks no shapes, so two swapped entries would pass it silently.
 
     Args:
-        state_dict: the checkpoint's optimizer_state_dict; it is taken over, and each moment
-            removed once it is converted, so that not both copies need fit into memory.
+        state_dict: the checkpoint's optimizer_state_dict, of Tensors.
         table: the model's entries.
 
     Raises:
@@ -107,13 +111,21 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
         )
     per_parameter = state_dict["state"]
     step = _check_state(per_parameter, parameters)
+    places = [
+        (index, entry, name)
+        for index, entry in enumerate(parameters)
+        if index in per_parameter
+        for name in _MOMENTS
+    ]
+
+    def convert(index: int, entry: Entry, name: str) -> jax.Array:
+        return to_jax(per_parameter[index][name].read(), transpose=entry.transpose)
+
     moments: dict[str, dict[Path, jax.Array]] = {name: {} for name in _MOMENTS}
-    for index, entry in enumerate(parameters):
+    converted = ahead(functools.partial(convert, *place) for place in places)
+    for (_, entry, name), array in zip(places, converted, strict=True):
         assert entry.path is not None
-        for name in _MOMENTS if index in per_parameter else ():
-            tensor = per_parameter[index].pop(name)
-            moments[name][entry.path] = to_jax(tensor, transpose=entry.transpose)
-            del tensor
+        moments[name][entry.path] = array
     return OptimizerState(step=step, hyperparameters=group, **moments)
 
 
@@ -128,8 +140,10 @@ def _only_group(state_dict: Any) -> dict[str, Any]:
         raise FormatError("optimizer_state_dict is not what torch's optimizers write")
     if len(groups) != 1:
         raise FormatError(f"optimizer_state_dict has {len(groups)} parameter groups, not one")
-    kinds = {"lr": int | float, "betas": tuple | list, "eps": float, "weight_decay": int | float}
-    wrong = [key for key, kind in kinds.items() if not isinstance(group.get(key), kind)]
+    wrong = [key for key in ("lr", "eps", "weight_decay") if not _usable(group.get(key))]
+    betas = group.get("betas")
+    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(map(_usable, betas))):
+        wrong.append("betas")
     if wrong:
         raise FormatError(
             f"optimizer_state_dict is not AdamW's: it has no usable {', '.join(wrong)}"
@@ -140,12 +154,18 @@ def _only_group(state_dict: Any) -> dict[str, Any]:
     return group
 
 
+def _usable(number: Any) -> bool:
+    return type(number) in (int, float) and 0 <= number < _LARGEST
+
+
 def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
     """Everything about the tensors that could be wrong; returns the common step."""
     problems: dict[str, list[str]] = {
         "incomplete": [],
         "unexpected": [
-            f"index {index!r}" for index in state if index not in range(len(parameters))
+            f"index {index!r:.80}"
+            for index in state
+            if type(index) is not int or index not in range(len(parameters))
         ],
         "misshapen": [],
         "of the wrong type": [],
@@ -160,17 +180,17 @@ def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
             problems["incomplete"].append(name)
             continue
         step = item["step"]
-        if isinstance(step, torch.Tensor) and step.numel() == 1 and not layout(step):
-            step = step.item()
-        if not isinstance(step, int | float) or step < 0 or step != step // 1:
+        if isinstance(step, Tensor) and step.size == 1:
+            step = step.read().item()
+        if type(step) not in (int, float) or not 0 <= step < 2**53 or step != step // 1:
             problems["of the wrong type"].append(f"step of {name}")
         else:
             steps.setdefault(float(step), name)
         for moment in _MOMENTS:
             tensor = item[moment]
-            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in FLOATS or layout(tensor):
+            if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
                 problems["of the wrong type"].append(f"{moment} of {name}")
-            elif tuple(tensor.shape) != entry.shape:
+            elif tensor.shape != entry.shape:
                 found, wanted = list(tensor.shape), list(entry.shape)
                 problems["misshapen"].append(f"{moment} of {name} is {found}, not {wanted}")
     if any(problems.values()):
@@ -181,7 +201,12 @@ def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
     return int(next(iter(steps), 0))
 
 
-def _check_moments(state: OptimizerState, parameters: list[Entry]) -> None:
+def check_moments(state: OptimizerState, parameters: list[Entry]) -> None:
+    """Makes sure that the moments are of these parameters.
+
+    Raises:
+        MismatchError: they are not; lists all that differ.
+    """
     shapes = {
         entry.path: entry.shape[::-1] if entry.transpose else entry.shape for entry in parameters
     }

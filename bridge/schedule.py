@@ -11,9 +11,15 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from bridge.errors import FormatError
-from bridge.torch_file import plain
+from bridge.plain import plain
 
 _START_FACTOR = 0.1
+
+_MOST_STEPS = 10_000_000
+"""A schedule's state is computed step by step: half a minute for as many."""
+
+_LONGEST = 2**53
+"""Steps of a whole schedule; only up to it is every number of steps a float."""
 
 _TOLERANCE = 1e-6
 """Of a rate, relative to the base rate: versions of torch differ in how they round."""
@@ -30,7 +36,7 @@ class SchedulerState:
         step: optimizer steps made so far.
 
     Raises:
-        FormatError: no schedule has these values.
+        FormatError: no schedule has these values, or one so long that it cannot be computed.
     """
 
     base_lr: float
@@ -39,9 +45,12 @@ class SchedulerState:
     step: int
 
     def __post_init__(self) -> None:
-        for name in ("warmup_steps", "total_steps", "step"):
+        limits = {"warmup_steps": _LONGEST, "total_steps": _LONGEST, "step": _MOST_STEPS}
+        for name, most in limits.items():
             if getattr(self, name) < 0:
-                raise FormatError(f"the schedule's {name} is {getattr(self, name)}, below 0")
+                raise FormatError(f"the schedule's {name} is {getattr(self, name)!s:.80}, below 0")
+            if getattr(self, name) > most:
+                raise FormatError(f"the schedule's {name} is larger than {most}")
         if not (math.isfinite(self.base_lr) and self.base_lr >= 0):
             raise FormatError(f"the schedule's base_lr is {self.base_lr}")
         if self.warmup_steps == self.total_steps:
@@ -107,10 +116,10 @@ def scheduler_from_torch(state_dict: Any) -> SchedulerState:
         ) from None
     for name, (value, wanted) in fixed.items():
         if value != wanted:
-            raise FormatError(f"scheduler_state_dict has {name} {value!r}, not {wanted!r}")
+            raise FormatError(f"scheduler_state_dict has {name} {value!r:.80}, not {wanted!r:.80}")
     for name, count in counts.items():
         if type(count) is not int:
-            raise FormatError(f"scheduler_state_dict has {name} {count!r}, not a whole number")
+            raise FormatError(f"scheduler_state_dict has {name} {count!r:.80}, not a whole number")
     if type(base_lr) is not float or type(last_lr) is not float:
         raise FormatError("scheduler_state_dict has rates that are not floats")
     state = SchedulerState(
@@ -136,7 +145,7 @@ def _check_counters(state: SchedulerState, schedulers: tuple[Mapping[str, Any], 
     count = schedulers[running].get("last_epoch")
     if count != own_step:
         raise FormatError(
-            f"scheduler_state_dict counts {state.step} steps in all, but {count!r} instead of "
+            f"scheduler_state_dict counts {state.step} steps in all, but {count!r:.80} instead of "
             f"{own_step} in its running part"
         )
 

@@ -1,46 +1,108 @@
-"""Arrays between torch and jax, bit for bit: NaN payloads, signed zeros and subnormals survive."""
+"""Tensors as files hold them, unread, and their way to JAX and back, bit for bit."""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
+import numpy.typing as npt
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+BFLOAT16 = np.dtype(jnp.bfloat16)
+
+_ALIGNMENT = 64
+"""Bytes; an array that starts at a multiple of it need not be copied to be JAX's."""
+
+FLOATS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 """The dtypes that a parameter may have. float64 is not among them: JAX would round it silently."""
 
-_BFLOAT16 = np.dtype(jnp.bfloat16)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor of a checkpoint in PyTorch's layout, whose values are read when they are needed.
+
+    What is read from a file and what is to be written are both of this form, so that a checkpoint
+    passes from one to the other tensor by tensor. One object under two names is a tied tensor.
+
+    Attributes:
+        shape: PyTorch's.
+        dtype: bfloat16, which numpy lacks, is the one that jax registers.
+        read: returns the values [shape], contiguous, to any thread; raises BridgeError where they
+            are damaged.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all values."""
+        return self.size * self.dtype.itemsize
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A view of a CPU tensor; bfloat16, which numpy lacks, is the dtype that jax registers."""
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(_BFLOAT16)
-    return tensor.numpy()
+def of_array(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
+    """A tensor that holds an array's values, transposed if asked."""
+
+    def read() -> Array:
+        values = np.asarray(array)
+        return _transposed(values) if transpose else contiguous(values)
+
+    shape = tuple(array.shape)
+    return Tensor(shape[::-1] if transpose else shape, np.dtype(array.dtype), read)
 
 
-def to_jax(tensor: torch.Tensor, *, transpose: bool) -> jax.Array:
-    """A copy on JAX's default device, transposed if asked, of the same dtype."""
-    array = to_numpy(tensor)
-    return jnp.array(array.T if transpose else array)
+def to_jax(values: Array, *, transpose: bool) -> jax.Array:
+    """The values on JAX's default device, transposed if asked, of the same dtype.
+
+    The array may share memory with `values`, which must not change afterwards.
+    """
+    return jax.device_put(_transposed(values) if transpose else values)
 
 
-def to_torch(array: jax.Array | np.ndarray, *, transpose: bool) -> torch.Tensor:
-    """A contiguous copy, transposed if asked, of the same dtype."""
-    view = np.asarray(array)
-    copy = np.array(view.T if transpose else view, order="C")
-    if copy.dtype == _BFLOAT16:
-        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(copy)
+def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The jobs' results in order, computed by two threads and never more than three ahead.
+
+    What is done with large arrays leaves other threads free, and three of them fit into memory.
+    """
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+        for job in jobs:
+            pending.append(pool.submit(job))
+            if len(pending) == 3:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def layout(tensor: torch.Tensor) -> str:
-    """What about a tensor, other than shape and dtype, forbids reading it; empty if nothing."""
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        return f"layout {tensor.layout}"
-    if tensor.device.type != "cpu":
-        return f"device {tensor.device}"
-    # A few bytes on disk can claim any number of elements through a stride of 0.
-    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        return "more elements than stored"
-    return ""
+def contiguous(values: Array) -> Array:
+    """The same values one after the other; numpy's ascontiguousarray has no scalars."""
+    return values if values.flags.c_contiguous else values.copy()
+
+
+def _transposed(matrix: Array) -> Array:
+    """A contiguous transpose.
+
+    In strips that the cache holds: several times faster than numpy's own copy of a large one. JAX
+    takes it over without a copy, as it is aligned.
+    """
+    buffer = np.empty(matrix.nbytes + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    result = buffer[start : start + matrix.nbytes].view(matrix.dtype).reshape(matrix.shape[::-1])
+    for start in range(0, matrix.shape[0], 16):
+        result[:, start : start + 16] = matrix[start : start + 16].T
+    return result

@@ -1,37 +1,48 @@
 """Models from state dicts and state dicts from models, both through the key table."""
 
+import functools
 import types
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import jax
 import numpy as np
-import torch
 from flax import nnx
 
 from bridge import model_config
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning
 from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
-from bridge.tensors import FLOATS, layout, to_jax, to_numpy, to_torch
+from bridge.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
 from mmrec_jax import ModelConfig
 from mmrec_jax.stack import BlockStack, unstack_blocks
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
 
+_MOST_TENSORS = 2**16
+"""2000 layers; the time that names take is in proportion to their number."""
 
-def unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, torch.Tensor], list[str]]:
+_LONGEST_NAME = 200
+
+
+def unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors under their own names, and the names that came more than once.
 
     Raises:
-        FormatError: something in it is not a tensor with a name.
+        FormatError: something in it is not a tensor with a name that can be shown, or it is one of
+            too many.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    if len(state_dict) > _MOST_TENSORS:
+        raise FormatError(f"has {len(state_dict)} tensors, and no model has so many")
+    tensors: dict[str, Tensor] = {}
     duplicates = []
     for key, tensor in state_dict.items():
-        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
-            raise FormatError(f"{key!r} in the state dict is a {type(tensor).__name__}, no tensor")
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")
+        if len(key) > _LONGEST_NAME or not key.isprintable():
+            raise FormatError(f"has a tensor with the name {key[:80]!r:.80}, and no model has one")
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         if name in tensors:
             duplicates.append(name)
@@ -39,25 +50,24 @@ def unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, torch.Tensor], l
     return tensors, duplicates
 
 
-def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The tensors' shapes by name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def model_from_tensors(
     model_class: str,
     config: ModelConfig,
-    tensors: MutableMapping[str, torch.Tensor],
+    tensors: Mapping[str, Tensor],
     *,
-    duplicates: list[str] | None = None,
+    duplicates: Sequence[str] = (),
 ) -> Model:
     """A model that holds these tensors, of their dtypes, bit for bit.
 
     Args:
         model_class: a name of MODEL_CLASSES.
         config: the model's.
-        tensors: by the names of docs/model.md section 6.2; emptied on the way, so that a model
-            and its file need not both fit into memory.
+        tensors: by the names of docs/model.md section 6.2.
         duplicates: names that the state dict held more than once.
 
     Raises:
@@ -67,49 +77,65 @@ def model_from_tensors(
         NonFiniteWarning: some values are NaN or infinite; the warning says where.
     """
     table = entries(model_class, config)
-    problems = _problems(table, tensors) | {"duplicate": duplicates or []}
-    if any(problems.values()):
-        shapes = shapes_of(tensors)
-        contradictory = model_config.contradictions(model_class, config, shapes)
+    found = problems(table, tensors) | {"duplicate": list(duplicates)}
+    if not any(found.values()):
+        found = {"of wrong values": list(_wrong_values(table, tensors))}
+    if any(found.values()):
+        contradictory = model_config.contradictions(model_class, config, shapes_of(tensors))
         raise MismatchError(
             f"the tensors are not those of a {model_class}",
-            {"contradictory": contradictory} | problems,
+            {"contradictory": contradictory} | found,
         )
+    return assemble(model_class, config, arrays_of(table, tensors))
+
+
+def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Path, jax.Array]:
+    """The arrays of a model by path, from tensors that fit it; those that are missing are left out.
+
+    Warns:
+        NonFiniteWarning: some values are NaN or infinite; the warning says where.
+    """
+    stored = [
+        entry
+        for entry in table
+        if entry.path is not None and entry.kind != "tied" and entry.key in tensors
+    ]
+
+    def convert(entry: Entry) -> tuple[jax.Array, int]:
+        values = tensors[entry.key].read()
+        wrong = values.size - int(np.isfinite(values).sum())
+        return to_jax(values, transpose=entry.transpose), wrong
+
     arrays: dict[Path, jax.Array] = {}
     not_finite = []
-    for entry in table:
-        tensor = tensors.pop(entry.key)
-        if entry.path is None or entry.kind == "tied":
-            continue
-        # In numpy, as JAX would compile one program for each shape.
-        wrong = tensor.numel() - int(np.isfinite(to_numpy(tensor)).sum())
+    converted = ahead(functools.partial(convert, entry) for entry in stored)
+    for entry, (array, wrong) in zip(stored, converted, strict=True):
+        assert entry.path is not None
+        arrays[entry.path] = array
         if wrong:
-            not_finite.append(f"{entry.key} ({wrong} of {tensor.numel()} values)")
-        arrays[entry.path] = to_jax(tensor, transpose=entry.transpose)
-        del tensor
+            not_finite.append(f"{entry.key} ({wrong} of {array.size} values)")
     if not_finite:
         warnings.warn(
             f"NaN or infinite weights: {', '.join(not_finite)}", NonFiniteWarning, stacklevel=2
         )
-    return _assemble(model_class, config, arrays)
+    return arrays
 
 
-def state_dict(model: Model) -> dict[str, torch.Tensor]:
-    """The model's tensors by the original's names, in its order, tied ones as one tensor.
+def tensors_of(model: Model) -> dict[str, Tensor]:
+    """The model's tensors by the original's names, in its order, tied ones as one Tensor.
 
     Args:
         model: with its blocks in either form, a list or stacked.
     """
     arrays = variables(model)
-    tensors: dict[Path, torch.Tensor] = {}
+    tensors: dict[Path, Tensor] = {}
     result = {}
     for entry in entries(class_name(model), model.config):
         if entry.path is None:
-            result[entry.key] = _powers(entry)
+            result[entry.key] = of_array(_powers(entry))
             continue
         if entry.kind != "tied":
-            array = arrays[entry.path]
-            tensors[entry.path] = to_torch(array, transpose=entry.transpose)
+            tensors[entry.path] = of_array(arrays[entry.path], transpose=entry.transpose)
         result[entry.key] = tensors[entry.path]
     return result
 
@@ -134,48 +160,52 @@ def class_name(model: Model) -> str:
     raise TypeError(f"expected one of {', '.join(MODEL_CLASSES)}, not {type(model).__name__}")
 
 
-def _problems(table: list[Entry], tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+def problems(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """What of a model's tensors is missing, unexpected, misshapen or of the wrong type."""
     expected = {entry.key: entry for entry in table}
-    problems: dict[str, list[str]] = {
+    found: dict[str, list[str]] = {
         "missing": [key for key in expected if key not in tensors],
         "unexpected": [key for key in tensors if key not in expected],
         "misshapen": [],
         "of the wrong type": [],
-        "of wrong values": [],
     }
-    first_names = {entry.path: entry.key for entry in table if entry.kind != "tied"}
     for key, entry in expected.items():
         if key not in tensors:
             continue
         tensor = tensors[key]
-        right_type = (tensor.dtype == torch.int64) if entry.path is None else tensor.dtype in FLOATS
-        if tuple(tensor.shape) != entry.shape:
-            found, wanted = list(tensor.shape), list(entry.shape)
-            problems["misshapen"].append(f"{key} is {found}, not {wanted}")
-        elif not right_type or layout(tensor):
-            found_type = layout(tensor) or str(tensor.dtype).removeprefix("torch.")
-            problems["of the wrong type"].append(f"{key} ({found_type})")
-        elif entry.kind == "constant" and not torch.equal(tensor, _powers(entry)):
-            problems["of wrong values"].append(f"{key} is not 1, 2, 4, ...")
-        elif entry.kind == "tied":
-            first = tensors.get(first_names[entry.path])
-            if first is not None and not layout(first) and not _same_bits(tensor, first):
-                problems["of wrong values"].append(f"{key} is not {first_names[entry.path]}")
-    return problems
+        dtypes = (np.dtype(np.int64),) if entry.path is None else FLOATS
+        if tensor.shape != entry.shape:
+            wanted = list(entry.shape)
+            found["misshapen"].append(f"{key} is {list(tensor.shape)}, not {wanted}")
+        elif tensor.dtype not in dtypes:
+            found["of the wrong type"].append(f"{key} ({tensor.dtype})")
+    return found
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    integers = {4: torch.int32, 2: torch.int16}[a.element_size()]
-    return torch.equal(a.detach().view(integers), b.detach().view(integers))
+def _wrong_values(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    first_names = {entry.path: entry.key for entry in table if entry.kind != "tied"}
+    for entry in table:
+        tensor = tensors[entry.key]
+        if entry.kind == "constant" and not np.array_equal(tensor.read(), _powers(entry)):
+            yield f"{entry.key} is not 1, 2, 4, ..."
+        if entry.kind == "tied":
+            first = first_names[entry.path]
+            if not _same_bits(tensor, tensors[first]):
+                yield f"{entry.key} is not {first}"
 
 
-def _powers(entry: Entry) -> torch.Tensor:
-    return 2 ** torch.arange(entry.shape[0], dtype=torch.int64)
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
+    return a.dtype == b.dtype and a.read().tobytes() == b.read().tobytes()
 
 
-def _assemble(model_class: str, config: ModelConfig, arrays: dict[Path, jax.Array]) -> Model:
+def _powers(entry: Entry) -> Array:
+    return 2 ** np.arange(entry.shape[0], dtype=np.int64)
+
+
+def assemble(model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array]) -> Model:
+    """A model of all its arrays, its blocks a list."""
     graphdef, leaves = _abstract(model_class, config)
     wanted = {path: tuple(leaf.shape) for path, leaf in leaves}
     if wanted != {path: array.shape for path, array in arrays.items()}:
@@ -184,6 +214,7 @@ def _assemble(model_class: str, config: ModelConfig, arrays: dict[Path, jax.Arra
     return nnx.merge(graphdef, state)
 
 
+@functools.lru_cache(maxsize=8)
 def _abstract(
     model_class: str, config: ModelConfig
 ) -> tuple[nnx.GraphDef[Model], list[tuple[Path, nnx.Variable[jax.Array]]]]:

@@ -1,151 +1,264 @@
-"""A run's training states on disk: whole or not there, checked when they are read.
+"""A run's training states and the checkpoints that hold them: one content, two forms on disk.
 
-    state/N/arrays/         the TrainState after N steps, written by Orbax
-    state/N/position.json   where the data were
-    state/N/manifest.json   size and SHA-256 of every file above
+    state/N/       what --resume goes on from (bridge/orbax_folder.py)
+    NAME_step_N.pt the same for PyTorch
 
-Orbax alone restores a flipped bit without a word; the manifest finds it. A state is written beside
-its place and renamed when it is complete.
+A checkpoint that another program wrote becomes a training state in the same way.
 """
 
-import hashlib
-import json
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+import numpy as np
+import optax
 
+import bridge
+from bridge.keys import Path as VariablePath
+from bridge.model_config import to_checkpoint
+from bridge.orbax_folder import state_folder
+from bridge.orbax_folder import steps as steps
+from bridge.weights import variables
+from mmrec_jax import MMRecModel, ModelConfig
+from mmrec_jax.stack import stack_blocks
+from train.config import Config
 from train.errors import UserError
+from train.optimizer import AdamWState
+from train.step import Trainer, TrainState
 
-State = TypeVar("State")
+Moments = Mapping[VariablePath, jax.Array]
 
-_MANIFEST = "manifest.json"
+_FREE = ("dropout", "lambda_P", "mem_dim")
+"""Entries of a checkpoint's config that the weights do not depend on."""
 
 
-def steps(run: Path) -> list[int]:
-    """The steps of a run's complete states, in order."""
-    folder = run / "state"
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdigit() and (path / _MANIFEST).is_file()
+def checkpoint_of(
+    trainer: Trainer, state: TrainState, avg_loss: float, metadata: Mapping[str, Any]
+) -> bridge.LoadedCheckpoint:
+    """All of a training state, its random key excepted, which the config's seed gives.
+
+    Args:
+        trainer: the run's.
+        state: its state.
+        avg_loss: the loss to state.
+        metadata: plain data to keep in it.
+    """
+    config, total_steps = trainer.config.optimizer, trainer.config.training.steps
+    step = int(state.step)
+    schedule = bridge.SchedulerState(
+        base_lr=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        total_steps=total_steps,
+        step=step,
+    )
+    adamw = _adamw(state.optimizer)
+    return bridge.LoadedCheckpoint(
+        model=trainer.model_of(state.params, state.buffers),
+        optimizer_state=bridge.OptimizerState(
+            step=step,
+            exp_avg=_by_path(adamw.exp_avg),
+            exp_avg_sq=_by_path(adamw.exp_avg_sq),
+            hyperparameters=bridge.adamw_hyperparameters(
+                learning_rate=schedule.learning_rate(),
+                initial_learning_rate=config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+            ),
+        ),
+        scheduler_state=schedule,
+        step=step,
+        avg_loss=avg_loss,
+        metadata=dict(metadata),
     )
 
 
-def save(run: Path, step: int, state: Any, position: dict[str, Any], keep: int) -> None:
-    """Writes a state if it is not there yet, then removes all but the newest `keep`.
+def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainState:
+    """The training state that a checkpoint holds.
 
-    Args:
-        run: the run's folder.
-        step: optimizer steps made.
-        state: a pytree of arrays.
-        position: plain data kept beside it.
-        keep: states that stay.
+    Raises:
+        UserError: its model is not the config's, or its optimizer's state does not allow to go on.
+    """
+    model = checkpoint.model
+    if not isinstance(model, MMRecModel):
+        raise UserError(f"the checkpoint holds an {type(model).__name__}, not an MMRecModel")
+    _check_model(trainer.config, model)
+    state = trainer.initial_state(stack_blocks(model))
+    saved = checkpoint.optimizer_state
+    if saved is None:
+        if checkpoint.step:
+            raise UserError(
+                f"the checkpoint after {checkpoint.step} steps has no optimizer state to go on "
+                "from: import it with --model-only to start anew from its weights"
+            )
+        return state
+    if saved.step != checkpoint.step:
+        raise UserError(
+            f"the checkpoint is after {checkpoint.step} steps, but its optimizer after {saved.step}"
+        )
+    if saved.step:
+        adamw = _adamw(state.optimizer)
+        restored = AdamWState(
+            adamw.step + saved.step,
+            _by_tree(saved.exp_avg, adamw.exp_avg),
+            _by_tree(saved.exp_avg_sq, adamw.exp_avg_sq),
+        )
+        optimizer = jax.tree.map(
+            lambda node: restored if isinstance(node, AdamWState) else node,
+            state.optimizer,
+            is_leaf=_is_adamw,
+        )
+        state = state._replace(optimizer=optimizer, step=state.step + saved.step)
+    return state
+
+
+def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
+    """Makes sure that an imported checkpoint was trained with the config's optimizer and schedule.
+
+    Raises:
+        UserError: it was not; lists all that differ.
+    """
+    optimizer = config.optimizer
+    pairs: dict[str, tuple[Any, Any]] = {}
+    if checkpoint.optimizer_state is not None:
+        saved = checkpoint.optimizer_state.hyperparameters
+        pairs |= {
+            "optimizer.beta1": (saved["betas"][0], optimizer.beta1),
+            "optimizer.beta2": (saved["betas"][1], optimizer.beta2),
+            "optimizer.eps": (saved["eps"], optimizer.eps),
+            "optimizer.weight_decay": (saved["weight_decay"], optimizer.weight_decay),
+        }
+    schedule = checkpoint.scheduler_state
+    if schedule is not None:
+        pairs |= {
+            "optimizer.learning_rate": (schedule.base_lr, optimizer.learning_rate),
+            "optimizer.warmup_steps": (schedule.warmup_steps, optimizer.warmup_steps),
+            "training.steps": (schedule.total_steps, config.training.steps),
+        }
+    _refuse(pairs, "the checkpoint was trained with other settings")
+
+
+def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
+    """Writes a state if it is not there yet, then removes all but the newest `keep`.
 
     Raises:
         UserError: the state cannot be written.
     """
+    step = checkpoint.step
     if step in steps(run):
         return  # replacing it would mean to be without it for a moment
+    folder = state_folder(run, step)
     try:
-        _write(run / "state", step, state, position)
+        if folder.is_dir():
+            shutil.rmtree(folder)  # incomplete, or `steps` would list it
+        bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
         for old in steps(run)[:-keep]:
-            shutil.rmtree(run / "state" / str(old))
-    except OSError as error:
+            shutil.rmtree(state_folder(run, old))
+    except (bridge.BridgeError, OSError) as error:
         raise UserError(f"cannot write the state after step {step} to {run}: {error}") from error
 
 
-def restore(run: Path, step: int, like: State) -> tuple[State, dict[str, Any]]:
-    """Reads the state after `step` steps.
-
-    Args:
-        run: the run's folder.
-        step: one of `steps(run)`.
-        like: the state's structure, shapes and dtypes, as from jax.eval_shape.
-
-    Returns:
-        The state, and the position that was saved with it.
+def restore(run: Path, step: int) -> bridge.LoadedCheckpoint:
+    """Reads a run's state after `step` steps, one of `steps(run)`.
 
     Raises:
-        UserError: a file is missing or damaged, or the state is that of another model.
+        UserError: a file is missing or damaged.
     """
-    folder = run / "state" / str(step)
-    advice = f"remove {folder} to go on from an older state"
+    folder = state_folder(run, step)
     try:
-        files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        for name, description in files.items():
-            if _describe(folder / name) != description:
-                raise UserError(f"{folder / name} is damaged (its SHA-256 has changed): {advice}")
-        position = json.loads((folder / "position.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder} cannot be read ({error}): {advice}") from error
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        path = folder.resolve() / "arrays"
-        # Orbax casts to the dtype that it is asked for, and fills or cuts shapes, without a word.
-        saved = checkpointer.metadata(path).item_metadata
-        wanted, found = _layout(like), _layout(saved)
-        if wanted != found:
-            differing = {name for name, _ in wanted.items() ^ found.items()}
-            name = min(differing, key=lambda name: (name[0] != "params", name))
-            raise UserError(
-                f"{folder} holds another model: {'.'.join(name)} is {found.get(name, 'missing')} "
-                f"there and {wanted.get(name, 'missing')} by the config"
-            )
-        return checkpointer.restore(path, like), position
+        return bridge.load_orbax(folder)
+    except bridge.BridgeError as error:
+        raise UserError(f"{error}: remove {folder} to go on from an older state") from error
 
 
-def _write(folder: Path, step: int, state: Any, position: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*.partial"):
-        shutil.rmtree(leftover)
-    partial = folder / f"{step}.partial"
-    partial.mkdir()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(partial.resolve() / "arrays", state)
-        checkpointer.wait_until_finished()
-    (partial / "position.json").write_text(json.dumps(position), encoding="utf-8")
-    files = {str(path.relative_to(partial)): _describe(path) for path in _files(partial)}
-    (partial / _MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
-    for path in (*_files(partial), partial):
-        _sync(path)
-    final = folder / str(step)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _sync(folder)
+def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
+    """Writes a .pt file; the path holds either what it held before or the whole new file.
 
-
-def _layout(tree: Any) -> dict[tuple[str, ...], str]:
-    def name(key: Any) -> str:
-        for attribute in ("key", "name", "idx"):
-            if hasattr(key, attribute):
-                return str(getattr(key, attribute))
-        return str(key)
-
-    return {
-        tuple(name(key) for key in path): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        bridge.save_torch(path, checkpoint.model, **checkpoint.training_state())
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
+
+
+def _is_adamw(node: Any) -> bool:
+    return isinstance(node, AdamWState)
+
+
+def _adamw(optimizer: optax.OptState) -> AdamWState:
+    return next(filter(_is_adamw, jax.tree.leaves(optimizer, is_leaf=_is_adamw)))
+
+
+def _path(keys: tuple[Any, ...]) -> VariablePath:
+    return tuple(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+
+
+def _by_path(moments: optax.Params) -> dict[VariablePath, jax.Array]:
+    """The moments by the paths of their parameters, the blocks' as of a list of blocks."""
+    arrays: dict[VariablePath, jax.Array] = {}
+    for keys, array in jax.tree_util.tree_flatten_with_path(moments)[0]:
+        path = _path(keys)
+        if path[0] == "blocks":
+            arrays |= {("blocks", i, *path[1:]): layer for i, layer in enumerate(array)}
+        else:
+            arrays[path] = array
+    return arrays
+
+
+def _by_tree(moments: Moments, like: optax.Params) -> optax.Params:
+    """What `_by_path` was given, from what it returned."""
+    left = dict(moments)
+    missing = []
+
+    def take(path: VariablePath, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        array = left.pop(path, None)
+        if array is None:
+            missing.append(".".join(map(str, path)))
+            return np.zeros(shape, np.float32)
+        return np.asarray(array)
+
+    def gather(keys: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        path = _path(keys)
+        if path[0] != "blocks":
+            return jax.device_put(take(path, leaf.shape))
+        layers = [take(("blocks", i, *path[1:]), leaf.shape[1:]) for i in range(leaf.shape[0])]
+        return jax.device_put(np.stack(layers))
+
+    tree = jax.tree_util.tree_map_with_path(gather, like)
+    unexpected = [".".join(map(str, path)) for path in left]
+    if missing or unexpected:
+        problems = {"missing for": missing, "there for what is not trained,": unexpected}
+        text = "; ".join(f"{key} {', '.join(names)}" for key, names in problems.items() if names)
+        raise UserError(f"the checkpoint's moments are {text}")
+    return tree
+
+
+def _check_model(config: Config, model: MMRecModel) -> None:
+    there, here = (_described(each) for each in (model.config, config.model))
+    names = dict.fromkeys([*here, *there])
+    pairs = {f"model.{name}": (there.get(name), here.get(name)) for name in names}
+    _refuse(pairs, "the checkpoint holds another model")
+    dtypes = {str(array.dtype) for array in variables(model).values()} - {"float32"}
+    if dtypes:
+        raise UserError(f"the checkpoint's weights are {', '.join(dtypes)}: training needs float32")
+
+
+def _described(config: ModelConfig) -> dict[str, Any]:
+    described = to_checkpoint("MMRecModel", config, {})
+    if config.use_hem:
+        described["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
+    return {name: value for name, value in described.items() if name not in _FREE}
+
+
+def _refuse(pairs: Mapping[str, tuple[Any, Any]], reason: str) -> None:
+    different = [
+        f"{key} is {there} there and {here} in the config"
+        for key, (there, here) in pairs.items()
+        if there != here
+    ]
+    if different:
+        raise UserError(f"{reason}: {', '.join(different)}")

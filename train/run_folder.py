@@ -54,14 +54,15 @@ def find_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Pa
     entries = _entries(run)
     if resume and not entries:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
-    if entries and CONFIG not in entries:
+    imported = resume and CONFIG not in entries and bool(checkpoint.steps(run))
+    if entries and CONFIG not in entries and not imported:
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     if entries and not resume and not overwrite:
         raise UserError(
             f"{run} holds a run: give --resume to go on with it, --overwrite to start anew, or "
             "choose another run_dir"
         )
-    if entries and resume:
+    if entries and resume and not imported:
         _check_same_run(config, run)
     return run
 

@@ -13,8 +13,6 @@ from train import checkpoint, cli
 from train.config import Config
 from train.errors import UserError
 from train.run_folder import CONFIG, newest_step
-from train.session import initial_model
-from train.step import Trainer
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER
 
@@ -27,11 +25,9 @@ def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, Config]:
     """
     step = newest_step(run)
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
-    model = initial_model(config)
-    trainer = Trainer(config, model)
-    abstract = jax.eval_shape(lambda: trainer.initial_state(model))
-    state, _ = checkpoint.restore(run, step, abstract)
-    return trainer.model_of(state.params, state.buffers), Tokenizer.load(run / TOKENIZER), config
+    model = checkpoint.restore(run, step).model
+    assert isinstance(model, MMRecModel)
+    return model, Tokenizer.load(run / TOKENIZER), config
 
 
 def continuation(

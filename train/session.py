@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
@@ -15,14 +14,16 @@ from train.config import Config
 from train.data import Batch, Windows, fingerprint, training_batches
 from train.errors import UserError
 from train.evaluation import score
-from train.export import export_torch
 from train.loop import Values, train
 from train.metrics import MetricsWriter, plot_losses
 from train.progress import TrainingProgress, console
-from train.run_folder import find_run, write_run
+from train.run_folder import CONFIG, find_run, write_run
 from train.step import Trainer, TrainState
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER, load_manifest
+
+_POSITION = "position"
+"""The entry of a checkpoint's metadata that says where in the data it was."""
 
 
 def initial_model(config: Config) -> MMRecModel:
@@ -57,6 +58,10 @@ class PreparedData:
         }
         self.batches = training_batches(config)
         self.order = fingerprint(config, manifest)
+
+    def skip(self, count: int) -> None:
+        """Sets the training batches to go on after the first `count` of them."""
+        self.batches.set_state({"next_index": int(count)})
 
 
 class Session:
@@ -93,6 +98,7 @@ class Session:
         self.trainer = Trainer(config, model)
         self.state = self.trainer.initial_state(model)
         self._loss_sum = 0.0
+        self._metadata: dict[str, Any] = {}
         saved = checkpoint.steps(self.run) if resume else []
         if saved:
             self._restore(saved[-1])
@@ -136,16 +142,35 @@ class Session:
             train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
 
     def _restore(self, step: int) -> None:
-        abstract = jax.eval_shape(lambda: self.state)
-        self.state, position = checkpoint.restore(self.run, step, abstract)
-        if position["order"] != self.data.order:
+        saved = checkpoint.restore(self.run, step)
+        if not (self.run / CONFIG).exists():  # imported, and not trained here yet
+            checkpoint.check_training(self._config, saved)
+        self.state = checkpoint.state_of(self.trainer, saved)
+        self._metadata = dict(saved.metadata)
+        position = self._metadata.pop(_POSITION, None)
+        if position is None:
+            # Another program's: the first data of this order count as seen.
+            self.data.skip(step * self._config.training.accumulation)
+            self._loss_sum = saved.avg_loss * step
+        else:
+            self._go_to(position)
+        console.print(f"going on from step {step}")
+
+    def _go_to(self, position: Any) -> None:
+        try:
+            order, batches, loss_sum = (position[key] for key in ("order", "batches", "loss_sum"))
+            if order == self.data.order:
+                self.data.skip(batches["next_index"])
+            self._loss_sum = float(loss_sum)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                "the checkpoint's metadata.position is not what training writes"
+            ) from error
+        if order != self.data.order:
             raise UserError(
                 f"{self._config.data_dir} is not what {self.run} was trained on: prepare the same "
                 "data again to resume, or choose another run_dir"
             )
-        self.data.batches.set_state(position["batches"])
-        self._loss_sum = position["loss_sum"]
-        console.print(f"going on from step {step}")
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
@@ -177,14 +202,19 @@ class Session:
         self._progress.paused()
 
     def _save(self, state: TrainState, values: Values) -> None:
-        step = int(state.step)
         position = {
             "order": self.data.order,
             "batches": self.data.batches.get_state(),
             "loss_sum": self._loss_sum,
         }
+        content = checkpoint.checkpoint_of(
+            self.trainer,
+            state,
+            avg_loss=self._loss_sum / int(state.step),
+            metadata=self._metadata | {_POSITION: position},
+        )
         # The state last: what a run that is killed before it has written is written again.
         self._metrics.sync()
-        export_torch(self.checkpoint_path, self.trainer, state, self._loss_sum / step)
-        checkpoint.save(self.run, step, state, position, self._config.training.keep_checkpoints)
+        checkpoint.export_torch(self.checkpoint_path, content)
+        checkpoint.save(self.run, content, self._config.training.keep_checkpoints)
         self._progress.paused()

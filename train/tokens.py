@@ -10,7 +10,6 @@ Documents lie one after the other, each ended by END_OF_TEXT.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import platform
 import shutil
@@ -22,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bridge import manifest
 from train.errors import UserError
 
-MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 DOMAINS = ("text", "code", "mixed")
 SPLITS = ("train", "validation")
@@ -157,17 +156,13 @@ def write_manifest(
     counts: dict[str, dict[str, SplitCounts]],
 ) -> None:
     """Writes manifest.json, after all other files; the arguments are those of `Manifest`."""
-    files = {}
-    for path in sorted(data_dir.rglob("*")):
-        if path.is_file():
-            name = path.relative_to(data_dir).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    files = manifest.describe(data_dir)
     versions = {name: version(name) for name in ("numpy", "tokenizers")}
     versions["python"] = platform.python_version()
-    manifest = Manifest(vocab_size, seed, prepare, sources, counts, files, versions)
-    content = {"format": _FORMAT, "version": _VERSION, **vars(manifest)}
+    described = Manifest(vocab_size, seed, prepare, sources, counts, files, versions)
+    content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
     text = json.dumps(content, indent=2, default=dataclasses.asdict)
-    (data_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (data_dir / manifest.NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def load_manifest(data_dir: str | Path) -> Manifest:
@@ -177,23 +172,20 @@ def load_manifest(data_dir: str | Path) -> Manifest:
         UserError: there is no manifest, it is not one of ours, or a file is missing or changed.
     """
     data_dir = Path(data_dir)
-    manifest = _read_manifest(data_dir)
-    for name, expected in manifest.files.items():
-        path = data_dir / name
-        try:
-            size = path.stat().st_size
-            whole = size == expected["bytes"] and _sha256(path) == expected["sha256"]
-        except OSError as error:
-            raise UserError(
-                f"data_dir {data_dir}: cannot read {name}: {error.strerror}; "
-                "run python -m train.prepare again"
-            ) from error
-        if not whole:
-            raise UserError(
-                f"data_dir {data_dir}: {name} is not the file that the manifest describes; "
-                "run python -m train.prepare again"
-            )
-    return manifest
+    described = _read_manifest(data_dir)
+    try:
+        changed = manifest.changed(data_dir, described.files)
+    except OSError as error:
+        raise UserError(
+            f"data_dir {data_dir}: cannot read {error.filename}: {error.strerror}; "
+            "run python -m train.prepare again"
+        ) from error
+    if changed:
+        raise UserError(
+            f"data_dir {data_dir}: {changed} is not the file that the manifest describes; "
+            "run python -m train.prepare again"
+        )
+    return described
 
 
 @contextlib.contextmanager
@@ -232,8 +224,8 @@ def check_replaceable(data_dir: Path) -> None:
     """
     if data_dir.is_dir():
         files = {p.relative_to(data_dir).as_posix() for p in data_dir.rglob("*") if not p.is_dir()}
-        if MANIFEST in files:
-            files -= {MANIFEST, *_read_manifest(data_dir).files}
+        if manifest.NAME in files:
+            files -= {manifest.NAME, *_read_manifest(data_dir).files}
         if files:
             raise UserError(
                 f"data_dir {data_dir} has files that are no prepared data, such as "
@@ -244,7 +236,7 @@ def check_replaceable(data_dir: Path) -> None:
 
 
 def _read_manifest(data_dir: Path) -> Manifest:
-    path = data_dir / MANIFEST
+    path = data_dir / manifest.NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != _FORMAT:
@@ -252,16 +244,16 @@ def _read_manifest(data_dir: Path) -> Manifest:
         number = content.pop("version")
         if number != _VERSION:
             raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
-        manifest = Manifest(**content)
+        described = Manifest(**content)
         counts = {
             domain: {split: SplitCounts(**sizes) for split, sizes in splits.items()}
             for domain, splits in content["counts"].items()
         }
-        for expected in manifest.files.values():
+        for expected in described.files.values():
             int(expected["bytes"]), str(expected["sha256"])
     except FileNotFoundError as error:
         raise UserError(
-            f"data_dir {data_dir} has no {MANIFEST}: run python -m train.prepare --config FILE"
+            f"data_dir {data_dir} has no {manifest.NAME}: run python -m train.prepare --config FILE"
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -269,9 +261,4 @@ def _read_manifest(data_dir: Path) -> Manifest:
         raise UserError(
             f"{path} is not a manifest of train.prepare ({error}): prepare into another data_dir"
         ) from error
-    return dataclasses.replace(manifest, counts=counts)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return dataclasses.replace(described, counts=counts)

@@ -1,118 +1,38 @@
-"""The original's modules as far as names, shapes and order go, written without the key table."""
+"""PyTorch twins for the tests of files, and training them as a user of torch would."""
 
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
+import bridge
+from bridge.tensors import of_array
+from bridge.twin import Memory, twin
 from mmrec_jax import ModelConfig
 
-
-def norm(dim: int) -> nn.Module:
-    module = nn.Module()
-    module.weight = nn.Parameter(torch.ones(dim))
-    return module
+Session = tuple[nn.Module, torch.optim.Optimizer, LRScheduler]
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-
-
-def block(c: ModelConfig) -> nn.Module:
-    dim, inner = c.model_dim, c.model_dim // 4
-    module = nn.Module()
-    if c.use_hem:
-        pe_dim = c.model_dim if c.pe_dim is None else c.pe_dim
-        module.W_fused = nn.Linear(dim, 5 * dim + pe_dim)
-    else:
-        module.W_q = nn.Linear(dim, dim)
-        module.W_k = nn.Linear(dim, dim)
-        module.W_v = nn.Linear(dim, dim)
-        module.W_z = nn.Linear(dim, dim)
-    module.W_g = nn.Linear(dim, dim)
-    module.norm1 = norm(dim)
-    module.norm2 = norm(dim)
-    if c.use_dpg:
-        module.W_gamma_down = nn.Linear(dim, c.dpg_rank)
-        module.W_gamma_up = nn.Linear(c.dpg_rank, dim)
-    module.mdi = nn.Module()
-    module.mdi.W_g = nn.Linear(2 * dim, dim)
-    module.mdi.W_gamma = mlp(dim, inner, dim)
-    module.mdi.W_context = mlp(dim, inner, dim)
-    if c.use_uboo:
-        module.mdi.W_planning_error = mlp(dim, dim, dim)
-        module.mdi.W_planning_target = mlp(dim, dim, dim)
-    module.multi_mem_attention = nn.Module()
-    module.multi_mem_attention.W_q = nn.Linear(dim, dim)
-    module.multi_mem_attention.W_o = nn.Linear(dim, dim)
-    if c.use_sparse:
-        bits = c.num_experts.bit_length() - 1
-        module.ffn = nn.Module()
-        module.ffn.expert_weights = nn.Parameter(torch.zeros(c.num_experts, dim, dim))
-        module.ffn.router = nn.Module()
-        module.ffn.router.register_buffer("hyperplanes", torch.zeros(dim, bits))
-        module.ffn.router.register_buffer("powers", 2 ** torch.arange(bits))
-    else:
-        module.ffn = nn.Sequential(
-            nn.Linear(dim, c.ffn_dim),
-            nn.GELU(),
-            nn.Dropout(),
-            nn.Linear(c.ffn_dim, dim),
-            nn.Dropout(),
-        )
-    return module
-
-
-def expert_module(c: ModelConfig) -> nn.Module:
-    module = nn.Module()
-    module.blocks = nn.ModuleList(block(c) for _ in range(c.num_layers))
-    module.norm = norm(c.model_dim)
-    return module
-
-
-def mmrec_model(c: ModelConfig) -> nn.Module:
-    module = nn.Module()
-    module.embedding = nn.Embedding(c.vocab_size, c.model_dim)
-    module.blocks = nn.ModuleList(block(c) for _ in range(c.num_layers))
-    module.norm = norm(c.model_dim)
-    module.lm_head = nn.Linear(c.model_dim, c.vocab_size, bias=False)
-    module.lm_head.weight = module.embedding.weight
-    return module
-
-
-def fusion_layer(c: ModelConfig) -> nn.Module:
-    dim = c.model_dim
-    module = nn.Module()
-    module.fusion_proj = nn.Linear(2 * dim, 2 * dim if c.fused_dim is None else c.fused_dim)
-    if c.fusion_method == "weighted":
-        module.gate = nn.Sequential(nn.Linear(2 * dim, dim), nn.Sigmoid())
-    return module
-
-
-def mmrec_100m(c: ModelConfig) -> nn.Module:
-    module = nn.Module()
-    module.embedding = nn.Embedding(c.vocab_size, c.model_dim)
-    module.text_expert = expert_module(c)
-    module.code_expert = expert_module(c)
-    module.fusion = fusion_layer(c)
-    module.final_norm = norm(2 * c.model_dim)
-    module.lm_head = nn.Linear(2 * c.model_dim, c.vocab_size, bias=False)
-    return module
-
-
-SKELETONS = {
-    "MMRecModel": mmrec_model,
-    "ExpertModule": expert_module,
-    "FusionLayer": fusion_layer,
-    "MMRec100M": mmrec_100m,
-}
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The models are so small that torch's threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def skeleton():
+def skeleton() -> Callable[..., nn.Module]:
     """(model_class, config, seed) -> a torch module with the original's parameters, all random."""
 
     def build(model_class: str, config: ModelConfig, seed: int = 0) -> nn.Module:
-        module = SKELETONS[model_class](config)
+        module = twin(model_class, config)
         generator = torch.Generator().manual_seed(seed)
         for name, tensor in module.state_dict().items():
             if not name.endswith("powers"):
@@ -120,3 +40,71 @@ def skeleton():
         return module
 
     return build
+
+
+@pytest.fixture(scope="session")
+def unread() -> Callable[[Any], Any]:
+    """torch's tensors, in containers, -> what the bridge has of a file that holds them."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return of_array(value.detach().numpy().copy())
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
+        return [convert(item) for item in value] if isinstance(value, list) else value
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def resume_in_torch() -> Callable[[pathlib.Path], Session]:
+    """A file with training state -> the twin, AdamW and schedule (docs/model.md section 6.4)."""
+
+    def resume(path: pathlib.Path) -> Session:
+        content = torch.load(path, weights_only=True)
+        state = content["scheduler_state_dict"]
+        module = twin(content["metadata"]["model_class"], bridge.load_torch(path).config)
+        optimizer = torch.optim.AdamW(module.parameters())
+        parts = [
+            LinearLR(optimizer, start_factor=0.1, total_iters=state["_milestones"][0]),
+            CosineAnnealingLR(optimizer, T_max=state["_schedulers"][1]["T_max"]),
+        ]
+        schedule = SequentialLR(optimizer, parts, milestones=state["_milestones"])
+        module.load_state_dict(content["model_state_dict"], strict=True)
+        optimizer.load_state_dict(content["optimizer_state_dict"])
+        schedule.load_state_dict(state)
+        return module, optimizer, schedule
+
+    return resume
+
+
+@pytest.fixture(scope="session")
+def train_twin() -> Callable[..., tuple[list[float], list[float]]]:
+    """(module, optimizer, schedule, batches, memory) -> each step's loss and gradient norm.
+
+    Every batch [B, T + 1] makes one optimizer step and starts from the same memory; the norm is
+    that before clipping (docs/model.md sections 5.1 to 5.4).
+    """
+
+    def train(
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler,
+        batches: Iterable[np.ndarray],
+        memory: Memory | None = None,
+    ) -> tuple[list[float], list[float]]:
+        losses, norms = [], []
+        for batch in batches:
+            tokens = torch.as_tensor(batch).long()
+            out = module(tokens[:, :-1], memory)
+            loss = nn.functional.cross_entropy(out.logits.flatten(0, 1), tokens[:, 1:].flatten())
+            loss = loss + out.auxiliary_loss
+            loss.backward()
+            norms.append(nn.utils.clip_grad_norm_(module.parameters(), 1.0).item())
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses, norms
+
+    return train

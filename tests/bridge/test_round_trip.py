@@ -1,4 +1,7 @@
-"""Weights from .pt to JAX and back: bitwise, in order, of one dtype, tied tensors shared."""
+"""From .pt to JAX and back, also by way of the other formats.
+
+Bitwise, in order, of one dtype, tied tensors shared, training state included.
+"""
 
 import dataclasses
 import pathlib
@@ -12,8 +15,16 @@ import pytest
 import torch
 from flax import nnx
 
-from bridge import NonFiniteWarning, load_torch, save_torch
+from bridge import (
+    NonFiniteWarning,
+    load,
+    load_torch,
+    save_orbax,
+    save_safetensors,
+    save_torch,
+)
 from bridge.keys import MODEL_CLASSES, entries
+from bridge.model_config import to_checkpoint
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 from mmrec_jax.stack import stack_blocks
@@ -35,23 +46,7 @@ def assert_same_bits(tensors, expected):
         assert torch.equal(tensor.view(integers), expected[key].view(integers)), key
 
 
-def save_again(path, loaded):
-    save_torch(
-        path,
-        loaded.model,
-        optimizer_state=loaded.optimizer_state,
-        scheduler_state=loaded.scheduler_state,
-        step=loaded.step,
-        avg_loss=loaded.avg_loss,
-        metadata=loaded.metadata,
-    )
-    return read(path)
-
-
-@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_golden_files_come_back_unchanged(path, tmp_path):
-    original = read(path)
-    written = save_again(tmp_path / "again.pt", load_torch(path))
+def assert_same_checkpoint(written, original):
     assert list(written) == list(original)
     assert_same_bits(written["model_state_dict"], original["model_state_dict"])
     for key in ("step", "avg_loss", "metadata", "scheduler_state_dict"):
@@ -66,9 +61,32 @@ def test_golden_files_come_back_unchanged(path, tmp_path):
         assert_same_bits(state, before["state"][index])
 
 
+def save_again(path, loaded, by_way_of="memory"):
+    """What torch reads of a checkpoint that was saved once more, by way of another format."""
+    if by_way_of != "memory":
+        between = path.with_name(by_way_of)
+        save = save_orbax if by_way_of == "orbax" else save_safetensors
+        save(between, loaded.model, **loaded.training_state())
+        loaded = load(between)
+    save_torch(path, loaded.model, **loaded.training_state())
+    return read(path)
+
+
+FORMATS = ["memory", "a.safetensors", "orbax"]
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("by_way_of", FORMATS)
+def test_golden_files_come_back_unchanged(path, by_way_of, tmp_path):
+    original = read(path)
+    written = save_again(tmp_path / "again.pt", load_torch(path), by_way_of)
+    assert_same_checkpoint(written, original)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("folder", ["base_sparse", "mmrec100m_concatenate"])
-def test_half_precision_keeps_its_dtype(dtype, folder, tmp_path):
+@pytest.mark.parametrize("by_way_of", FORMATS)
+def test_half_precision_keeps_its_dtype(dtype, folder, by_way_of, tmp_path):
     original = read(GOLDEN / folder / "checkpoint.pt")
     tensors = {
         key: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -79,7 +97,7 @@ def test_half_precision_keeps_its_dtype(dtype, folder, tmp_path):
     assert {str(array.dtype) for array in variables(loaded.model).values()} == {
         str(dtype).removeprefix("torch.")
     }
-    written = save_again(tmp_path / "again.pt", loaded)
+    written = save_again(tmp_path / "again.pt", loaded, by_way_of)
     assert_same_bits(written["model_state_dict"], tensors)
 
 
@@ -108,20 +126,24 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
 @hypothesis.given(
-    config=configs(), seed=st.integers(0, 99), wrapper=st.sampled_from(["", "module."])
+    config=configs(),
+    seed=st.integers(0, 99),
+    wrapper=st.sampled_from(["", "module.", "_orig_mod."]),
+    by_way_of=st.sampled_from(FORMATS),
 )
 @hypothesis.settings(max_examples=5, deadline=None)
 def test_random_models_make_the_round_trip(
-    model_class, config, seed, wrapper, skeleton, tmp_path_factory
+    model_class, config, seed, wrapper, by_way_of, skeleton, tmp_path_factory
 ):
     folder = tmp_path_factory.mktemp("random")
     module = skeleton(model_class, config, seed)
     tensors = module.state_dict()
     # Without any config: heads are given and everything else is inferred.
-    torch.save(tensors, folder / "bare.pt")
+    wrapped = {f"{wrapper}{key}": tensor for key, tensor in tensors.items()}
+    torch.save(wrapped, folder / "bare.pt")
     loaded = load_torch(folder / "bare.pt", num_heads=config.num_heads)
     assert type(loaded.model) is MODEL_CLASSES[model_class]
-    written = save_again(folder / "again.pt", loaded)
+    written = save_again(folder / "again.pt", loaded, by_way_of)
     assert_same_bits(written["model_state_dict"], tensors)
     assert written["metadata"]["model_class"] == model_class
     other = skeleton(model_class, config, seed + 1)
@@ -146,12 +168,58 @@ def test_random_models_make_the_round_trip(
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
+@hypothesis.given(
+    config=configs(),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    steps=st.integers(0, 4),
+    by_way_of=st.sampled_from(FORMATS),
+)
+@hypothesis.settings(max_examples=5, deadline=None)
+def test_random_training_states_make_the_round_trip(
+    model_class, config, seed, dtype, steps, by_way_of, skeleton, tmp_path_factory
+):
+    path = tmp_path_factory.mktemp("trained") / "trained.pt"
+    module = skeleton(model_class, config, seed).to(dtype)
+    # An eps that float16 can hold.
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)
+    parts = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=2),
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5),
+    ]
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[2])
+    rng = np.random.default_rng(seed)
+    without = {name for name, _ in module.named_parameters() if rng.random() < 0.2}
+    for _ in range(steps):
+        for name, parameter in module.named_parameters():
+            parameter.grad = None if name in without else torch.randn_like(parameter)
+        optimizer.step()
+        schedule.step()
+    content = {
+        "model_state_dict": dict(module.state_dict()),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "scheduler_state_dict": schedule.state_dict(),
+        "step": steps,
+        "avg_loss": 1.5,
+        "metadata": {
+            "note": (1, [None, {2: "x"}]),
+            "model_class": model_class,
+            "config": to_checkpoint(model_class, config, {"max_seq_len": 7}),
+        },
+    }
+    torch.save(content, path)
+    assert_same_checkpoint(save_again(path, load_torch(path), by_way_of), content)
+
+
+@pytest.mark.parametrize("model_class", MODEL_CLASSES)
 @hypothesis.given(config=configs())
 @hypothesis.settings(max_examples=5, deadline=None)
-def test_a_models_own_config_is_written_whole(model_class, config, skeleton, tmp_path_factory):
+def test_a_models_own_config_is_written_whole(
+    model_class, config, skeleton, unread, tmp_path_factory
+):
     path = tmp_path_factory.mktemp("own") / "own.pt"
     tensors = skeleton(model_class, config).state_dict()
-    save_torch(path, model_from_tensors(model_class, config, dict(tensors)))
+    save_torch(path, model_from_tensors(model_class, config, unread(tensors)))
     assert_same_bits(read(path)["model_state_dict"], tensors)
     loaded = load_torch(path).config
     seen = ["model_dim"]
@@ -194,11 +262,11 @@ BLOCKS = {"num_layers": 1, "num_heads": 2, "ffn_dim": 7, "mem_dim": 8, "dropout"
     ],
 )
 def test_a_config_is_written_in_the_checkpoints_names(
-    model_class, changes, written, skeleton, tmp_path
+    model_class, changes, written, skeleton, unread, tmp_path
 ):
     config = dataclasses.replace(OWN, **changes)
     tensors = skeleton(model_class, config).state_dict()
-    save_torch(tmp_path / "own.pt", model_from_tensors(model_class, config, tensors))
+    save_torch(tmp_path / "own.pt", model_from_tensors(model_class, config, unread(tensors)))
     assert read(tmp_path / "own.pt")["metadata"] == {"model_class": model_class, "config": written}
 
 

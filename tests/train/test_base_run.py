@@ -194,6 +194,66 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
         np.testing.assert_array_equal(array, expected[path])
 
 
+def imported(prepared, source, run_dir, *options):
+    """A run's folder made from a file by the bridge's command."""
+    folder = prepared / run_dir / "checkpoints_base"
+    done = run(prepared, "bridge", "from-torch", source, folder, *options)
+    return folder, done.stdout
+
+
+@pytest.mark.parametrize("kind", ["ours", "safetensors", "another program's"])
+def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind):
+    source = finished[0] / "base_model_step_6.pt"
+    if kind == "safetensors":
+        source = prepared / "six.safetensors"
+        run(prepared, "bridge", "to-torch", finished[0] / "base_model_step_6.pt", source)
+    if kind == "another program's":
+        content = torch.load(source, weights_only=True)
+        del content["metadata"]["position"]
+        source = prepared / "six.pt"
+        torch.save(content, source)
+    run_dir = f"imported {kind}"
+    folder, _ = imported(prepared, source, run_dir)
+    assert checkpoint.steps(folder) == [6]
+    line = ("train.base", "--config", "c.yaml", "--run_dir", run_dir, "--resume")
+    assert "going on from step 6" in run(prepared, *line).stdout
+    assert losses(folder) == [r for r in losses(finished[0]) if r["step"] > 6]
+    name = f"base_model_step_{STEPS}.pt"
+    expected, found = (bridge.load_torch(each / name) for each in (finished[0], folder))
+    assert found.scheduler_state == expected.scheduler_state
+    assert found.avg_loss == pytest.approx(expected.avg_loss, rel=1e-12)
+    for attribute in ("exp_avg", "exp_avg_sq"):
+        for path, array in getattr(expected.optimizer_state, attribute).items():
+            moments = getattr(found.optimizer_state, attribute)
+            np.testing.assert_array_equal(moments[path], array)
+    for path, array in variables(found.model).items():
+        np.testing.assert_array_equal(array, variables(expected.model)[path])
+
+
+def test_an_import_of_another_training_is_refused(prepared, finished):
+    folder, _ = imported(prepared, finished[0] / "base_model_step_6.pt", "elsewhere")
+    base = ("train.base", "--config", "c.yaml", "--run_dir", "elsewhere", "--resume")
+    before = contents(folder)
+    for option, value, message in (
+        ("--training.steps", 20, "training.steps is 12 there and 20 in the config"),
+        ("--optimizer.learning_rate", 0.1, "learning_rate is 0.01 there and 0.1 in the config"),
+        ("--model.ffn_dim", 32, "model.ffn_dim is 24 there and 32 in the config"),
+    ):
+        assert message in error(run(prepared, *base, option, value, code=2))
+    assert contents(folder) == before
+
+
+def test_imported_weights_start_anew(prepared, finished):
+    source = finished[0] / f"base_model_step_{STEPS}.pt"
+    folder, _ = imported(prepared, source, "anew", "--model-only")
+    line = ("train.base", "--config", "c.yaml", "--run_dir", "anew", "--training.steps", 4)
+    run(prepared, *line, "--resume")
+    records = [r["loss"] for r in losses(folder) if "loss" in r]
+    first = next(r["loss"] for r in losses(finished[0]) if "loss" in r)
+    assert len(records) == 4
+    assert records[0] < first - 0.1  # it has learned before
+
+
 def test_generate(prepared, finished):
     folder, _ = finished
     line = ("mmrec_jax.generate", "--checkpoint", folder, "--prompt", "def f", "--length", 9)
@@ -260,9 +320,9 @@ def test_damaged_runs(prepared, finished):
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     resume = ("train.base", "--config", "c.yaml", "--run_dir", "damaged", "--resume")
-    assert "is damaged" in error(run(prepared, *resume, code=2))
+    assert "damaged: the SHA-256 of" in error(run(prepared, *resume, code=2))
     sample = ("mmrec_jax.generate", "--checkpoint")
-    assert "is damaged" in error(run(prepared, *sample, folder, code=2))
+    assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
     assert "no saved state" in error(run(prepared, *sample, prepared, code=2))
     assert "not a folder" in error(run(prepared, *sample, prepared / "none", code=2))
 

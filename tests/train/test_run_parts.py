@@ -1,18 +1,14 @@
 """The parts of a run that can be tried without training: data, states, metrics, baselines."""
 
-import json
 import math
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checkpoint
 from train.baselines import NGramBaselines
 from train.data import Windows, validation_batches
-from train.errors import UserError
 from train.evaluation import score
 from train.loss import CHUNK_TOKENS, token_losses
 from train.metrics import MetricsWriter, plot_losses, read_metrics
@@ -98,77 +94,6 @@ def test_baselines_are_distributions_and_by_hand():
     np.testing.assert_allclose(row, (np.array([0, 2, 1, 0]) + 2 * unigram) / 5)
     # Nothing ever followed 2 or 3.
     np.testing.assert_allclose(np.exp(-baselines.bigram_losses(np.full(4, 3), every)), unigram)
-
-
-@pytest.fixture
-def state():
-    return {"a": jnp.arange(6.0).reshape(2, 3), "step": jnp.asarray(7)}
-
-
-def test_states_are_kept_checked_and_restored(tmp_path, state):
-    for step in (5, 7, 11):
-        checkpoint.save(tmp_path, step, state, {"at": step}, keep=2)
-    assert checkpoint.steps(tmp_path) == [7, 11]
-    restored, position = checkpoint.restore(tmp_path, 11, jax.eval_shape(lambda: state))
-    assert position == {"at": 11}
-    np.testing.assert_array_equal(restored["a"], state["a"])
-    assert restored["step"].dtype == state["step"].dtype
-
-
-def test_every_flipped_bit_is_found(tmp_path, state):
-    checkpoint.save(tmp_path, 1, state, {}, keep=1)
-    folder = tmp_path / "state" / "1"
-    listed = json.loads((folder / "manifest.json").read_text())
-    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert set(listed) == found - {"manifest.json"}
-    for name in listed:
-        content = bytearray((folder / name).read_bytes())
-        for flipped in {0, len(content) // 2, len(content) - 1} if content else set():
-            damaged = bytearray(content)
-            damaged[flipped] ^= 0x10
-            (folder / name).write_bytes(damaged)
-            with pytest.raises(UserError, match="damaged"):
-                checkpoint.restore(tmp_path, 1, state)
-        (folder / name).write_bytes(content)
-    checkpoint.restore(tmp_path, 1, state)
-
-
-def test_a_state_that_is_there_is_never_taken_away(tmp_path, state, monkeypatch):
-    checkpoint.save(tmp_path, 1, state, {"at": 1}, keep=1)
-    monkeypatch.setattr(shutil, "rmtree", None)
-    checkpoint.save(tmp_path, 1, state, {"at": 1}, keep=1)
-    assert checkpoint.steps(tmp_path) == [1]
-
-
-def test_a_full_disk_is_one_line(tmp_path, state):
-    (tmp_path / "state").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write the state after step 1"):
-        checkpoint.save(tmp_path, 1, state, {}, keep=1)
-
-
-def test_unfinished_states_do_not_count(tmp_path, state):
-    checkpoint.save(tmp_path, 1, state, {}, keep=3)
-    checkpoint.save(tmp_path, 2, state, {}, keep=3)
-    (tmp_path / "state" / "2" / "manifest.json").unlink()
-    (tmp_path / "state" / "3.partial" / "arrays").mkdir(parents=True)
-    assert checkpoint.steps(tmp_path) == [1]
-    checkpoint.save(tmp_path, 3, state, {}, keep=3)
-    assert checkpoint.steps(tmp_path) == [1, 3]
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"a": jnp.zeros((3, 3)), "step": jnp.asarray(7)},
-        {"a": jnp.zeros((2, 3), jnp.bfloat16), "step": jnp.asarray(7)},
-        {"b": jnp.zeros((2, 3)), "step": jnp.asarray(7)},
-        {"step": jnp.asarray(7)},
-    ],
-)
-def test_another_models_state_is_refused(tmp_path, state, other):
-    checkpoint.save(tmp_path, 1, state, {}, keep=1)
-    with pytest.raises(UserError, match=r"another model: [ab] is"):
-        checkpoint.restore(tmp_path, 1, other)
 
 
 def test_metrics_after_the_restored_step_are_dropped(tmp_path):

@@ -1,0 +1,110 @@
+"""Converting a checkpoint of 110 million parameters with its optimizer: time and peak memory.
+
+`python -m benchmarks.run` calls `measure`. Each figure comes from a process of its own, so that
+its peak is nobody else's; what is compared takes turns.
+"""
+
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import bridge
+from bridge.model_config import to_checkpoint
+from bridge.twin import twin
+from mmrec_jax import ModelConfig
+
+MODEL = ModelConfig(vocab_size=32000, model_dim=512, num_layers=20, num_heads=8, ffn_dim=2048)
+ROUNDS = 5
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """The median seconds of each way to read and write one file, and its peak in file sizes.
+
+    Args:
+        folder: where the files go, some gigabytes; what this writes is deleted again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "source.pt"
+    _run("write", folder)
+    size = source.stat().st_size
+    results: dict[str, dict[str, float]] = {"file": {"bytes": size}}
+    runs: dict[str, list[dict[str, float]]] = {}
+    ways = ["torch", "bridge"] * ROUNDS + ["safetensors", "orbax"]
+    for way in ways:
+        runs.setdefault(way, []).append(json.loads(_run(way, folder)))
+    shutil.rmtree(folder)
+    for way, records in runs.items():
+        results[way] = {
+            key: statistics.median(record[key] for record in records) for key in records[0]
+        }
+        results[way]["peak_over_file"] = results[way].pop("peak_bytes") / size
+    return results
+
+
+def _run(way: str, folder: Path) -> str:
+    line = [sys.executable, "-m", "benchmarks.conversion", way, str(folder)]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+def _write_checkpoint(path: Path) -> None:
+    torch.manual_seed(0)
+    module = twin("MMRecModel", MODEL)
+    optimizer = torch.optim.AdamW(module.parameters())
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    metadata = {"model_class": "MMRecModel", "config": to_checkpoint("MMRecModel", MODEL, {})}
+    content = {
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "scheduler_state_dict": None,
+        "step": 1,
+        "avg_loss": 1.0,
+        "metadata": metadata,
+    }
+    torch.save(content, path)
+
+
+def _convert(way: str, folder: Path) -> dict[str, float]:
+    source = folder / "source.pt"
+    start = time.perf_counter()
+    if way == "torch":
+        content = torch.load(source, weights_only=True)
+    else:
+        loaded = bridge.load(source)
+    read = time.perf_counter()
+    if way == "torch":
+        torch.save(content, folder / "torch.pt")
+    elif way == "orbax":
+        bridge.save_orbax(folder / "orbax", loaded.model, **loaded.training_state())
+    else:
+        suffix = {"bridge": "pt", "safetensors": "safetensors"}[way]
+        bridge.save_file(folder / f"bridge.{suffix}", loaded)
+    end = time.perf_counter()
+    return {
+        "load_seconds": read - start,
+        "save_seconds": end - read,
+        "seconds": end - start,
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def _peak_bytes() -> int:
+    # getrusage would count what the parent process had when it started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+if __name__ == "__main__":
+    way, folder = sys.argv[1], Path(sys.argv[2])
+    if way == "write":
+        _write_checkpoint(folder / "source.pt")
+    else:
+        print(json.dumps(_convert(way, folder)))

@@ -1,0 +1,294 @@
+"""Partial loading: what fits of a checkpoint goes into a model, and a report says what did not."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from bridge import formats, model_config, weights
+from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, check_rate
+from bridge.errors import BridgeError, ConfigError, MismatchError
+from bridge.files import PathLike
+from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
+from bridge.optimizer import OptimizerState, optimizer_from_torch
+from bridge.schedule import SchedulerState, scheduler_from_torch
+from bridge.tensors import Tensor
+from mmrec_jax import ModelConfig
+
+Shape = tuple[int, ...]
+
+_MOST_GROWTH = 4
+"""Times as many values as its file holds that a model may have by the file's own word."""
+
+
+class Misshapen(NamedTuple):
+    """A tensor whose shape is not the model's."""
+
+    name: str
+    found: Shape
+    wanted: Shape
+
+
+class WrongType(NamedTuple):
+    """A tensor of a dtype that the model cannot take without rounding."""
+
+    name: str
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of every tensor of a file, and of every tensor of the model.
+
+    Each of the model's tensors is in exactly one of loaded, implied, missing, misshapen,
+    wrong_type and wrong_values. What the file has for the last three is not used: the model keeps
+    its initial values, a tied head its embedding's, and the router its powers of two.
+
+    Attributes:
+        model_class: of the model.
+        loaded: names whose values are the file's.
+        implied: names that the file lacks and whose values follow from others: a tied head or
+            embedding where the file has the other of the two, the router's powers of two.
+        missing: names that the file lacks.
+        unexpected: names that the model lacks.
+        misshapen: tensors of another shape than the model's.
+        wrong_type: tensors of a dtype other than float32, bfloat16 and float16 (int64 for the
+            router's powers).
+        wrong_values: a tied head that differs from its embedding, router's powers that are not
+            1, 2, 4, ...
+        duplicates: names that the file has more than once; the last of them was taken.
+        in_file: the shapes of the file's tensors.
+        in_model: the shapes of the model's.
+        values_loaded: of the model's values, tied ones once, those that are the file's.
+        values: the model's.
+        training_state: "loaded", whatever there was, or "left out: " and why.
+    """
+
+    model_class: str
+    loaded: tuple[str, ...]
+    implied: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[Misshapen, ...]
+    wrong_type: tuple[WrongType, ...]
+    wrong_values: tuple[str, ...]
+    duplicates: tuple[str, ...]
+    in_file: Mapping[str, Shape]
+    in_model: Mapping[str, Shape]
+    values_loaded: int
+    values: int
+    training_state: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file holds exactly the model's tensors, those that are implied aside."""
+        return not (
+            self.missing
+            or self.unexpected
+            or self.misshapen
+            or self.wrong_type
+            or self.wrong_values
+            or self.duplicates
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data: names, shapes and counts."""
+        return {
+            "model_class": self.model_class,
+            "complete": self.complete,
+            "tensors": {"loaded": len(self.loaded), "model": len(self.in_model)},
+            "values": {"loaded": self.values_loaded, "model": self.values},
+            "training_state": self.training_state,
+            "loaded": list(self.loaded),
+            "implied": list(self.implied),
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "misshapen": [
+                {"name": name, "found": list(found), "wanted": list(wanted)}
+                for name, found, wanted in self.misshapen
+            ],
+            "wrong_type": [item._asdict() for item in self.wrong_type],
+            "wrong_values": list(self.wrong_values),
+            "duplicates": list(self.duplicates),
+        }
+
+
+def load_partial(
+    path: PathLike,
+    *,
+    config: ModelConfig | None = None,
+    model_class: str | None = None,
+    num_heads: int | None = None,
+    seed: int = 0,
+    model_only: bool = False,
+) -> tuple[LoadedCheckpoint, LoadReport]:
+    """Loads the tensors of a checkpoint whose name, shape and type fit a model.
+
+    The rest of the model keeps the initial values of a new one, in the dtype that most of the
+    loaded values have. The training state is loaded only where everything fits: moments are of
+    their very parameters.
+
+    Args:
+        path: a file or folder of any format.
+        config: the model's; None is the file's own.
+        model_class: a name of MODEL_CLASSES; None is what the file states or its names show, and
+            where they show none but a config is given, MMRecModel.
+        num_heads: see `load_torch`; without a config only.
+        seed: of the initial values.
+        model_only: see `load_torch`.
+
+    Returns:
+        The checkpoint, at step 0 unless its training state was loaded, and the report.
+
+    Raises:
+        BridgeError: the file cannot be read or is unsafe, no model has the config, the file's own
+            config is of a model far larger than the file, or nothing in it fits.
+
+    Warns:
+        NonFiniteWarning: some of the loaded weights are NaN or infinite.
+    """
+    with formats.stored(path) as stored:
+        model_class = model_class or _class_of(stored, "MMRecModel" if config else None)
+        metadata = stored.metadata
+        if config is None:
+            shapes = weights.shapes_of(stored.tensors)
+            config = model_config.resolve(model_class, stored.stated, shapes, num_heads)
+            _refuse_growth(entries(model_class, config), stored)
+        else:
+            model_config.check(model_class, config)
+            metadata = {key: value for key, value in metadata.items() if key != "config"}
+        table = entries(model_class, config)
+        chosen, found = _sorted_out(table, stored)
+        if not chosen:
+            raise MismatchError(
+                f"none of its tensors fits a {model_class} of this config",
+                {"in the file": list(stored.tensors)[:8]},
+            )
+        arrays = weights.arrays_of(table, chosen)
+        model = _completed(model_class, config, arrays, seed)
+        report = LoadReport(
+            model_class=model_class,
+            **found,
+            in_file=weights.shapes_of(stored.tensors),
+            in_model={entry.key: entry.shape for entry in table},
+            values_loaded=sum(array.size for array in arrays.values()),
+            values=sum(array.size for array in weights.variables(model).values()),
+            training_state="",
+        )
+        optimizer, schedule, outcome = _training_state(stored, table, report.complete, model_only)
+    loaded = LoadedCheckpoint(
+        model=model,
+        optimizer_state=optimizer,
+        scheduler_state=schedule,
+        step=stored.step if outcome == "loaded" else 0,
+        avg_loss=stored.avg_loss if report.complete else 0.0,
+        metadata=metadata,
+    )
+    return loaded, dataclasses.replace(report, training_state=outcome)
+
+
+def _class_of(stored: StoredCheckpoint, default: str | None) -> str:
+    try:
+        return stored.model_class
+    except ConfigError:
+        if default is None:
+            raise
+        return default
+
+
+def _refuse_growth(table: Sequence[Entry], stored: StoredCheckpoint) -> None:
+    """A file of a few bytes could otherwise ask for any amount of initial values."""
+    wanted = sum(math.prod(entry.shape) for entry in table)
+    found = sum(tensor.size for tensor in stored.tensors.values())
+    if wanted > _MOST_GROWTH * found:
+        raise ConfigError(
+            f"its config is of a model of {wanted} values, and it holds {found}: give a config of "
+            "your own, as adapt does, if so many are to be drawn anew"
+        )
+
+
+def _sorted_out(
+    table: Sequence[Entry], stored: StoredCheckpoint
+) -> tuple[dict[str, Tensor], dict[str, tuple[Any, ...]]]:
+    """The tensors to load, by the first name of their parameter, and the report's lists."""
+    tensors = stored.tensors
+    found: dict[str, list[Any]] = {
+        name: []
+        for name in ("loaded", "implied", "missing", "misshapen", "wrong_type", "wrong_values")
+    }
+    first_names: dict[Path | None, str] = {}
+    chosen: dict[str, Tensor] = {}
+    absent: list[Entry] = []
+    for entry in table:
+        first = first_names.setdefault(entry.path, entry.key)
+        tensor = tensors.get(entry.key)
+        if tensor is None:
+            absent.append(entry)
+            continue
+        misfits = weights.problems([entry], {entry.key: tensor})
+        if misfits["misshapen"]:
+            found["misshapen"].append(Misshapen(entry.key, tensor.shape, entry.shape))
+        elif misfits["of the wrong type"]:
+            found["wrong_type"].append(WrongType(entry.key, str(tensor.dtype)))
+        elif _has_wrong_values(entry, tensor, chosen.get(first)):
+            found["wrong_values"].append(entry.key)
+        else:
+            found["loaded"].append(entry.key)
+            if entry.path is not None:
+                chosen.setdefault(first, tensor)
+    for entry in absent:
+        follows = entry.path is None or first_names[entry.path] in chosen
+        found["implied" if follows else "missing"].append(entry.key)
+    names = {entry.key for entry in table}
+    found["unexpected"] = [name for name in tensors if name not in names]
+    found["duplicates"] = list(dict.fromkeys(stored.duplicates))
+    return chosen, {name: tuple(items) for name, items in found.items()}
+
+
+def _has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:
+    if entry.kind == "constant":
+        return not np.array_equal(tensor.read(), 2 ** np.arange(tensor.size))
+    if entry.kind != "tied" or first is None or first is tensor:
+        return False
+    return first.dtype != tensor.dtype or first.read().tobytes() != tensor.read().tobytes()
+
+
+def _completed(
+    model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array], seed: int
+) -> Model:
+    """A model of these arrays, and of initial values where there are none."""
+    needed = {entry.path for entry in entries(model_class, config)} - {None}
+    if needed <= arrays.keys():
+        return weights.assemble(model_class, config, arrays)
+    initial = weights.variables(MODEL_CLASSES[model_class](config, rngs=nnx.Rngs(seed)))
+    sizes: Counter[Any] = Counter()
+    for array in arrays.values():
+        sizes[array.dtype] += array.size
+    dtype = sizes.most_common(1)[0][0]
+    drawn = {path: array.astype(dtype) for path, array in initial.items()}
+    return weights.assemble(model_class, config, drawn | dict(arrays))
+
+
+def _training_state(
+    stored: StoredCheckpoint, table: list[Entry], complete: bool, model_only: bool
+) -> tuple[OptimizerState | None, SchedulerState | None, str]:
+    """Optimizer, schedule, and what became of them."""
+    if model_only:
+        return None, None, "left out: only the model was asked for"
+    if not complete:
+        return None, None, "left out: the model is not wholly the file's"
+    try:
+        optimizer = schedule = None
+        if stored.optimizer is not None:
+            optimizer = optimizer_from_torch(stored.optimizer, table)
+        if stored.scheduler is not None:
+            schedule = scheduler_from_torch(stored.scheduler)
+        check_rate(optimizer, schedule)
+    except BridgeError as error:
+        return None, None, f"left out: {error.message}"
+    return optimizer, schedule, "loaded"

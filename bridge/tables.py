@@ -1,0 +1,191 @@
+"""What the command line shows: reports as tables, readable on a terminal and in a file."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bridge.comparison import KINDS, Comparison
+from bridge.inspection import Inspection
+from bridge.partial import LoadReport
+
+_WORST = 10
+_NAMES = 5
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: some of it comes out of files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB"
+
+
+def print_json(content: Any) -> None:
+    """Prints plain data as JSON; inf and nan, which JSON lacks, as strings."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): finite(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+    print(json.dumps(finite(content), indent=1, allow_nan=False))
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """Prints what a file is, one thing a line."""
+    table = Table.grid(padding=(0, 2))
+    for label, text in _described(inspection):
+        table.add_row(label, printable(text))
+    _print(table)
+
+
+def print_load_report(report: LoadReport) -> None:
+    """Prints what became of each tensor; those that were loaded are one row."""
+    table = Table(box=box.SIMPLE)
+    for column in ("state", "tensor", "shape in the file", "shape in the model"):
+        table.add_column(column, overflow="fold")
+
+    def add(state: str, names: Sequence[str], note: str = "") -> None:
+        for name in names:
+            shapes = (shapes.get(name) for shapes in (report.in_file, report.in_model))
+            found, wanted = ("" if shape is None else str(list(shape)) for shape in shapes)
+            table.add_row(state, name, f"{found}{note and ' '}{note}", wanted)
+
+    tensors = f"{len(report.loaded)} of the model's {len(report.in_model)} tensors"
+    values = f"{report.values_loaded:,} of {report.values:,} values"
+    table.add_row("loaded", f"{tensors}, {values}")
+    add("implied", report.implied)
+    add("missing", report.missing)
+    add("unexpected", report.unexpected)
+    add("misshapen", [item.name for item in report.misshapen])
+    for name, dtype in report.wrong_type:
+        add("of the wrong type", [name], dtype)
+    add("of wrong values", report.wrong_values)
+    add("duplicate", report.duplicates)
+    _print(table)
+
+
+def print_comparison(comparison: Comparison, tolerance: float) -> None:
+    """Prints the worst tensors, then what was compared in a line each, then the verdict."""
+    worst = [item for item in comparison.tensors if item.difference > 0][:_WORST]
+    if worst:
+        table = Table(box=box.SIMPLE)
+        table.add_column("largest difference", justify="right")
+        table.add_column("of")
+        table.add_column("tensor", overflow="fold")
+        for item in worst:
+            table.add_row(f"{item.difference:.3g}", item.kind, item.name)
+        _print(table)
+    lines = Table.grid(padding=(0, 2))
+    for label, text in _compared(comparison):
+        lines.add_row(label, printable(text))
+    _print(lines)
+    verdict = "A and B are the same" if comparison.agrees(tolerance) else "A and B differ"
+    print(f"{verdict}, tolerance {tolerance:g}")
+
+
+def _print(table: Table) -> None:
+    # What is no terminal has no width to keep to, and no name may be cut.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _tensors(count: int) -> str:
+    return f"{count:,} tensor{'' if count == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"{len(names)}: {', '.join(names[:_NAMES])}{more}"
+
+
+def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    yield "file", f"{inspection.path} ({inspection.format}, {size(inspection.size)})"
+    yield "model", inspection.model_class or "unknown"
+    if inspection.dimensions:
+        unknown = "unknown, as no shape shows it"
+        dimensions = {
+            key: unknown if value is None else value for key, value in inspection.dimensions.items()
+        }
+        yield "dimensions", ", ".join(f"{key} {value}" for key, value in dimensions.items())
+    yield "variants", ", ".join(inspection.variants) or "none"
+    yield "parameters", f"{inspection.total:,}"
+    width = len(f"{inspection.total:,}")
+    for part, count in inspection.parameters.items():
+        yield f"  {part}", f"{count:{width},}"
+    if inspection.tied:
+        yield "  lm_head", "tied to the embedding"
+    if inspection.buffers:
+        yield "buffers", f"{inspection.buffers:,} values that are not trained"
+    yield (
+        "dtypes",
+        ", ".join(
+            f"{dtype} ({_tensors(share.tensors)}, {share.values:,} values)"
+            for dtype, share in inspection.dtypes.items()
+        ),
+    )
+    optimizer, schedule = inspection.optimizer, inspection.schedule
+    if optimizer is None:
+        yield "optimizer", "none"
+    else:
+        moments = f"moments of {optimizer.moments} of {optimizer.parameters} parameters"
+        settings = ", ".join(f"{name} {value}" for name, value in optimizer.settings.items())
+        yield "optimizer", f"AdamW, {moments}, {settings}"
+    if schedule is None:
+        yield "schedule", "none"
+        yield "trained", f"{inspection.step:,} steps"
+    else:
+        length = f"warm-up {schedule.warmup_steps:,}, {schedule.total_steps:,} steps in all"
+        yield "schedule", f"peak {schedule.base_lr}, {length}"
+        share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
+        yield "trained", f"{inspection.step:,} of {schedule.total_steps:,} steps{share}"
+    yield "avg_loss", f"{inspection.avg_loss:.6g}"
+    for kind, items in inspection.problems.items():
+        for index, item in enumerate(items):
+            yield "" if index else f"{len(items)} {kind}", item
+
+
+def _compared(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    for kind in KINDS:
+        tensors = comparison.of_kind(kind)
+        if tensors:
+            difference = tensors[0].difference
+            yield kind, f"{_tensors(len(tensors))}, largest difference {difference:.3g}"
+    for name, difference in comparison.outputs.items():
+        yield name, f"largest difference {difference:.3g}"
+    if not comparison.outputs:
+        yield "outputs", "not compared: the models are of different classes or shapes"
+    for label, names in (
+        ("only in A", comparison.only_in_a),
+        ("only in B", comparison.only_in_b),
+        ("misshapen", comparison.misshapen),
+    ):
+        if names:
+            yield label, _some(names)
+    others = [
+        f"{item.name} ({' in A, '.join(item.dtypes)} in B)" for item in comparison.other_dtypes
+    ]
+    if others:
+        yield "other dtypes", _some(others)
+    for line in comparison.different:
+        yield "different", line
+    if not comparison.different:
+        yield "all else", "the same: config, step, loss, optimizer's settings and schedule"

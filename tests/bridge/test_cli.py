@@ -1,0 +1,427 @@
+"""`python -m bridge`: every command for real, and every way to get one wrong in one line."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+import bridge
+from bridge import model_config
+from bridge.__main__ import main
+from mmrec_jax import ModelConfig
+from train import checkpoint
+from train.cli import parse_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+BASE = GOLDEN / "base" / "checkpoint.pt"
+TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
+WIDER = "model: {vocab_size: 160, model_dim: 32, num_layers: 3, num_heads: 2, ffn_dim: 96}\n"
+COMMANDS = ("to-torch", "from-torch", "adapt", "inspect", "verify")
+
+
+def python_m_bridge(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command in this process; returns exit code, stdout and stderr."""
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """The one line of a command that must fail with exit code 2."""
+
+    def call(*arguments):
+        code, _, errors = run(*arguments)
+        assert code == 2
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+        return errors.strip()
+
+    return call
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A golden file whose content was changed."""
+
+    def save(source, change):
+        content = torch.load(source, weights_only=True)
+        change(content)
+        path = tmp_path / "changed.pt"
+        torch.save(content, path)
+        return path
+
+    return save
+
+
+def test_all_commands_for_real(tmp_path):
+    (tmp_path / "c.yaml").write_text(WIDER)
+    commands = [
+        ("from-torch", TRAINED, "runs/mine/checkpoints_base"),
+        ("to-torch", TRAINED, "out.safetensors"),
+        ("verify", BASE, TRAINED),
+        ("inspect", TRAINED, "--json"),
+        ("adapt", BASE, "new", "--config", "c.yaml", "--model-class", "GPT2"),
+    ]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda command: python_m_bridge(*command, cwd=tmp_path), commands))
+    assert [process.returncode for process in done] == [0, 0, 1, 0, 2], done
+    assert not any(process.stderr for process in done[:-1])
+    from_torch, to_torch, verify, inspect, adapt = done
+    assert "--run_dir runs/mine --resume\n" in from_torch.stdout
+    assert "writing out.safetensors ..." in to_torch.stdout
+    assert verify.stdout.endswith("A and B differ, tolerance 0\n")
+    assert json.loads(inspect.stdout)["step"] == 12
+    assert adapt.stderr.count("\n") == 1 and "invalid choice: 'GPT2'" in adapt.stderr
+    assert sorted(os.listdir(tmp_path)) == ["c.yaml", "out.safetensors", "runs"]
+    for written in ("runs/mine/checkpoints_base", "out.safetensors"):
+        assert bridge.compare(bridge.load(tmp_path / written), bridge.load(TRAINED)).agrees()
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_says_what_a_command_does(command, run):
+    code, printed, errors = run(*([command] if command else []), "--help")
+    assert (code, errors) == (0, "")
+    if command:
+        assert f"example:\n  python -m bridge {command} " in printed
+    else:
+        assert all(f"\n    {name} " in printed or f"\n    {name}\n" in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND: see python -m bridge --help"),
+        (["convert"], "invalid choice: 'convert'"),
+        (["to-torch", "a"], "required: OUT: see python -m bridge to-torch --help"),
+        (["from-torch", "a", "b", "c"], "unrecognized arguments: c"),
+        (["from-torch", "a", "b", "--partia"], "unrecognized arguments: --partia"),
+        (["from-torch", "a", "b", "--num-heads", "0"], "'0' is not a whole number from 1"),
+        (["from-torch", "a", "b", "--seed", "-1"], "argument --seed: "),
+        (["from-torch", "a", "b", "--seed", "4294967296"], "is not a whole number"),
+        (["adapt", "a", "b"], "required: --config"),
+        (["adapt", "a", "b", "--config", "c", "--model-class", "GPT2"], "invalid choice: 'GPT2'"),
+        (["inspect"], "required: FILE"),
+        (["verify", "a"], "required: B"),
+        (["verify", "a", "b", "--tolerance", "-1"], "argument --tolerance: "),
+        (["verify", "a", "b", "--tolerance", "nan"], "'nan' is not a number from 0"),
+        (["verify", "a", "b", "--tolerance", "inf"], "'inf' is not a number from 0"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, refused):
+    assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["missing.pt", "missing.safetensors", "empty folder", "text.pt"])
+def test_wrong_files_are_one_line_and_leave_nothing(command, name, refused, tmp_path):
+    wrong, out = tmp_path / name, tmp_path / "out.pt"
+    if name == "text.pt":
+        wrong.write_text("hello\n" * 99)
+    elif name == "empty folder":
+        wrong.mkdir()
+    arguments = {
+        "to-torch": [out],
+        "from-torch": [out],
+        "adapt": [out, "--config", ROOT / "configs" / "demo.yaml"],
+        "inspect": [],
+        "verify": [BASE],
+    }
+    assert f"{wrong}: " in refused(command, wrong, *arguments[command])
+    assert not out.exists()
+
+
+def test_all_that_does_not_fit_is_in_the_error_without_partial(changed, refused, tmp_path):
+    def change(content):
+        tensors = content["model_state_dict"]
+        del tensors["blocks.0.W_q.bias"], tensors["blocks.1.W_k.weight"]
+        tensors["foo"] = tensors["bar"] = torch.zeros(3)
+        tensors["norm.weight"] = torch.zeros(31)
+
+    error = refused("from-torch", changed(BASE, change), tmp_path / "out")
+    assert "2 missing: blocks.0.W_q.bias, blocks.1.W_k.weight" in error
+    assert "2 unexpected: " in error and "foo" in error and "bar" in error
+    assert "1 misshapen: norm.weight is [31], not [32]" in error
+    assert error.endswith("--partial loads what fits")
+    assert not (tmp_path / "out").exists()
+
+
+def test_partial_prints_and_writes_what_became_of_each_tensor(changed, run, tmp_path):
+    def change(content):
+        tensors = content["model_state_dict"]
+        del tensors["blocks.0.W_q.bias"]
+        tensors["foo"] = torch.zeros(3)
+        tensors["norm.weight"] = torch.zeros(31)
+        tensors["blocks.1.norm1.weight"] = torch.zeros(32, dtype=torch.float64)
+
+    path = changed(TRAINED, change)
+    out = tmp_path / "out"
+    code, printed, errors = run("from-torch", path, out, "--partial", "--seed", "3")
+    assert (code, errors) == (0, "")
+    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in printed.splitlines()]
+    assert ["loaded", "60 of the model's 63 tensors, 36,800 of 36,896 values"] in rows
+    assert ["missing", "blocks.0.W_q.bias", "[32]"] in rows
+    assert ["unexpected", "foo", "[3]"] in rows
+    assert ["misshapen", "norm.weight", "[31]", "[32]"] in rows
+    assert ["of the wrong type", "blocks.1.norm1.weight", "[32] float64", "[32]"] in rows
+    assert "training state left out: " in printed
+    report = json.loads((tmp_path / "out" / "load_report.json").read_text())
+    assert report["missing"] == ["blocks.0.W_q.bias"]
+    assert report["unexpected"] == ["foo"]
+    assert report["misshapen"] == [{"name": "norm.weight", "found": [31], "wanted": [32]}]
+    assert report["wrong_type"] == [{"name": "blocks.1.norm1.weight", "dtype": "float64"}]
+    expected, _ = bridge.load_partial(path, seed=3)
+    written = bridge.load(tmp_path / "out")
+    assert (written.step, written.optimizer_state) == (0, None)
+    assert bridge.compare(written, expected).agrees()
+
+
+@pytest.mark.parametrize("options", [[], ["--partial"]])
+def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
+    folder = tmp_path / "mine" / "checkpoints_base"
+    code, printed, _ = run("from-torch", TRAINED, folder, *options)
+    assert code == 0
+    assert f"--config my.yaml --run_dir {tmp_path / 'mine'} --resume\n" in printed
+    assert "\n  mv " not in printed
+    settings = printed.split("these settings:\n")[1].split("and run:\n")[0]
+    (tmp_path / "my.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
+    )
+    config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
+    saved = checkpoint.restore(folder, checkpoint.steps(folder)[-1])
+    checkpoint.check_training(config, saved)
+    assert config.model == saved.config
+    assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
+
+
+def test_a_folder_of_another_name_has_to_be_moved(run, tmp_path):
+    code, printed, _ = run("from-torch", BASE, tmp_path / "a b")
+    assert code == 0
+    assert f"  mv '{tmp_path}/a b' {tmp_path}/checkpoints_base\n" in printed
+
+
+def test_other_classes_are_not_for_training_yet(run, tmp_path):
+    code, printed, _ = run("from-torch", GOLDEN / "expert" / "checkpoint.pt", tmp_path / "out")
+    assert code == 0
+    assert "train.base" not in printed
+    assert f"python -m bridge inspect {tmp_path / 'out'}" in printed
+
+
+def test_without_an_optimizer_training_starts_anew(changed, run, tmp_path):
+    path = changed(TRAINED, lambda content: content.update(optimizer_state_dict=None))
+    out = tmp_path / "out"
+    code, printed, _ = run("from-torch", path, out)
+    assert code == 0
+    assert "training cannot go on from step 12" in printed and "train.base" not in printed
+    assert f"  rm -r {out}\n  python -m bridge from-torch {path} {out} --model-only\n" in printed
+    assert bridge.load(out).step == 12
+
+    code, printed, _ = run("from-torch", path, tmp_path / "anew", "--model-only")
+    assert code == 0
+    assert "train.base" in printed
+    loaded = bridge.load(tmp_path / "anew")
+    assert (loaded.step, loaded.optimizer_state, loaded.scheduler_state) == (0, None, None)
+    assert (tmp_path / "anew" / "state" / "0").is_dir()
+
+
+@pytest.mark.parametrize("name", ["out.pt", "out.safetensors"])
+def test_files_are_overwritten_only_where_that_is_asked_for(name, run, refused, tmp_path):
+    out = tmp_path / name
+    out.write_text("precious")
+    assert "exists already: give --overwrite" in refused("to-torch", TRAINED, out)
+    assert out.read_text() == "precious"
+    code, printed, errors = run("to-torch", TRAINED, out, "--overwrite", "--model-only")
+    assert (code, errors) == (0, "")
+    assert f"reading {TRAINED} (536 kB) ..." in printed
+    assert "MMRecModel, 36,896 parameters, step 0, no optimizer, no schedule" in printed
+    loaded = bridge.load(out)
+    assert (loaded.step, loaded.optimizer_state, loaded.scheduler_state) == (0, None, None)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("out", "names no format: give it the suffix .pt or .safetensors"),
+        ("out.bin", "names no format"),
+        (".pt", "names no format"),
+        ("folder.pt", "is a folder: name a file"),
+        ("none/out.pt", "cannot be written: its folder does not exist"),
+        ("file/out.pt", "cannot be written: its folder does not exist"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_at_once(target, message, refused, tmp_path):
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / target}: {message}" in refused("to-torch", BASE, tmp_path / target)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.pt"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("full", "exists and is not empty: name a new folder"),
+        ("run", "exists and is not empty"),
+        ("file", "is no folder"),
+        ("file/out", "cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("command", ["from-torch", "adapt"])
+def test_folders_that_cannot_be_made_are_refused(command, target, message, refused, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").touch()
+    (tmp_path / "run" / "state" / "7").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "c.yaml").write_text(WIDER)
+    options = ["--config", tmp_path / "c.yaml"] if command == "adapt" else []
+    source = GOLDEN / "expert" / "checkpoint.pt"
+    found = refused(command, source, tmp_path / target, *options)
+    assert f"error: {tmp_path / target}" in found and message in found
+    assert os.listdir(tmp_path / "full") == ["precious"]
+
+
+def test_what_a_killed_conversion_left_is_no_obstacle(run, tmp_path):
+    (tmp_path / "out" / "state" / "12.partial" / "arrays").mkdir(parents=True)
+    (tmp_path / "out" / "state" / "12.partial" / "arrays" / "d").touch()
+    assert run("from-torch", BASE, tmp_path / "out")[0] == 0
+    assert os.listdir(tmp_path / "out" / "state") == ["0"]
+
+
+def test_nan_is_a_warning(changed, run, tmp_path):
+    def change(content):
+        content["model_state_dict"]["norm.weight"][3] = float("nan")
+
+    path = changed(BASE, change)
+    for options in ([], ["--partial"]):
+        code, _, errors = run("from-torch", path, tmp_path / f"out{len(options)}", *options)
+        assert code == 0
+        line = f"warning: {path}: NaN or infinite weights: norm.weight (1 of 32 values)\n"
+        assert errors == line
+
+
+def test_an_interruption_is_one_line(run, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridge.formats.load", interrupted)
+    code, _, errors = run("to-torch", BASE, tmp_path / "out.pt")
+    assert (code, errors) == (130, "interrupted\n")
+
+
+def test_a_step_before_the_first_is_refused(changed, refused, tmp_path):
+    path = changed(BASE, lambda content: content.update(step=-3))
+    assert "step is -3" in refused("from-torch", path, tmp_path / "out")
+
+
+def test_heads_can_be_given(changed, run, refused, tmp_path):
+    path = changed(BASE, lambda content: content.pop("metadata"))
+    assert "give num_heads" in refused("to-torch", path, tmp_path / "out.pt")
+    assert run("to-torch", path, tmp_path / "out.pt", "--num-heads", "8")[0] == 0
+    assert bridge.load(tmp_path / "out.pt").config.num_heads == 8
+    assert run("from-torch", path, tmp_path / "out", "--num-heads", "2", "--partial")[0] == 0
+    assert bridge.load(tmp_path / "out").config.num_heads == 2
+
+
+def test_adapt_makes_a_model_of_the_config(run, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"data_dir: a\nrun_dir: b\n{WIDER}optimizer: {{x: 1}}\n")
+    out = tmp_path / "out"
+    code, printed, errors = run("adapt", TRAINED, out, "--config", tmp_path / "c.yaml")
+    assert (code, errors) == (0, "")
+    assert "blocks.2.W_q.weight" in printed and "train.base" in printed
+    loaded = bridge.load(out)
+    assert loaded.config == model_config.from_yaml(tmp_path / "c.yaml")
+    assert (loaded.step, loaded.optimizer_state) == (0, None)
+    expected, report = bridge.load_partial(TRAINED, config=loaded.config)
+    assert bridge.compare(loaded, expected).agrees()
+    assert json.loads((out / "load_report.json").read_text()) == report.to_json()
+
+
+def test_adapt_can_be_told_the_class(run, tmp_path):
+    (tmp_path / "c.yaml").write_text(WIDER)
+    options = ["--config", tmp_path / "c.yaml", "--model-class", "ExpertModule"]
+    assert run("adapt", BASE, tmp_path / "out", *options)[0] == 0
+    assert type(bridge.load(tmp_path / "out").model).__name__ == "ExpertModule"
+
+
+@pytest.mark.parametrize("name", ["base", "base-22m", "demo"])
+def test_a_training_config_means_the_same_to_the_bridge(name):
+    path = ROOT / "configs" / f"{name}.yaml"
+    assert model_config.from_yaml(path) == parse_config(["--config", str(path)], "").model
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("model: {}", {}),
+        ("model: {dropout: 1e-1, pe_dim: null, use_hem: true}", {"dropout": 0.1, "use_hem": True}),
+        ("model: {dropout: 0}\ntraining: {steps: 1}", {"dropout": 0.0}),
+        ("model: {fusion_method: weighted}", {"fusion_method": "weighted"}),
+        ("x: &m {num_heads: 4}\nmodel: *m", {"num_heads": 4}),
+    ],
+)
+def test_a_config_may_leave_things_out(text, changes, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    assert model_config.from_yaml(tmp_path / "c.yaml") == ModelConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no section `model`"),
+        ("model:", "has no section `model`"),
+        ("model: 5", "has no section `model`"),
+        ("- model", "has no section `model`"),
+        ("data_dir: a", "has no section `model`"),
+        ("model: {ffn_dims: 5}", "unknown key model.ffn_dims; known: "),
+        ("model: {5: 5}", "unknown key model.5"),
+        ("model: {ffn_dim: x}", "model.ffn_dim in the file's config is 'x', not of type int"),
+        ("model: {ffn_dim: 5.0}", "model.ffn_dim in the file's config is 5.0, not of type int"),
+        ("model: {ffn_dim: null}", "model.ffn_dim in the file's config is None"),
+        ("model: {ffn_dim: true}", "model.ffn_dim in the file's config is True"),
+        ("model: {use_hem: 1}", "model.use_hem in the file's config is 1, not of type bool"),
+        ("model: {dropout: x}", "model.dropout in the file's config is 'x'"),
+        ("model: {dropout: 1.5}", "model.dropout must lie in [0, 1), not 1.5"),
+        ("model: {num_heads: 7}", "model.num_heads must divide model_dim = 256"),
+        ("model: {fusion_method: sum}", "model.fusion_method must be"),
+        ("model: {ffn_dim: 5, ffn_dim: 6}", "model.ffn_dim is set twice"),
+        ("model: {ffn_dim: 5}\nmodel: {}", "model is set twice"),
+        ("model: [", "line 1: not valid YAML"),
+        ("a: 1\nmodel: *none", "line 2: not valid YAML"),
+        ("model: !!python/name:os.system", "line 1: not valid YAML"),
+        ("model: \0", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+    ],
+)
+def test_a_wrong_config_is_one_line(text, message, refused, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    error = refused("adapt", BASE, tmp_path / "out", "--config", tmp_path / "c.yaml")
+    assert error.startswith(f"error: {tmp_path / 'c.yaml'}: ") and message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_cannot_be_read_is_one_line(refused, tmp_path):
+    (tmp_path / "latin").write_bytes(b"model: {ffn_dim: 5} # \xe9")
+    for name, message in (("none", "No such file"), (".", "Is a directory"), ("latin", "utf-8")):
+        assert message in refused("adapt", BASE, tmp_path / "o", "--config", tmp_path / name)

@@ -1,0 +1,349 @@
+"""`inspect`: everything about a file from its names and shapes, its problems included."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+
+import pytest
+import torch
+
+import bridge
+from bridge import FormatError, UnreadableFileError, formats, inspect
+from bridge.__main__ import main
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CHECKPOINTS = sorted(GOLDEN.glob("*/*.pt"))
+TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
+DIMENSIONS = {"num_layers": 2, "num_heads": 4, "dropout": 0.0}
+EXPECTED = {
+    "base": ("MMRecModel", {"vocab_size": 160, "model_dim": 32, "ffn_dim": 80}, ()),
+    "base_hem": (
+        "MMRecModel",
+        {"vocab_size": 160, "model_dim": 32, "ffn_dim": 80, "pe_dim": 32},
+        ("HEM",),
+    ),
+    "base_dpg": (
+        "MMRecModel",
+        {"vocab_size": 160, "model_dim": 32, "ffn_dim": 80, "dpg_rank": 16},
+        ("DPG",),
+    ),
+    "base_sparse": (
+        "MMRecModel",
+        {"vocab_size": 160, "model_dim": 32, "num_experts": 8, "sparse_chunk_size": 8},
+        ("sparse",),
+    ),
+    "base_uboo": (
+        "MMRecModel",
+        {"vocab_size": 160, "model_dim": 32, "ffn_dim": 80, "lambda_P": 0.1},
+        ("UBOO",),
+    ),
+    "expert": ("ExpertModule", {"model_dim": 32, "ffn_dim": 80}, ()),
+    "mmrec100m_concatenate": (
+        "MMRec100M",
+        {"vocab_size": 160, "expert_dim": 32, "ffn_dim": 80, "fusion_method": "concatenate"}
+        | {"fused_dim": 64},
+        (),
+    ),
+}
+
+
+def content_of(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A golden file whose content was changed; what the change returns replaces it."""
+
+    def save(source, change):
+        content = content_of(source)
+        path = tmp_path / "changed.pt"
+        torch.save(change(content) or content, path)
+        return path
+
+    return save
+
+
+def in_words(path, capsys):
+    """The exit code, and what each label is followed by."""
+    code = main(["inspect", str(path)])
+    printed = capsys.readouterr()
+    assert not printed.err
+    lines = [line.split("  ", 1) for line in printed.out.splitlines() if line[:1] != " "]
+    return code, {line[0]: line[-1].strip() for line in lines}, printed.out
+
+
+@pytest.mark.parametrize(("folder", "expected"), EXPECTED.items(), ids=EXPECTED)
+def test_class_dimensions_and_variants_are_told(folder, expected):
+    found = inspect(GOLDEN / folder / "checkpoint.pt")
+    model_class, dimensions, variants = expected
+    assert (found.model_class, found.variants) == (model_class, variants)
+    assert found.dimensions == dimensions | DIMENSIONS
+    assert not found.problems
+
+
+def test_both_variants_of_a_file_are_told():
+    assert inspect(GOLDEN / "base_hem_dpg" / "checkpoint.pt").variants == ("HEM", "DPG")
+
+
+def test_a_fusion_layer_has_no_blocks():
+    found = inspect(GOLDEN / "fusion_concatenate" / "checkpoint.pt")
+    assert found.dimensions == {"expert_dim": 32, "fused_dim": 64, "fusion_method": "concatenate"}
+    assert found.parameters == {"fusion_proj": 64 * 64 + 64}
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_value_of_a_file_is_counted_once(path):
+    tensors = content_of(path)["model_state_dict"]
+    found = inspect(path)
+    assert found.tied == (found.model_class == "MMRecModel")
+    if found.tied:
+        del tensors["lm_head.weight"]
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
+    assert found.total + found.buffers == sum(sizes.values())
+    assert found.buffers == sum(n for name, n in sizes.items() if ".router." in name)
+    assert list(found.parameters) == list(dict.fromkeys(name.split(".")[0] for name in tensors))
+    for part, count in found.parameters.items():
+        assert count == sum(
+            n for name, n in sizes.items() if name.split(".")[0] == part and ".router." not in name
+        )
+    assert sum(share.tensors for share in found.dtypes.values()) == len(tensors)
+    assert sum(share.values for share in found.dtypes.values()) == sum(sizes.values())
+    assert found.size == path.stat().st_size
+
+
+def test_training_state_is_told(capsys):
+    found = inspect(TRAINED)
+    assert (found.step, found.trained) == (12, 0.5)
+    assert found.avg_loss == content_of(TRAINED)["avg_loss"]
+    assert (found.optimizer.moments, found.optimizer.parameters) == (62, 62)
+    group = content_of(TRAINED)["optimizer_state_dict"]["param_groups"][0]
+    assert found.optimizer.settings == {k: group[k] for k in ("lr", "betas", "eps", "weight_decay")}
+    schedule = dataclasses.asdict(found.schedule)
+    assert schedule == {"base_lr": 3e-3, "warmup_steps": 6, "total_steps": 24, "step": 12}
+    code, words, _ = in_words(TRAINED, capsys)
+    assert code == 0
+    assert words["optimizer"].startswith("AdamW, moments of 62 of 62 parameters, lr 0.00225, betas")
+    assert words["schedule"] == "peak 0.003, warm-up 6, 24 steps in all"
+    assert words["trained"] == "12 of 24 steps (50.0%)"
+
+
+def test_parameters_without_moments_are_counted(changed):
+    def change(content):
+        for index in (3, 4, 60):
+            del content["optimizer_state_dict"]["state"][index]
+
+    found = inspect(changed(TRAINED, change))
+    assert (found.optimizer.moments, found.optimizer.parameters) == (59, 62)
+    assert not found.problems
+
+
+def test_what_a_file_lacks_is_none(capsys):
+    code, words, _ = in_words(GOLDEN / "base" / "checkpoint.pt", capsys)
+    assert code == 0
+    assert words["optimizer"] == words["schedule"] == words["variants"] == "none"
+    assert words["trained"] == "0 steps"
+
+
+def test_json_has_everything(capsys):
+    assert main(["inspect", "--json", str(TRAINED)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = inspect(TRAINED)
+    assert found.keys() == {
+        *(field.name for field in dataclasses.fields(expected)),
+        "total",
+        "trained",
+    }
+    assert found["parameters"] == expected.parameters
+    assert found["total"] == expected.total == 36_896
+    assert found["optimizer"]["settings"]["betas"] == [0.9, 0.999]
+    assert found["schedule"]["total_steps"] == 24
+
+
+@pytest.mark.parametrize("kind", ["run", "run/state/12", "x.safetensors"])
+def test_the_other_formats_say_the_same(kind, tmp_path):
+    source = bridge.load(TRAINED)
+    if kind.startswith("run"):
+        state = tmp_path / "run" / "state" / "12"
+        bridge.save_orbax(state, source.model, **source.training_state())
+        size = sum(path.stat().st_size for path in state.rglob("*") if path.is_file())
+        place, name = str(state), "Orbax"
+    else:
+        bridge.save_file(tmp_path / kind, source)
+        size, place, name = os.path.getsize(tmp_path / kind), str(tmp_path / kind), ".safetensors"
+    found = inspect(tmp_path / kind)
+    expected = dataclasses.replace(inspect(TRAINED), path=place, format=name, size=size)
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_no_values_are_read(kind, tmp_path, monkeypatch):
+    path = tmp_path / f"x.{kind}"
+    bridge.save_file(path, bridge.load(TRAINED))
+
+    def read():
+        raise AssertionError("values are read")
+
+    def unreadable(tensors):
+        return {name: dataclasses.replace(t, read=read) for name, t in tensors.items()}
+
+    original = formats.stored
+
+    @contextlib.contextmanager
+    def without_values(path):
+        with original(path) as stored:
+            moments = {
+                index: {name: dataclasses.replace(t, read=read) for name, t in item.items()}
+                for index, item in stored.optimizer["state"].items()
+            }
+            yield dataclasses.replace(
+                stored,
+                tensors=unreadable(stored.tensors),
+                optimizer=stored.optimizer | {"state": moments},
+            )
+
+    expected = inspect(path)
+    monkeypatch.setattr(formats, "stored", without_values)
+    assert inspect(path) == expected
+    with pytest.raises(AssertionError, match="values are read"):
+        bridge.load_partial(path)
+
+
+def test_heads_that_no_one_states_are_unknown(changed, capsys):
+    path = changed(GOLDEN / "base" / "checkpoint.pt", lambda content: content["model_state_dict"])
+    code, words, _ = in_words(path, capsys)
+    assert code == 0
+    assert "num_heads unknown, as no shape shows it" in words["dimensions"]
+    assert "ffn_dim 80" in words["dimensions"]
+    assert inspect(path).dimensions["num_heads"] is None
+
+
+def test_wrapped_names_are_unwrapped(changed):
+    def change(content):
+        tensors = content["model_state_dict"]
+        return {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}
+
+    found = inspect(changed(GOLDEN / "base" / "checkpoint.pt", change))
+    assert found.parameters == inspect(GOLDEN / "base" / "checkpoint.pt").parameters
+
+
+def test_all_that_does_not_fit_is_listed(changed, capsys):
+    def change(content):
+        tensors = content["model_state_dict"]
+        del tensors["blocks.0.W_q.bias"]
+        tensors["blocks.1.W_v.weight"] = torch.zeros(3, 3)
+        tensors["norm.weight"] = tensors["norm.weight"].double()
+        tensors["wte.weight"] = torch.zeros(5)
+        tensors["module.blocks.0.W_q.weight"] = torch.zeros(32, 32)
+        content["metadata"]["config"]["ffn_dim"] = 81
+
+    path = changed(GOLDEN / "base" / "checkpoint.pt", change)
+    found = inspect(path)
+    misshapen = found.problems.pop("misshapen")
+    assert found.problems == {
+        "contradictory": ["ffn_dim is 81 in the config and 80 in the tensors"],
+        "missing": ["blocks.0.W_q.bias"],
+        "unexpected": ["wte.weight"],
+        "of the wrong type": ["norm.weight (float64)"],
+        "duplicate": ["blocks.0.W_q.weight"],
+    }
+    assert "blocks.1.W_v.weight is [3, 3], not [32, 32]" in misshapen
+    assert found.dtypes["float64"].tensors == 1
+    code, words, printed = in_words(path, capsys)
+    assert code == 1
+    assert words["1 missing"] == "blocks.0.W_q.bias"
+    assert all(problem in printed for problem in misshapen)
+    assert found.model_class in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda c: c["metadata"].update(model_class="GPT2"), "metadata.model_class is 'GPT2'"),
+        (lambda c: c["metadata"]["config"].update(num_heads=5), "num_heads must divide"),
+        (lambda c: c["metadata"]["config"].update(num_layers=10**6), "num_layers is 1000000"),
+        (lambda c: {"a.b": torch.zeros(2), "c": torch.zeros(3)}, "no model has tensors of these"),
+    ],
+)
+def test_a_file_of_no_model_is_described_all_the_same(change, problem, changed, capsys):
+    path = changed(GOLDEN / "base" / "checkpoint.pt", change)
+    found = inspect(path)
+    (message,) = found.problems["about its config"]
+    assert problem in message
+    assert found.total > 0 and "float32" in found.dtypes
+    code, words, _ = in_words(path, capsys)
+    assert code == 1
+    assert problem in words["1 about its config"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda state: state["param_groups"][0]["params"].pop(), "it is over 61 parameters"),
+        (lambda state: state["state"].update({99: state["state"][0]}), "moments of a parameter 99"),
+        (lambda state: state["state"][1].pop("exp_avg"), "exp_avg of blocks.0.W_q.weight is miss"),
+        (
+            lambda state: state["state"][0].update(exp_avg_sq=torch.zeros(3)),
+            "exp_avg_sq of embedding.weight is [3], not [160, 32]",
+        ),
+        (lambda state: state["param_groups"][0].pop("betas"), "it states no betas"),
+        (lambda state: state.pop("state"), "it is not what torch's AdamW writes"),
+        (lambda state: state["param_groups"].append({}), "it is not what torch's AdamW writes"),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_a_problem(change, problem, changed):
+    def change_optimizer(content):
+        change(content["optimizer_state_dict"])
+
+    path = changed(TRAINED, change_optimizer)
+    (message,) = inspect(path).problems["about its optimizer"]
+    assert problem in message
+    assert inspect(path).total == 36_896
+
+
+def test_another_schedule_is_a_problem(changed, capsys):
+    path = changed(TRAINED, lambda content: content["scheduler_state_dict"].update(_milestones=[7]))
+    found = inspect(path)
+    assert found.schedule is None
+    assert "total_iters" in found.problems["about its schedule"][0]
+    assert in_words(path, capsys)[0] == 1
+
+
+def test_a_file_cannot_write_to_the_terminal(changed, capsys):
+    def change(content):
+        content["optimizer_state_dict"]["param_groups"][0]["lr"] = "a\x1b[31m\nb\x07"
+
+    _, words, printed = in_words(changed(TRAINED, change), capsys)
+    assert "lr a\\x1b[31m\\nb\\x07, betas" in words["optimizer"]
+    assert not {"\x1b", "\x07"} & set(printed)
+
+
+def test_long_names_are_not_cut(changed, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "blocks.11.mdi.W_planning_target_of_something_else_altogether.0.weight_of_120_characters"
+    path = changed(TRAINED, lambda c: c["model_state_dict"].update({name: torch.zeros(1)}))
+    assert in_words(path, capsys)[1]["1 unexpected"] == name
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"", UnreadableFileError), (b"hello", UnreadableFileError), (None, UnreadableFileError)],
+)
+def test_what_is_no_checkpoint_is_an_error(content, kind, tmp_path, capsys):
+    path = tmp_path / "wrong.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(kind):
+        inspect(path)
+    assert main(["inspect", str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: {path}: ") and printed.err.count("\n") == 1
+    assert not printed.out
+
+
+def test_a_file_without_tensors_is_an_error(tmp_path):
+    torch.save({"a": 1}, tmp_path / "a.pt")
+    with pytest.raises(FormatError, match="holds neither"):
+        inspect(tmp_path / "a.pt")

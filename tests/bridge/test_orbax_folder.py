@@ -1,0 +1,175 @@
+"""Checkpoints as Orbax folders: whole, checked, and never mistaken for another's."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from bridge import (
+    BridgeError,
+    FormatError,
+    MismatchError,
+    UnreadableFileError,
+    UnwritableFileError,
+    load,
+    load_orbax,
+    load_torch,
+    manifest,
+    save_orbax,
+)
+from bridge.orbax_folder import state_folder, steps
+from bridge.weights import variables
+
+TRAJECTORY = pathlib.Path(__file__).parents[1] / "golden" / "trajectory"
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return load_torch(TRAJECTORY / "checkpoint_step_12.pt")
+
+
+@pytest.fixture(scope="module")
+def written(checkpoint, tmp_path_factory):
+    """A folder that no test may change."""
+    folder = tmp_path_factory.mktemp("orbax") / "12"
+    save_orbax(folder, checkpoint.model, **checkpoint.training_state())
+    return folder
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+    shutil.copytree(written, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def vouch_for(folder):
+    """Renews the manifest, as whoever forges a file would."""
+    (folder / manifest.NAME).unlink()
+    (folder / manifest.NAME).write_text(json.dumps(manifest.describe(folder)))
+
+
+def test_jaxs_own_tools_read_the_arrays_stacked(written, checkpoint):
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(written.resolve() / "arrays")
+    expected = variables(checkpoint.model)
+    for layer in (0, 1):
+        kernel = tree["model"]["blocks"]["W_q"]["kernel"][layer]
+        np.testing.assert_array_equal(kernel, expected["blocks", layer, "W_q", "kernel"])
+    moment = checkpoint.optimizer_state.exp_avg_sq["embedding", "embedding"]
+    np.testing.assert_array_equal(tree["exp_avg_sq"]["embedding"]["embedding"], moment)
+
+
+def test_a_run_stands_for_its_newest_state(checkpoint, tmp_path):
+    for step in (2, 11):
+        save_orbax(state_folder(tmp_path, step), checkpoint.model, step=step)
+    (tmp_path / "state" / "12").mkdir()
+    (tmp_path / "state" / "12" / "checkpoint.json").touch()  # begun, and killed
+    assert steps(tmp_path) == [2, 11]
+    assert load(tmp_path).step == 11
+    assert load(tmp_path / "state" / "2").step == 2
+
+
+def test_every_flipped_bit_is_found(copy):
+    listed = json.loads((copy / manifest.NAME).read_text())
+    found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert set(listed) == found - {manifest.NAME}
+    for name in listed:
+        content = (copy / name).read_bytes()
+        for flipped in {0, len(content) // 2, len(content) - 1} if content else set():
+            damaged = bytearray(content)
+            damaged[flipped] ^= 0x10
+            (copy / name).write_bytes(damaged)
+            with pytest.raises(UnreadableFileError, match="damaged: the SHA-256 of"):
+                load_orbax(copy)
+        (copy / name).write_bytes(content)
+    assert load_orbax(copy).step == 12
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", manifest.NAME, "arrays"])
+def test_what_is_missing_is_named(copy, name):
+    path = copy / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UnreadableFileError) as caught:
+        load_orbax(copy)
+    assert str(caught.value).startswith(f"{copy}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checkpoint.json": 3}', "\0"])
+def test_a_broken_manifest_is_one_line(copy, text):
+    (copy / manifest.NAME).write_text(text)
+    with pytest.raises(BridgeError, match=r"manifest\.json|SHA-256"):
+        load_orbax(copy)
+
+
+@pytest.mark.parametrize("name", ["none", "../12/checkpoint.json", "/dev/zero", "../../dev/zero"])
+def test_a_manifest_of_other_files_is_refused(copy, name):
+    (copy / manifest.NAME).write_text(json.dumps({name: {"bytes": 0, "sha256": ""}}))
+    with pytest.raises(UnreadableFileError, match=r"cannot read .*: No such file"):
+        load_orbax(copy)
+
+
+def forged(folder, **changes):
+    path = folder / "checkpoint.json"
+    content = json.loads(path.read_text())
+    for key, value in changes.items():
+        if key in content:
+            content[key] = value
+        else:
+            content["metadata"]["config"][key] = value
+    path.write_text(json.dumps(content))
+    vouch_for(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"format": "another"}, FormatError, "not what the bridge writes"),
+        ({"version": 2}, FormatError, "version 2, this program reads 1"),
+        ({"metadata": {}}, FormatError, "not what the bridge writes"),
+        ({"metadata": 3}, FormatError, "not what the bridge writes"),
+        ({"optimizer": {"lr": 3}}, FormatError, "not what the bridge writes"),
+        ({"schedule": {"step": 1}}, FormatError, "not what the bridge writes"),
+        ({"step": "many"}, FormatError, "not what the bridge writes"),
+        ({"num_layers": 10**12}, BridgeError, "num_layers in the file's config is 1000000000000"),
+        ({"num_layers": 3}, MismatchError, r"model.blocks.norm1.scale is \[2, 32\]"),
+        ({"ffn_dim": 81}, MismatchError, "model.blocks.ffn.linear_in.kernel"),
+        ({"use_uboo": True}, MismatchError, "missing: blocks.0.mdi.W_planning_error"),
+        ({"num_heads": 3}, BridgeError, "num_heads must divide model_dim"),
+    ],
+)
+def test_forged_content_is_refused(copy, changes, kind, message):
+    forged(copy, **changes)
+    with pytest.raises(kind, match=message) as caught:
+        load_orbax(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_there_is_never_replaced(written, checkpoint, tmp_path):
+    with pytest.raises(UnwritableFileError, match="exists already"):
+        save_orbax(written, checkpoint.model)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UnwritableFileError, match="cannot be written"):
+        save_orbax(tmp_path / "file" / "folder", checkpoint.model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_failed_write_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "describe", full)
+        with pytest.raises(UnwritableFileError, match="No space left"):
+            save_orbax(tmp_path / "1", checkpoint.model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_folders_are_said_not_to_be_checkpoints(tmp_path):
+    with pytest.raises(UnreadableFileError, match="holds no complete checkpoint"):
+        load(tmp_path)
+    with pytest.raises(UnreadableFileError, match="no such folder"):
+        load_orbax(tmp_path / "none")

@@ -1,0 +1,220 @@
+"""Training states: to a checkpoint and back, on disk, and from other programs' files."""
+
+import dataclasses
+import functools
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import bridge
+from mmrec_jax import ExpertModule, ModelConfig
+from train import checkpoint
+from train.config import Config, OptimizerConfig, TrainingConfig
+from train.errors import UserError
+from train.session import initial_model
+from train.step import Trainer
+
+MODEL = ModelConfig(
+    vocab_size=30, model_dim=8, num_layers=2, num_heads=2, ffn_dim=12, dropout=0.0, dpg_rank=3
+)
+
+
+def config_of(model=MODEL):
+    return Config(
+        data_dir="unused",
+        run_dir="unused",
+        model=model,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=6),
+        training=TrainingConfig(steps=24, accumulation=1),
+    )
+
+
+@functools.lru_cache
+def trained(model=MODEL, steps=3):
+    """A trainer and its state after some steps, which no test may update."""
+    config = config_of(model)
+    start = initial_model(config)
+    trainer = Trainer(config, start)
+    state = trainer.initial_state(start)
+    keys = jax.random.split(jax.random.key(1), steps)
+    for key in keys:
+        tokens = jax.random.randint(key, (2, 9), 0, model.vocab_size)
+        grads, _ = trainer.gradient(state, tokens, 0)
+        state, _ = trainer.update(state, grads)
+    return trainer, state
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def saved(plain):
+    return checkpoint.checkpoint_of(*plain, avg_loss=2.5, metadata={"note": "a"})
+
+
+def assert_same(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"use_dpg": True}, {"use_hem": True, "use_uboo": True}, {"use_sparse": True}]
+)
+@pytest.mark.parametrize("form", ["memory", "orbax", "x.pt", "x.safetensors"])
+def test_a_state_comes_back_to_the_bit(variant, form, tmp_path):
+    trainer, state = trained(dataclasses.replace(MODEL, num_experts=4, **variant), steps=1)
+    content = checkpoint.checkpoint_of(trainer, state, avg_loss=2.5, metadata={})
+    if form == "orbax":
+        checkpoint.save(tmp_path, content, keep=1)
+        content = checkpoint.restore(tmp_path, 1)
+    elif form != "memory":
+        bridge.save_file(tmp_path / form, content)
+        content = bridge.load(tmp_path / form)
+    assert_same(checkpoint.state_of(trainer, content), state)
+
+
+def test_what_a_checkpoint_says_of_its_training(saved):
+    assert (saved.step, saved.optimizer_state.step, saved.scheduler_state.step) == (3, 3, 3)
+    assert saved.scheduler_state == bridge.SchedulerState(
+        base_lr=3e-3, warmup_steps=6, total_steps=24, step=3
+    )
+    assert saved.optimizer_state.hyperparameters["lr"] == pytest.approx(3e-3 * 0.55)
+    assert saved.avg_loss == 2.5
+    assert saved.metadata == {"note": "a"}
+
+
+def at(content, step):
+    optimizer = dataclasses.replace(content.optimizer_state, step=step)
+    return dataclasses.replace(content, step=step, optimizer_state=optimizer, scheduler_state=None)
+
+
+def test_states_are_kept_and_old_ones_removed(tmp_path, saved):
+    for step in (5, 7, 11):
+        checkpoint.save(tmp_path, at(saved, step), keep=2)
+    assert checkpoint.steps(tmp_path) == [7, 11]
+    assert checkpoint.restore(tmp_path, 11).step == 11
+
+
+def test_a_state_that_is_there_is_never_taken_away(tmp_path, saved, monkeypatch):
+    checkpoint.save(tmp_path, saved, keep=1)
+    monkeypatch.setattr(shutil, "rmtree", None)
+    checkpoint.save(tmp_path, saved, keep=1)
+    assert checkpoint.steps(tmp_path) == [3]
+
+
+def test_a_full_disk_is_one_line(tmp_path, saved):
+    (tmp_path / "state").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write the state after step 3"):
+        checkpoint.save(tmp_path, saved, keep=1)
+
+
+def test_unfinished_states_do_not_count(tmp_path, saved):
+    checkpoint.save(tmp_path, at(saved, 1), keep=3)
+    checkpoint.save(tmp_path, at(saved, 2), keep=3)
+    (tmp_path / "state" / "2" / "manifest.json").unlink()
+    (tmp_path / "state" / "3.partial" / "arrays").mkdir(parents=True)
+    assert checkpoint.steps(tmp_path) == [1]
+    checkpoint.save(tmp_path, at(saved, 2), keep=3)
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    assert not (tmp_path / "state" / "3.partial").exists()
+
+
+def test_a_damaged_state_is_said_to_be(tmp_path, saved):
+    checkpoint.save(tmp_path, saved, keep=1)
+    path = tmp_path / "state" / "3" / "checkpoint.json"
+    path.write_text(path.read_text().replace('"step": 3', '"step": 4', 1))
+    with pytest.raises(UserError, match=r"3: damaged: .*checkpoint.json has changed: remove"):
+        checkpoint.restore(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ffn_dim": 13}, "model.ffn_dim is 12 there and 13 in the config"),
+        ({"num_heads": 4}, "model.num_heads is 2 there and 4 in the config"),
+        ({"use_dpg": True}, "model.use_dpg is None there and True in the config"),
+    ],
+)
+def test_another_models_state_is_refused(saved, change, message):
+    config = config_of(dataclasses.replace(MODEL, **change))
+    with pytest.raises(UserError, match=message):
+        checkpoint.state_of(Trainer(config, initial_model(config)), saved)
+
+
+def test_dropout_may_differ(plain, saved):
+    config = config_of(dataclasses.replace(MODEL, dropout=0.5))
+    state = checkpoint.state_of(Trainer(config, initial_model(config)), saved)
+    assert_same(state.params, plain[1].params)
+
+
+def without(moments, *names):
+    return {path: array for path, array in moments.items() if not set(names) & set(path)}
+
+
+def changed_optimizer(content, **changes):
+    return dataclasses.replace(
+        content, optimizer_state=dataclasses.replace(content.optimizer_state, **changes)
+    )
+
+
+def test_moments_that_do_not_fit_are_refused(plain, saved):
+    trainer, _ = plain
+    moments = saved.optimizer_state.exp_avg
+    missing = changed_optimizer(saved, exp_avg=without(moments, "W_z"))
+    with pytest.raises(UserError, match=r"missing for blocks\.0\.W_z\.bias, blocks\.1\.W_z"):
+        checkpoint.state_of(trainer, missing)
+    other = changed_optimizer(saved, exp_avg={**moments, ("norm", "bias"): jnp.zeros(8)})
+    with pytest.raises(UserError, match=r"there for what is not trained, norm\.bias"):
+        checkpoint.state_of(trainer, other)
+
+
+def test_weights_alone_start_anew_and_do_not_go_on(plain, saved):
+    trainer, state = plain
+    alone = dataclasses.replace(saved, optimizer_state=None, scheduler_state=None)
+    with pytest.raises(UserError, match="after 3 steps has no optimizer state"):
+        checkpoint.state_of(trainer, alone)
+    begun = checkpoint.state_of(trainer, dataclasses.replace(alone, step=0))
+    assert_same(begun.params, state.params)
+    assert int(begun.step) == 0
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.optimizer))
+
+
+def test_steps_that_disagree_are_refused(plain, saved):
+    with pytest.raises(UserError, match="after 4 steps, but its optimizer after 3"):
+        checkpoint.state_of(plain[0], dataclasses.replace(saved, step=4))
+
+
+def test_half_precision_is_refused(plain, saved):
+    graphdef, state = nnx.split(saved.model)
+    half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
+    with pytest.raises(UserError, match="weights are bfloat16"):
+        checkpoint.state_of(plain[0], dataclasses.replace(saved, model=half))
+
+
+def test_only_the_base_model_is_trained(plain, saved):
+    expert = ExpertModule(MODEL, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="holds an ExpertModule"):
+        checkpoint.state_of(plain[0], dataclasses.replace(saved, model=expert))
+
+
+def test_every_other_setting_of_an_import_is_listed(saved):
+    checkpoint.check_training(config_of(), saved)
+    config = dataclasses.replace(
+        config_of(),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=5, weight_decay=0.2, beta2=0.9),
+        training=TrainingConfig(steps=30),
+    )
+    with pytest.raises(UserError) as caught:
+        checkpoint.check_training(config, saved)
+    for key in ("learning_rate", "warmup_steps", "weight_decay", "beta2"):
+        assert f"optimizer.{key} is " in str(caught.value)
+    assert "training.steps is 24 there and 30 in the config" in str(caught.value)
+    assert "beta1" not in str(caught.value)
