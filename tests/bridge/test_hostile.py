@@ -183,6 +183,11 @@ def swapped_entries(content):
     state[0], state[1] = state[1], state[0]
 
 
+def entry_by_fraction(content):
+    state = content["optimizer_state_dict"]["state"]
+    state[1.0] = state.pop(1)
+
+
 def wrong_shape(content):
     weights = content["model_state_dict"]
     weights["fusion_proj.weight"] = weights["fusion_proj.weight"].reshape(-1, 2)
@@ -486,6 +491,11 @@ TORCH_FILES = {
         FormatError,
         "not AdamW's: it has no usable betas",
     ),
+    "optimizer's entry by a fraction": (
+        saved(entry_by_fraction, TRAINED),
+        MismatchError,
+        "1 unexpected: index 1.0",
+    ),
     "optimizer's entry by text": (
         saved(setting("optimizer_state_dict", "state", "\x1b" * 10**6, value={}), TRAINED),
         MismatchError,
@@ -599,6 +609,11 @@ SAFETENSORS_FILES = {
     "shape that is true": (of_entry(shape=(True,)), FormatError, "described impossibly"),
     "shape of no values": (
         of_entry(shape=(0, 2**62, 2**62), offsets=(0, 0)),
+        FormatError,
+        "described impossibly",
+    ),
+    "shape of no values, and huge": (
+        of_entry(b"1234567", shape=(0, 7, 7, 7, 7, 7, 7), offsets=(0, 0)),
         FormatError,
         "described impossibly",
     ),
