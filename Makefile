@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test slow lint bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,8 +16,11 @@ demo: .venv ## prepare the demo corpus, train on it and report (minutes)
 	$(PY) -m train.prepare --config configs/demo.yaml
 	$(PY) -m train.base --config configs/demo.yaml --overwrite
 
-test: .venv ## run all tests
+test: .venv ## run the tests, but for the slow ones
 	$(PY) -m pytest $(PYTEST_FLAGS)
+
+slow: .venv ## run the slow tests (minutes)
+	$(PY) -m pytest $(PYTEST_FLAGS) -m slow
 
 lint: .venv ## check style, format and types
 	$(PY) -m ruff check .

@@ -49,16 +49,23 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 when all is well, 1 when `inspect` found problems or `verify` differences,
-        2 when a file or an argument is wrong, 130 when interrupted.
+        2 when a file or an argument is wrong, 130 when interrupted, 141 when what is printed is
+        not read to its end.
     """
     try:
         options = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
     except SystemExit as done:  # --help
         return int(done.code or 0)
     except BridgeError as error:
         return _failed(str(error))
+    except BrokenPipeError:
+        # Whoever reads has seen enough, and Python's own flush at the exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return _failed(f"{place}{error.strerror or error}")
@@ -257,12 +264,11 @@ def _reading(path: str, *, quiet: bool = False) -> Iterator[None]:
     """Says what is read, unless quiet, and afterwards what is odd about it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", NonFiniteWarning)
-        if quiet:
+        if quiet or not os.path.exists(path):  # the error will say so
             yield
         else:
             place = orbax_folder.find(path) if os.path.isdir(path) else path
-            count = size_on_disk(place) if os.path.exists(place) else 0
-            with _timed(f"reading {place} ({tables.size(count)})"):
+            with _timed(f"reading {place} ({tables.size(size_on_disk(place))})"):
                 yield
     for warning in caught:
         if issubclass(warning.category, NonFiniteWarning):

@@ -214,9 +214,7 @@ def is_safetensors(path: PathLike) -> bool:
     return str(path).endswith(".safetensors")
 
 
-def stated_by(
-    model: Model, metadata: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def stated_by(model: Model, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """The metadata of a checkpoint: what is given, and the model's own class and config.
 
     Raises:
@@ -276,9 +274,7 @@ def _stored(content: Any) -> StoredCheckpoint:
     )
 
 
-def _loaded(
-    stored: StoredCheckpoint, num_heads: int | None, model_only: bool
-) -> LoadedCheckpoint:
+def _loaded(stored: StoredCheckpoint, num_heads: int | None, model_only: bool) -> LoadedCheckpoint:
     config = stored.config(num_heads)
     table = entries(stored.model_class, config)
     optimizer, scheduler = stored.optimizer, stored.scheduler

@@ -22,6 +22,9 @@ MOST_PARTS = 2**20
 _MOST_VALUES = MOST_PARTS // 4
 """Of metadata and the like. No value takes more than three parts, so that all can be read again."""
 
+_MOST_TEXT = 2**24
+"""Characters of all strings together, each as often as it comes."""
+
 _DEEPEST = 50
 _DEEPEST_OF_ALL = _DEEPEST + 10
 """Metadata and the like are some levels down in the content of a file."""
@@ -47,13 +50,14 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         FormatError: something has no such form, or there is too much of it.
     """
-    left = _MOST_VALUES
+    left, text_left = _MOST_VALUES, _MOST_TEXT
     keys = Keys()
 
     def convert(value: Any, where: str, depth: int) -> Any:
-        nonlocal left
+        nonlocal left, text_left
         left -= 1
-        if depth > _DEEPEST or left < 0:
+        text_left -= len(value) if isinstance(value, str) else 0
+        if depth > _DEEPEST or left < 0 or text_left < 0:
             raise FormatError(f"{where.split('[')[0]} is nested too deeply or too large")
         if value is None:
             return None
@@ -140,7 +144,7 @@ def check_extent(content: Any, stored: int) -> None:
         if value is None or isinstance(value, bool | int | float | str):
             return 1, 0, 0
         if not isinstance(value, dict | list | tuple):
-            raise FormatError(f"holds a {type(value).__name__} as a value")
+            raise FormatError(f"holds a {type(value).__name__.strip('_')} as a value")
         if id(value) not in known and depth <= _DEEPEST_OF_ALL:
             known[id(value)] = 0, 0, _DEEPEST_OF_ALL  # until it is known: too deep inside itself
             values, size, levels = 1, 0, 0

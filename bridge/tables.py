@@ -16,6 +16,7 @@ from bridge.partial import LoadReport
 
 _WORST = 10
 _NAMES = 5
+_PARTS = 12
 
 
 def printable(text: str) -> str:
@@ -129,8 +130,12 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
     yield "variants", ", ".join(inspection.variants) or "none"
     yield "parameters", f"{inspection.total:,}"
     width = len(f"{inspection.total:,}")
-    for part, count in inspection.parameters.items():
+    parts = list(inspection.parameters.items())
+    for part, count in parts[:_PARTS]:
         yield f"  {part}", f"{count:{width},}"
+    if parts[_PARTS:]:
+        rest = sum(count for _, count in parts[_PARTS:])
+        yield f"  {len(parts) - _PARTS} more", f"{rest:{width},}"
     if inspection.tied:
         yield "  lm_head", "tied to the embedding"
     if inspection.buffers:

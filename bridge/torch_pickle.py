@@ -38,6 +38,9 @@ _STORAGES: dict[str, np.dtype[Any]] = {
 
 _MOST_DIMENSIONS = 8
 
+_LONGEST_KEY = 100
+"""Of a storage; torch counts them."""
+
 _LARGEST = 2**48
 """Of a tensor's sizes and strides: numpy still computes with their products in 64 bits."""
 
@@ -217,10 +220,13 @@ class _Machine:
         match name, arguments:
             case "collections.OrderedDict", ():
                 return {}
-            case "torch.Size", (tuple() | list() as shape,):
+            # Nothing of any length is copied: a pickle could ask for it again and again.
+            case "torch.Size", (tuple() | list() as shape,) if len(shape) <= _MOST_DIMENSIONS:
                 return tuple(shape)
-            case "torch.device", (str() as kind, *index):
-                return ":".join([kind, *(f"{number:d}" for number in index)])
+            case "torch.device", (str() as kind,) if len(kind) <= _LONGEST_KEY:
+                return kind
+            case "torch.device", (str() as kind, int() as index) if len(kind) <= _LONGEST_KEY:
+                return f"{kind}:{index}"
             case "torch._utils._rebuild_tensor_v2", (
                 Storage() as storage,
                 offset,
@@ -250,7 +256,8 @@ _CALLABLE = {
 def _storage(identifier: Any) -> Storage:
     kind, storage_type, key, _, size = identifier
     name = storage_type.name.removeprefix("torch.")
-    if kind != "storage" or not isinstance(key, str) or type(size) is not int or size < 0:
+    usable = type(key) is str and len(key) <= _LONGEST_KEY and type(size) is int and size >= 0
+    if kind != "storage" or not usable:
         raise ValueError("not the identifier of a storage")
     return Storage(key, _STORAGES[name], size)
 

@@ -148,8 +148,8 @@ class Session:
         self.state = checkpoint.state_of(self.trainer, saved)
         self._metadata = dict(saved.metadata)
         position = self._metadata.pop(_POSITION, None)
-        if position is None:
-            # Another program's: the first data of this order count as seen.
+        if position is None or not step:
+            # Of another program: the first data of this order count as seen; or a new beginning.
             self.data.skip(step * self._config.training.accumulation)
             self._loss_sum = saved.avg_loss * step
         else:

@@ -76,6 +76,7 @@ def changed(tmp_path):
     return save
 
 
+@pytest.mark.slow
 def test_all_commands_for_real(tmp_path):
     (tmp_path / "c.yaml").write_text(WIDER)
     commands = [
@@ -328,6 +329,15 @@ def test_an_interruption_is_one_line(run, monkeypatch, tmp_path):
     monkeypatch.setattr("bridge.formats.load", interrupted)
     code, _, errors = run("to-torch", BASE, tmp_path / "out.pt")
     assert (code, errors) == (130, "interrupted\n")
+
+
+def test_output_that_is_not_read_to_its_end_is_no_error(capsys, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["inspect", str(BASE)]) == 141
+    assert not capsys.readouterr().err
 
 
 def test_a_step_before_the_first_is_refused(changed, refused, tmp_path):

@@ -513,6 +513,7 @@ def kept(loaded, path):
     return "loaded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_file_gives_a_typed_error_or_does_no_harm(kind, tmp_path):
     _, count = KINDS[kind]

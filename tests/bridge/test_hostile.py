@@ -416,7 +416,7 @@ TORCH_FILES = {
     "class as a value": (
         archived(pickled(metadata=b"}" + text("a") + b"ctorch\nSize\ns")),
         FormatError,
-        "holds a _Global as a value",
+        "holds a Global as a value",
     ),
     # Contents that are wrong.
     "no tensors": (archived(pickled()), (FormatError, ConfigError), "no model has tensors|holds"),
@@ -472,6 +472,11 @@ TORCH_FILES = {
         schedule(1, T_max=10**200),
         FormatError,
         "the schedule's total_steps is larger",
+    ),
+    "schedule after a text of steps": (
+        schedule(last_epoch="\x1b" * 10**6),
+        FormatError,
+        r"has last_epoch '\\x1b.*, not a whole number",
     ),
     "schedule that is text": (schedule(_schedulers="ab"), FormatError, "not of a SequentialLR"),
     "rate that is NaN": (schedule(_last_lr=[float("nan")]), FormatError, "has the rate nan"),
@@ -757,7 +762,18 @@ def tied_names(path):
     framed(header, bytes(2**22))(path)
 
 
+def again_and_again(first, second, repeated):
+    """Metadata that puts something together again and again, from two things in the memo."""
+    items = repeated * 80_000
+    return archived(
+        pickled(
+            metadata=b"}" + text("a") + b"](" + first + b"q\0" + second + b"q\1" + items + b"es"
+        )
+    )
+
+
 MOST = 2**20
+LONG_TEXT = text("x" * 10**7)
 BOMBS = {
     "lists.pt": (archived(b"\x80\x02" + b"]" * (2**25 - 3)), "more than 1048576 parts"),
     "dictionaries.pt": (
@@ -800,6 +816,26 @@ BOMBS = {
             )
         ),
         "has a huge number as a key",
+    ),
+    "sizes of one long list.pt": (
+        again_and_again(b"](" + b"N" * 100_000 + b"e", b"ctorch\nSize\n", b"h\1h\0\x85R"),
+        "damaged",
+    ),
+    "devices of one long name.pt": (
+        again_and_again(LONG_TEXT, b"ctorch\ndevice\n", b"h\1h\0K\1\x86R"),
+        "damaged",
+    ),
+    "storages of one long key.pt": (
+        again_and_again(LONG_TEXT, tensor(key=b"h\0"), b"h\1"),
+        "damaged",
+    ),
+    "dictionaries of one long key.pt": (
+        again_and_again(LONG_TEXT, b"N", b"}h\0h\1s"),
+        "metadata is nested too deeply or too large",
+    ),
+    "one long text.pt": (
+        again_and_again(LONG_TEXT, b"N", b"h\0"),
+        "metadata is nested too deeply or too large",
     ),
     "very many keys.pt": (
         archived(pickled(metadata=b"}(" + b"".join(number(k) + b"N" for k in range(2**18)) + b"u")),
@@ -909,6 +945,7 @@ def run_python(code, *arguments, timeout=280):
     return done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 def test_bombs_take_little_memory_and_time(tmp_path):
     for name, (build, _) in BOMBS.items():
         build(tmp_path / name)

@@ -278,6 +278,14 @@ def test_a_file_of_no_model_is_described_all_the_same(change, problem, changed, 
     assert problem in words["1 about its config"]
 
 
+def test_many_parts_are_summed_up(tmp_path, capsys):
+    torch.save({f"p{i}": torch.zeros(i) for i in range(1, 21)}, tmp_path / "foreign.pt")
+    code, _, printed = in_words(tmp_path / "foreign.pt", capsys)
+    assert code == 1
+    parts = [line.split() for line in printed.splitlines() if line.startswith("  ")]
+    assert parts == [*([f"p{i}", str(i)] for i in range(1, 13)), ["8", "more", "132"]]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

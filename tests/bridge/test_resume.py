@@ -169,6 +169,7 @@ def new_session(dtype=torch.float32):
     return module, optimizer, schedule
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_half_in_each(tmp_path, resume_in_torch, train_twin, record_property):
     # A learnable sequence, as noise alone would leave the weights nowhere to go.
     rng = np.random.default_rng(0)

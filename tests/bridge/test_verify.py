@@ -188,6 +188,13 @@ def test_other_heads_show_in_what_the_model_computes(changed, verify):
     assert found["outputs"]["logits"] > 1e-4
 
 
+def test_the_tolerance_is_of_the_outputs_too():
+    same = compare(bridge.load(BASE), bridge.load(BASE))
+    other = dataclasses.replace(same, outputs=same.outputs | {"memory": 0.5})
+    assert same.agrees() and not other.agrees() and not other.agrees(0.4)
+    assert other.agrees(0.5) and other.largest == 0.5
+
+
 def test_another_class_is_a_clear_report(verify, capsys):
     expert = GOLDEN / "expert" / "checkpoint.pt"
     code, found = verify(BASE, expert)

@@ -252,6 +252,10 @@ def test_imported_weights_start_anew(prepared, finished):
     first = next(r["loss"] for r in losses(finished[0]) if "loss" in r)
     assert len(records) == 4
     assert records[0] < first - 0.1  # it has learned before
+    # It begins with the first data, and with a mean loss of its own.
+    begun = bridge.load_torch(folder / "base_model_step_4.pt")
+    assert begun.metadata["position"]["batches"] == {"next_index": 4 * 2}
+    assert begun.avg_loss == pytest.approx(np.mean(records), rel=1e-6)
 
 
 def test_generate(prepared, finished):
