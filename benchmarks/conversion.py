@@ -5,6 +5,7 @@ its peak is nobody else's; what is compared takes turns.
 """
 
 import json
+import os
 import re
 import shutil
 import statistics
@@ -49,6 +50,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _run(way: str, folder: Path) -> str:
+    os.sync()  # what the one before has left to the disk is not to slow this one down
     line = [sys.executable, "-m", "benchmarks.conversion", way, str(folder)]
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
@@ -74,6 +76,8 @@ def _write_checkpoint(path: Path) -> None:
 
 def _convert(way: str, folder: Path) -> dict[str, float]:
     source = folder / "source.pt"
+    for old in folder.glob("copy*"):  # so that none has to wait for the disk to replace one
+        old.unlink() if old.is_file() else shutil.rmtree(old)
     start = time.perf_counter()
     if way == "torch":
         content = torch.load(source, weights_only=True)
@@ -81,12 +85,12 @@ def _convert(way: str, folder: Path) -> dict[str, float]:
         loaded = bridge.load(source)
     read = time.perf_counter()
     if way == "torch":
-        torch.save(content, folder / "torch.pt")
+        torch.save(content, folder / "copy.pt")
     elif way == "orbax":
-        bridge.save_orbax(folder / "orbax", loaded.model, **loaded.training_state())
+        bridge.save_orbax(folder / "copy", loaded.model, **loaded.training_state())
     else:
         suffix = {"bridge": "pt", "safetensors": "safetensors"}[way]
-        bridge.save_file(folder / f"bridge.{suffix}", loaded)
+        bridge.save_file(folder / f"copy.{suffix}", loaded)
     end = time.perf_counter()
     return {
         "load_seconds": read - start,

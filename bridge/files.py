@@ -81,6 +81,9 @@ def _unreadable(error: Exception) -> UnreadableFileError:
 def replacing(path: PathLike) -> Iterator[BinaryIO]:
     """A file to write, which takes the path's place when the block ends well.
 
+    What the path held before is given up only for what is on the disk, so that not even a crash of
+    the machine leaves neither. Where there was nothing, the disk takes its time.
+
     Raises:
         UnwritableFileError: the folder does not exist, is not writable or full; what the path
             held before is untouched.
@@ -93,13 +96,13 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         try:
             with open(temporary, "xb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if target.exists():
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, target)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        sync(target.parent)
     except OSError as error:
         raise UnwritableFileError(f"cannot be written: {error.strerror or error}") from None
 

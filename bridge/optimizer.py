@@ -119,7 +119,7 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
     ]
 
     def convert(index: int, entry: Entry, name: str) -> jax.Array:
-        return to_jax(per_parameter[index][name].read(), transpose=entry.transpose)
+        return to_jax(per_parameter[index][name], transpose=entry.transpose)
 
     moments: dict[str, dict[Path, jax.Array]] = {name: {} for name in _MOMENTS}
     converted = ahead(functools.partial(convert, *place) for place in places)

@@ -35,11 +35,14 @@ class Tensor:
         dtype: bfloat16, which numpy lacks, is the one that jax registers.
         read: returns the values [shape], contiguous, to any thread; raises BridgeError where they
             are damaged.
+        read_strips: of a matrix the same as consecutive blocks of its rows, where they can be had
+            without holding all of it.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[], Array]
+    read_strips: Callable[[], Iterator[Array]] | None = None
 
     @property
     def size(self) -> int:
@@ -60,18 +63,20 @@ def of_array(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
 
     def read() -> Array:
         values = np.asarray(array)
-        return _transposed(values) if transpose else contiguous(values)
+        return (
+            _transposed([values], values.shape, values.dtype) if transpose else contiguous(values)
+        )
 
     shape = tuple(array.shape)
     return Tensor(shape[::-1] if transpose else shape, np.dtype(array.dtype), read)
 
 
-def to_jax(values: Array, *, transpose: bool) -> jax.Array:
-    """The values on JAX's default device, transposed if asked, of the same dtype.
-
-    The array may share memory with `values`, which must not change afterwards.
-    """
-    return jax.device_put(_transposed(values) if transpose else values)
+def to_jax(tensor: Tensor, *, transpose: bool) -> jax.Array:
+    """A tensor's values on JAX's default device, transposed if asked, of the same dtype."""
+    if not transpose:
+        return jax.device_put(tensor.read())
+    strips = [tensor.read()] if tensor.read_strips is None else tensor.read_strips()
+    return jax.device_put(_transposed(strips, tensor.shape, tensor.dtype))
 
 
 def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
@@ -94,15 +99,21 @@ def contiguous(values: Array) -> Array:
     return values if values.flags.c_contiguous else values.copy()
 
 
-def _transposed(matrix: Array) -> Array:
-    """A contiguous transpose.
+def _transposed(strips: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The contiguous transpose of a matrix that comes as consecutive blocks of its rows.
 
-    In strips that the cache holds: several times faster than numpy's own copy of a large one. JAX
+    In steps that the cache holds: several times faster than numpy's own copy of a large one. JAX
     takes it over without a copy, as it is aligned.
     """
-    buffer = np.empty(matrix.nbytes + _ALIGNMENT, np.uint8)
+    rows, columns = shape
+    size = rows * columns * dtype.itemsize
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
-    result = buffer[start : start + matrix.nbytes].view(matrix.dtype).reshape(matrix.shape[::-1])
-    for start in range(0, matrix.shape[0], 16):
-        result[:, start : start + 16] = matrix[start : start + 16].T
+    result = buffer[start : start + size].view(dtype).reshape(columns, rows)
+    row = 0
+    for strip in strips:
+        for start in range(0, len(strip), 16):
+            part = strip[start : start + 16]
+            result[:, row : row + len(part)] = part.T
+            row += len(part)
     return result

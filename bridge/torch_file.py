@@ -34,6 +34,9 @@ _LARGEST_PICKLE = 2**25
 _LARGEST_DIRECTORY = 2**24
 """Bytes; likewise."""
 
+_STRIP = 2**20
+"""Bytes of a matrix that are read at once: they stay in the cache, and their memory is reused."""
+
 _CHUNK = 2**24
 """Bytes that are read at once of what is only compared with its CRC."""
 
@@ -184,7 +187,22 @@ class _Records:
             values = np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
             return contiguous(values)
 
-        return Tensor(view.shape, storage.dtype, read)
+        def read_strips() -> Iterator[Array]:
+            rows, columns = view.shape
+            start, crc = self._start(record), 0
+            at_once = max(1, _STRIP // (columns * storage.dtype.itemsize))
+            for row in range(0, rows, at_once):
+                count = min(at_once, rows - row)
+                length = count * columns * storage.dtype.itemsize
+                data = files.read(self._file, start, length)
+                start, crc = start + length, zlib.crc32(data, crc)
+                yield np.frombuffer(data, storage.dtype).reshape(count, columns)
+            _compare(crc, record)
+            self._unread.pop(name, None)
+
+        whole = len(view.shape) == 2 and view.strides == (view.shape[1], 1)
+        whole = whole and 0 < storage.size == view.shape[0] * view.shape[1]
+        return Tensor(view.shape, storage.dtype, read, read_strips if whole else None)
 
 
 def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:

@@ -102,9 +102,10 @@ def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Pat
     ]
 
     def convert(entry: Entry) -> tuple[jax.Array, int]:
-        values = tensors[entry.key].read()
-        wrong = values.size - int(np.isfinite(values).sum())
-        return to_jax(values, transpose=entry.transpose), wrong
+        array = to_jax(tensors[entry.key], transpose=entry.transpose)
+        # In numpy, as JAX would compile one program for each shape.
+        finite = np.isfinite(np.asarray(array))
+        return array, 0 if finite.all() else array.size - int(finite.sum())
 
     arrays: dict[Path, jax.Array] = {}
     not_finite = []
