@@ -310,9 +310,9 @@ def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:
         return kind(0)
     if isinstance(value, Tensor) and value.size == 1:
         value = value.read().item()
-    if type(value) is int and abs(value) < 2**63:
-        return kind(value)
-    if type(value) is float and (kind is float or value.is_integer()):
+    if type(value) is float and kind is int and value.is_integer():
+        value = int(value)
+    if (type(value) is int and abs(value) < 2**63) or type(value) is kind is float:
         return kind(value)
     raise FormatError(f"{key} is {value!r:.80}, not {'a whole' if kind is int else 'a'} number")
 

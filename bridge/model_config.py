@@ -352,7 +352,7 @@ def _block_numbers(shapes: Shapes) -> list[int]:
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    if kind is float and type(value) is int and abs(value) < 2**53:
+    if kind is float and type(value) is int and abs(value) < _LARGEST:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(

@@ -474,7 +474,7 @@ def run(kind, seed, count, folder, slowest=10.0):
         suffix, data, expected = make(rng)
         path = folder / f"{kind.replace(' ', '_')}{suffix}"
         path.write_bytes(data)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             loaded = load(path)
             if isinstance(loaded, BridgeError):
@@ -484,7 +484,7 @@ def run(kind, seed, count, folder, slowest=10.0):
                 outcomes["the same"] += 1
             else:
                 outcomes[kept(loaded, path)] += 1
-            assert time.monotonic() - start < slowest
+            assert time.process_time() - start < slowest
         except Exception as error:
             error.add_note(f"file {number} of {kind!r}, seed {seed}: {path}")
             raise
