@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -34,6 +35,7 @@ from bridge.errors import (
 from bridge.inspection import inspect, parameter_count, size_on_disk
 from bridge.keys import MODEL_CLASSES
 from bridge.partial import LoadReport, load_partial
+from bridge.weights import variables
 
 _PROGRAM = "python -m bridge"
 _REPORT = "load_report.json"
@@ -131,7 +133,7 @@ def _verify(options: argparse.Namespace) -> int:
     a, b = (_load(path, options, quiet=options.json) for path in (options.A, options.B))
     if options.model_only:
         a, b = (dataclasses.replace(side, avg_loss=0.0) for side in (a, b))
-    comparison = compare(a, b, options.seed)
+    comparison = compare(a, b, options.seed, options.tolerance)
     agrees = comparison.agrees(options.tolerance)
     if options.json:
         verdict = {"agrees": agrees, "tolerance": options.tolerance}
@@ -180,6 +182,8 @@ def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
         with about(options.IN):
             raise FormatError(f"step is {loaded.step}: no state is before step 0")
     folder = orbax_folder.state_folder(options.OUT_DIR, loaded.step)
+    for leftover in folder.parent.glob("*.partial"):  # of a conversion that was killed
+        shutil.rmtree(leftover)
     with _timed(f"writing {folder}"):
         orbax_folder.save_orbax(folder, loaded.model, **loaded.training_state())
     print(f"  {tables.size(size_on_disk(folder))}")
@@ -207,6 +211,13 @@ def _say_what_next(options: argparse.Namespace, loaded: LoadedCheckpoint) -> Non
     place = shlex.quote(str(folder))
     if type(loaded.model).__name__ != "MMRecModel":
         print(f"to see what it is:\n  {_PROGRAM} inspect {place}")
+        return
+    dtypes = {str(array.dtype) for array in variables(loaded.model).values()} - {"float32"}
+    if dtypes:
+        print(
+            f"training needs float32, and the weights are {', '.join(sorted(dtypes))}: to train "
+            "them, convert them in PyTorch (model.float()) and import that"
+        )
         return
     if loaded.step and loaded.optimizer_state is None:
         source = shlex.quote(options.IN)

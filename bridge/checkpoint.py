@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, FormatError, about
 from bridge.files import PathLike
 from bridge.keys import Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch, optimizer_to_torch
-from bridge.plain import plain
+from bridge.plain import plain, shown
 from bridge.schedule import SchedulerState, scheduler_from_torch, scheduler_to_torch
 from bridge.tensors import Tensor
 from mmrec_jax import ModelConfig
@@ -268,8 +268,8 @@ def _stored(content: Any) -> StoredCheckpoint:
         duplicates=duplicates,
         optimizer=content.get("optimizer_state_dict"),
         scheduler=content.get("scheduler_state_dict"),
-        step=_number(content, "step", int),
-        avg_loss=_number(content, "avg_loss" if "avg_loss" in content else "loss", float),
+        step=_step(content),
+        avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
         metadata=plain(dict(content.get("metadata") or {}), "metadata"),
     )
 
@@ -280,12 +280,16 @@ def _loaded(stored: StoredCheckpoint, num_heads: int | None, model_only: bool) -
     optimizer, scheduler = stored.optimizer, stored.scheduler
     if model_only:
         optimizer = scheduler = None
+    model = weights.model_from_tensors(
+        stored.model_class, config, stored.tensors, duplicates=stored.duplicates
+    )
+    optimizer_state = None if optimizer is None else optimizer_from_torch(optimizer, table)
+    scheduler_state = None if scheduler is None else scheduler_from_torch(scheduler)
+    check_rate(optimizer_state, scheduler_state)
     return LoadedCheckpoint(
-        model=weights.model_from_tensors(
-            stored.model_class, config, stored.tensors, duplicates=stored.duplicates
-        ),
-        optimizer_state=None if optimizer is None else optimizer_from_torch(optimizer, table),
-        scheduler_state=None if scheduler is None else scheduler_from_torch(scheduler),
+        model=model,
+        optimizer_state=optimizer_state,
+        scheduler_state=scheduler_state,
         step=0 if model_only else stored.step,
         avg_loss=stored.avg_loss,
         metadata=stored.metadata,
@@ -301,7 +305,27 @@ def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
         return content
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return {"model_state_dict": content}
-    raise FormatError("holds neither a model_state_dict nor the tensors of one")
+    keys = ", ".join(shown(str(key)) for key in list(content)[:8]) or "nothing"
+    raise FormatError(
+        f"holds neither a model_state_dict nor the tensors of one, but {keys}: save the model's "
+        "state_dict() alone, or under that name"
+    )
+
+
+def _step(content: Mapping[str, Any]) -> int:
+    """The steps made, as the file states them, or else its schedule or optimizer."""
+    stated: Any = {"step": content.get("step")}
+    schedule, optimizer = content.get("scheduler_state_dict"), content.get("optimizer_state_dict")
+    if stated["step"] is None and isinstance(schedule, Mapping):
+        stated = {"step": schedule.get("last_epoch")}
+    if stated["step"] is None and isinstance(optimizer, Mapping):
+        of_parameters = optimizer.get("state")
+        if isinstance(of_parameters, Mapping) and of_parameters:
+            stated = next(iter(of_parameters.values()))
+    step: int = _number(stated if isinstance(stated, Mapping) else {}, "step", int)
+    if step < 0:
+        raise FormatError(f"step is {step}, below 0")
+    return step
 
 
 def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:

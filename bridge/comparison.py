@@ -23,6 +23,9 @@ KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 _BATCH, _TOKENS = 2, 33
 
+_HOW = ("foreach", "fused", "capturable", "differentiable")
+"""torch's switches for how AdamW is computed."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorDifference:
@@ -94,13 +97,17 @@ class Comparison:
         return {"largest": self.largest, **dataclasses.asdict(self)}
 
 
-def compare(a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0) -> Comparison:
+def compare(
+    a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0, tolerance: float = 0.0
+) -> Comparison:
     """Compares two checkpoints in everything but the notes of their metadata.
 
     Args:
         a: one.
         b: the other, wherever it came from.
         seed: of the random tokens [2, 33] and memories that both models are given, in float32.
+        tolerance: up to which numbers of the training state (the loss, rates) count as equal.
+            Above 0, torch's switches that only say how AdamW is computed do too.
     """
     with_moments = a.optimizer_state is not None and b.optimizer_state is not None
     in_a, in_b = (dict(_arrays(side, with_moments)) for side in (a, b))
@@ -123,7 +130,7 @@ def compare(a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0) -> Comparis
         )
     alike = type(a.model) is type(b.model) and _weight_shapes(in_a) == _weight_shapes(in_b)
     return Comparison(
-        different=tuple(_different(a, b)),
+        different=tuple(_different(a, b, tolerance)),
         only_in_a=tuple(_words(*key) for key in in_a if key not in in_b),
         only_in_b=tuple(_words(*key) for key in in_b if key not in in_a),
         misshapen=tuple(misshapen),
@@ -173,7 +180,7 @@ def _words(kind: str, name: str) -> str:
     return name if kind == "weight" else f"{kind} of {name}"
 
 
-def _different(a: LoadedCheckpoint, b: LoadedCheckpoint) -> Iterator[str]:
+def _different(a: LoadedCheckpoint, b: LoadedCheckpoint, tolerance: float) -> Iterator[str]:
     """All that is no array and differs."""
     classes = [weights.class_name(side.model) for side in (a, b)]
     if classes[0] != classes[1]:
@@ -181,14 +188,16 @@ def _different(a: LoadedCheckpoint, b: LoadedCheckpoint) -> Iterator[str]:
     else:
         yield from _unequal("config.", _config(a), _config(b))
     for name in ("step", "avg_loss"):
-        yield from _unequal("", {name: getattr(a, name)}, {name: getattr(b, name)})
+        yield from _unequal("", {name: getattr(a, name)}, {name: getattr(b, name)}, tolerance)
     for name, states in (
         ("optimizer", [_optimizer(side) for side in (a, b)]),
         ("schedule", [_schedule(side) for side in (a, b)]),
     ):
         first, second = states
         if first is not None and second is not None:
-            yield from _unequal(f"{name}.", first, second)
+            if tolerance:
+                first, second = (_computed(state) for state in (first, second))
+            yield from _unequal(f"{name}.", first, second, tolerance)
         elif first is not None or second is not None:
             yield f"{name}: only in {'A' if second is None else 'B'}"
 
@@ -207,10 +216,17 @@ def _schedule(checkpoint: LoadedCheckpoint) -> dict[str, Any] | None:
     return None if state is None else dataclasses.asdict(state)
 
 
-def _unequal(prefix: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+def _computed(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key not in _HOW}
+
+
+def _unequal(
+    prefix: str, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.0
+) -> Iterator[str]:
     for key in dict.fromkeys([*a, *b]):
         first, second = (_comparable(side.get(key)) for side in (a, b))
-        if first != second:
+        numbers = isinstance(first, float) and isinstance(second, float)
+        if first != second and not (numbers and abs(first - second) <= tolerance):
             yield f"{prefix}{key}: {first!r:.80} in A, {second!r:.80} in B"
 
 

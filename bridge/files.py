@@ -88,7 +88,7 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         UnwritableFileError: the folder does not exist, is not writable or full; what the path
             held before is untouched.
     """
-    target = pathlib.Path(path)
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         if target.is_dir():

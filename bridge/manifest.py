@@ -36,6 +36,12 @@ def changed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None
 
 
+def unlisted(folder: Path, files: Mapping[str, Any]) -> str | None:
+    """The first file below a folder that its manifest does not list; None if it lists all."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return min((name for name in names if name not in files and name != NAME), default=None)
+
+
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -65,22 +65,24 @@ _BLOCK = r"(?:(?:text|code)_expert\.)?blocks\.\d{1,6}\."
 
 
 def find(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model's class and config as the file states them, from the first place that has one.
+    """The model's class and config as the file states them.
 
-    The places are metadata.config, model_config and args (docs/model.md section 6.1); the last
-    two mix the model's settings with others. The class is for `known_class` to check.
+    What metadata.config does not state comes from model_config, then from args (docs/model.md
+    section 6.1); the last two mix the model's settings with others. The class is for
+    `known_class` to check.
     """
     metadata = checkpoint.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     model_class = metadata.get("model_class")
-    for stated in (
+    stated: dict[str, Any] = {}
+    for place in (
         metadata.get("config"),
         checkpoint.get("model_config"),
         checkpoint.get("args"),
     ):
-        if isinstance(stated, Mapping):
-            return model_class, dict(stated)
-    return model_class, {}
+        if isinstance(place, Mapping):
+            stated = dict(place) | {key: item for key, item in stated.items() if item is not None}
+    return model_class, stated
 
 
 def known_class(stated: Any) -> str:
@@ -184,8 +186,11 @@ def resolve(
         stated_heads = values.setdefault("num_heads", num_heads)
         if stated_heads != num_heads:
             raise ConfigError(f"num_heads is {stated_heads} in the file's config, not {num_heads}")
-    if shapes is not None:
-        values = infer(model_class, shapes) | values
+    found = {} if shapes is None else infer(model_class, shapes)
+    for field, switch in _VARIANT_OF.items():
+        if not (found | values).get(switch):
+            values.pop(field, None)  # 0 and the like, where nothing reads it
+    values = found | values
     if shapes is not None and "num_layers" in fields and "num_layers" not in values:
         raise ConfigError(
             f"the blocks are numbered {', '.join(map(str, _block_numbers(shapes)[:20]))}: "
@@ -204,7 +209,9 @@ def resolve(
     if "num_heads" not in fields:
         values["num_heads"] = 1
     elif "num_heads" not in values:
-        raise ConfigError("the file does not state num_heads and no shape shows it: give num_heads")
+        raise ConfigError(
+            "the file does not state num_heads and no shape shows it: give num_heads (--num-heads)"
+        )
     if "num_heads" in fields and stated.get("mem_dim") is not None:
         memory_dim = _typed("mem_dim", stated["mem_dim"], int)
         if memory_dim != values["model_dim"]:
@@ -309,7 +316,7 @@ def to_checkpoint(
             value = config.fusion_dim
         switch = field if field.startswith("use_") else _VARIANT_OF.get(field)
         wanted = value is not None and (switch is None or getattr(config, switch))
-        if name in stated or wanted:
+        if wanted or (name in stated and field not in _VARIANT_OF):
             ours[name] = value
         if field == "ffn_dim":
             ours["mem_dim"] = config.model_dim

@@ -1,4 +1,4 @@
-"""Checkpoints as folders that Orbax writes (docs/model.md section 6.5): whole or not there.
+"""Checkpoints as folders that Orbax writes (docs/model.md section 6.6): whole or not there.
 
     RUN/state/N/arrays/          the model and AdamW's moments in JAX's layout, written by Orbax
     RUN/state/N/checkpoint.json  all else: class and config, step, loss, hyperparameters, schedule
@@ -9,6 +9,7 @@ A folder is written beside its place and renamed when it is complete.
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -42,6 +43,12 @@ _VERSION = 1
 _ARRAYS = "arrays"
 _CONTENT = "checkpoint.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+_MOST_COMPRESSION = 30
+"""Times as many bytes as a folder holds that its arrays may have; moments begin as zeros."""
+
+_FREE_BYTES = 2**26
+"""Bytes that any folder's arrays may have."""
 
 Arrays = Mapping[Path, jax.Array | Array]
 
@@ -172,16 +179,17 @@ def find(path: PathLike) -> FilePath:
     with about(path):
         if not folder.is_dir():
             raise UnreadableFileError("no such folder: name a run's, or one of its states")
-        raise UnreadableFileError("holds no complete checkpoint, neither itself nor in state/")
+        runs = [run for run in (folder.parent, *sorted(folder.iterdir())) if steps(run)]
+        hint = f": did you mean {runs[0]}?" if runs else ", neither itself nor in state/"
+        raise UnreadableFileError(f"holds no complete checkpoint{hint}")
 
 
 def _write(target: FilePath, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob("*.partial"):
-        shutil.rmtree(leftover)
     partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     partial.mkdir()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -202,6 +210,7 @@ def _read_content(folder: FilePath) -> dict[str, Any]:
     try:
         described = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))
         damaged = manifest.changed(folder, described)
+        unlisted = manifest.unlisted(folder, described)
         text = (folder / _CONTENT).read_text(encoding="utf-8")
     except OSError as error:
         name = FilePath(error.filename or folder).name
@@ -210,6 +219,8 @@ def _read_content(folder: FilePath) -> dict[str, Any]:
         raise UnreadableFileError(f"its {manifest.NAME} is damaged") from None
     if damaged:
         raise UnreadableFileError(f"damaged: the SHA-256 of {damaged} has changed")
+    if unlisted:
+        raise UnreadableFileError(f"its {manifest.NAME} does not list {unlisted}")
     content = from_json(text)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise FormatError(f"{_CONTENT} is not what the bridge writes")
@@ -235,6 +246,7 @@ def _read_arrays(
             # Orbax fills or cuts shapes, and casts, to what it is asked for: ask for what is there.
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)
+            _check_extent(saved, folder)
             abstract = jax.eval_shape(
                 lambda: jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), saved)
             )
@@ -263,6 +275,14 @@ def _check_shapes(saved: Mapping[str, Any], shapes: Mapping[Path, Any], layers: 
             wrong.append(f"{'.'.join([name, *keys])} is {list(array.shape)}")
     if wrong or "model" not in saved:
         raise MismatchError("its arrays are not its config's", {"misshapen or unexpected": wrong})
+
+
+def _check_extent(saved: Mapping[str, Any], folder: FilePath) -> None:
+    """A few bytes can claim any number of zeros, as Orbax compresses."""
+    claimed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for _, a in _leaves(saved))
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if claimed > _MOST_COMPRESSION * stored + _FREE_BYTES:
+        raise FormatError(f"its arrays claim {claimed} bytes, and it holds {stored}")
 
 
 def _leaves(tree: Any) -> list[tuple[list[str], Any]]:

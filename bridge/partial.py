@@ -26,6 +26,9 @@ _MOST_GROWTH = 4
 """Times as many values as its file holds that a model may have by the file's own word."""
 
 
+_NONE = "none in the file"
+
+
 class Misshapen(NamedTuple):
     """A tensor whose shape is not the model's."""
 
@@ -66,7 +69,7 @@ class LoadReport:
         in_model: the shapes of the model's.
         values_loaded: of the model's values, tied ones once, those that are the file's.
         values: the model's.
-        training_state: "loaded", whatever there was, or "left out: " and why.
+        training_state: "loaded", "none in the file", or "left out: " and why.
     """
 
     model_class: str
@@ -185,7 +188,7 @@ def load_partial(
         model=model,
         optimizer_state=optimizer,
         scheduler_state=schedule,
-        step=stored.step if outcome == "loaded" else 0,
+        step=stored.step if outcome in ("loaded", _NONE) else 0,
         avg_loss=stored.avg_loss if report.complete else 0.0,
         metadata=metadata,
     )
@@ -291,4 +294,6 @@ def _training_state(
         check_rate(optimizer, schedule)
     except BridgeError as error:
         return None, None, f"left out: {error.message}"
+    if optimizer is None and schedule is None:
+        return None, None, _NONE
     return optimizer, schedule, "loaded"

@@ -25,6 +25,9 @@ _MOST_VALUES = MOST_PARTS // 4
 _MOST_TEXT = 2**24
 """Characters of all strings together, each as often as it comes."""
 
+_LARGEST_LIST = 2**14
+"""Values of a tensor, such as a random generator's state, that is kept as a list."""
+
 _DEEPEST = 50
 _DEEPEST_OF_ALL = _DEEPEST + 10
 """Metadata and the like are some levels down in the content of a file."""
@@ -44,8 +47,8 @@ def shown(name: str) -> str:
 def plain(value: Any, where: str) -> Any:
     """`value` made of dicts, lists, tuples, numbers, strings and None, nothing shared.
 
-    Dataclasses become dicts, arrays lists, paths and dates strings; `where` names the value in
-    errors.
+    Dataclasses become dicts, arrays and small tensors lists, paths and dates strings; `where` names
+    the value in errors.
 
     Raises:
         FormatError: something has no such form, or there is too much of it.
@@ -78,6 +81,8 @@ def plain(value: Any, where: str) -> Any:
         if isinstance(value, list | tuple):
             items = [convert(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
             return items if isinstance(value, list) else tuple(items)
+        if isinstance(value, Tensor) and value.size <= _LARGEST_LIST:
+            return convert(value.read().tolist(), where, depth + 1)
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         if isinstance(value, datetime.date | datetime.time):
@@ -87,7 +92,7 @@ def plain(value: Any, where: str) -> Any:
         if hasattr(value, "__array__"):
             return convert(np.asarray(value).tolist(), where, depth + 1)
         raise FormatError(
-            f"{where:.200} cannot be saved: a {type(value).__name__} is not plain data"
+            f"{where:.200} cannot be kept: a {type(value).__name__} is not plain data"
         )
 
     return convert(value, where, 0)

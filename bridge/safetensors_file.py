@@ -48,6 +48,8 @@ _DIGESTS = "sha256"
 def reading(path: PathLike) -> Iterator[Any]:
     """What the file holds, its tensors as Tensor, readable until the block ends.
 
+    Every tensor of a file of ours has been checked against its SHA-256 when the block ends.
+
     Returns:
         What `write` was given; of a file that another program wrote, its tensors by name.
 
@@ -78,6 +80,8 @@ def reading(path: PathLike) -> Iterator[Any]:
             }
         check_extent(content, files.size(file))
         yield content
+        for name in list(digests.keys() & tensors.keys()):  # what nobody has read yet
+            tensors[name].read()
 
 
 def write(path: PathLike, content: Mapping[str, Any]) -> None:
@@ -205,7 +209,7 @@ def _tensors(
         ):
             raise FormatError(f"the tensor '{shown(name)}' is described impossibly")
         places.append((begin, end))
-        read = _reader(file, start + begin, shape, dtype, name, digests.get(name))
+        read = _reader(file, start + begin, shape, dtype, name, digests)
         tensors[name] = Tensor(shape, dtype, read)
     places.sort()
     ends = [0, *(end for _, end in places)]
@@ -220,12 +224,14 @@ def _reader(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     name: str,
-    digest: Any,
+    digests: dict[str, Any],
 ) -> Callable[[], Array]:
     def read() -> Array:
         data = files.read(file, position, math.prod(shape) * dtype.itemsize)
+        digest = digests.get(name)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise UnreadableFileError(f"damaged: the SHA-256 of {shown(name)} has changed")
+        digests.pop(name, None)  # checked
         return np.frombuffer(data, dtype).reshape(shape)
 
     return read

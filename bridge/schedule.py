@@ -120,10 +120,12 @@ def scheduler_from_torch(state_dict: Any) -> SchedulerState:
     for name, count in counts.items():
         if type(count) is not int:
             raise FormatError(f"scheduler_state_dict has {name} {count!r:.80}, not a whole number")
-    if type(base_lr) is not float or type(last_lr) is not float:
-        raise FormatError("scheduler_state_dict has rates that are not floats")
+    if not all(type(rate) in (int, float) for rate in (base_lr, last_lr)):
+        raise FormatError("scheduler_state_dict has rates that are not numbers")
+    if not all(abs(rate) < 1e30 for rate in (base_lr, last_lr)):  # NaN neither
+        raise FormatError(f"scheduler_state_dict has the rate {last_lr!r:.80}")
     state = SchedulerState(
-        base_lr=base_lr,
+        base_lr=float(base_lr),
         warmup_steps=milestone,
         total_steps=milestone + counts["T_max"],
         step=counts["last_epoch"],

@@ -17,7 +17,7 @@ import optax
 
 import bridge
 from bridge.keys import Path as VariablePath
-from bridge.model_config import to_checkpoint
+from bridge.model_config import in_full
 from bridge.orbax_folder import state_folder
 from bridge.orbax_folder import steps as steps
 from bridge.weights import variables
@@ -83,7 +83,7 @@ def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainStat
     """
     model = checkpoint.model
     if not isinstance(model, MMRecModel):
-        raise UserError(f"the checkpoint holds an {type(model).__name__}, not an MMRecModel")
+        raise UserError(f"the checkpoint holds the class {type(model).__name__}, not MMRecModel")
     _check_model(trainer.config, model)
     state = trainer.initial_state(stack_blocks(model))
     saved = checkpoint.optimizer_state
@@ -94,10 +94,15 @@ def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainStat
                 "from: import it with --model-only to start anew from its weights"
             )
         return state
-    if saved.step != checkpoint.step:
-        raise UserError(
-            f"the checkpoint is after {checkpoint.step} steps, but its optimizer after {saved.step}"
-        )
+    schedule = checkpoint.scheduler_state
+    for name, step in (
+        ("optimizer", saved.step),
+        ("schedule", checkpoint.step if schedule is None else schedule.step),
+    ):
+        if step != checkpoint.step:
+            raise UserError(
+                f"the checkpoint is after {checkpoint.step} steps, but its {name} after {step}"
+            )
     if saved.step:
         adamw = _adamw(state.optimizer)
         restored = AdamWState(
@@ -153,6 +158,8 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
     try:
         if folder.is_dir():
             shutil.rmtree(folder)  # incomplete, or `steps` would list it
+        for leftover in folder.parent.glob("*.partial"):
+            shutil.rmtree(leftover)
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
         for old in steps(run)[:-keep]:
             shutil.rmtree(state_folder(run, old))
@@ -244,13 +251,14 @@ def _check_model(config: Config, model: MMRecModel) -> None:
     _refuse(pairs, "the checkpoint holds another model")
     dtypes = {str(array.dtype) for array in variables(model).values()} - {"float32"}
     if dtypes:
-        raise UserError(f"the checkpoint's weights are {', '.join(dtypes)}: training needs float32")
+        raise UserError(
+            f"the checkpoint's weights are {', '.join(dtypes)}: training needs float32, so convert "
+            "them in PyTorch (model.float()) and import that"
+        )
 
 
 def _described(config: ModelConfig) -> dict[str, Any]:
-    described = to_checkpoint("MMRecModel", config, {})
-    if config.use_hem:
-        described["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
+    described = in_full("MMRecModel", config)
     return {name: value for name, value in described.items() if name not in _FREE}
 
 
@@ -261,4 +269,7 @@ def _refuse(pairs: Mapping[str, tuple[Any, Any]], reason: str) -> None:
         if there != here
     ]
     if different:
-        raise UserError(f"{reason}: {', '.join(different)}")
+        raise UserError(
+            f"{reason}: {', '.join(different)}; set the config so, or import the weights alone "
+            "(--model-only, adapt)"
+        )

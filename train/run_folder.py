@@ -55,6 +55,8 @@ def find_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Pa
     if resume and not entries:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
     imported = resume and CONFIG not in entries and bool(checkpoint.steps(run))
+    if not resume and CONFIG not in entries and checkpoint.steps(run):
+        raise UserError(f"{run} holds an imported checkpoint: give --resume to go on from it")
     if entries and CONFIG not in entries and not imported:
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     if entries and not resume and not overwrite:

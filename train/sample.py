@@ -24,6 +24,11 @@ def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, Config]:
         UserError: the folder is not a run's, or a file of it is missing or damaged.
     """
     step = newest_step(run)
+    if not (run / CONFIG).is_file():
+        raise UserError(
+            f"{run} is an import, without {CONFIG} and {TOKENIZER}: go on with it once (python -m "
+            "train.base --resume), which writes them"
+        )
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
     model = checkpoint.restore(run, step).model
     assert isinstance(model, MMRecModel)

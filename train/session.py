@@ -148,8 +148,9 @@ class Session:
         self.state = checkpoint.state_of(self.trainer, saved)
         self._metadata = dict(saved.metadata)
         position = self._metadata.pop(_POSITION, None)
-        if position is None or not step:
-            # Of another program: the first data of this order count as seen; or a new beginning.
+        if not isinstance(position, dict) or position.get("step") != step or not step:
+            # Of another program, or older than what was trained elsewhere since, or a new
+            # beginning: the first data of this order count as seen.
             self.data.skip(step * self._config.training.accumulation)
             self._loss_sum = saved.avg_loss * step
         else:
@@ -203,6 +204,7 @@ class Session:
 
     def _save(self, state: TrainState, values: Values) -> None:
         position = {
+            "step": int(state.step),
             "order": self.data.order,
             "batches": self.data.batches.get_state(),
             "loss_sum": self._loss_sum,

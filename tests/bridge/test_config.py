@@ -181,3 +181,34 @@ def test_the_default_config_is_not_what_is_loaded():
     same |= {"fusion_method", "fused_dim"}
     for field in vars(config).keys() - same:
         assert getattr(config, field) != getattr(default, field), field
+
+
+def test_what_one_place_does_not_state_another_may(tmp_path):
+    content = golden("base")
+    config = content["metadata"].pop("config")
+    heads = config.pop("num_heads")
+    content |= {
+        "model_config": {"name": "x", **config},
+        "args": {"num_heads": heads, "dpg_rank": 0},
+    }
+    content["metadata"]["config"] = {}
+    torch.save(content, tmp_path / "apart.pt")
+    assert load_torch(tmp_path / "apart.pt").config.num_heads == heads
+
+
+@pytest.mark.parametrize("of", ["scheduler_state_dict", "optimizer_state_dict"])
+def test_the_step_of_a_file_that_does_not_state_it(of, tmp_path):
+    content = torch.load(GOLDEN / "trajectory" / "checkpoint_step_12.pt", weights_only=True)
+    del content["step"]
+    content["epoch"], content["loss"] = 3, content.pop("avg_loss")
+    content[of] = None
+    torch.save(content, tmp_path / "tutorial.pt")
+    loaded = load_torch(tmp_path / "tutorial.pt")
+    assert (loaded.step, loaded.avg_loss) == (12, content["loss"])
+
+
+def test_small_tensors_in_metadata_become_lists(tmp_path):
+    content = golden("base")
+    content["metadata"]["rng"] = torch.arange(5, dtype=torch.uint8)
+    torch.save(content, tmp_path / "rng.pt")
+    assert load_torch(tmp_path / "rng.pt").metadata["rng"] == [0, 1, 2, 3, 4]

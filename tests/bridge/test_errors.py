@@ -270,7 +270,7 @@ def test_metadata_is_made_plain(tmp_path):
         "shape": (1, [2]),
         "model_class": "ExpertModule",
     }
-    with pytest.raises(FormatError, match=r"metadata\['a'\]\[1\] cannot be saved: a object"):
+    with pytest.raises(FormatError, match=r"metadata\['a'\]\[1\] cannot be kept: a object"):
         save_torch(tmp_path / "b.pt", loaded.model, metadata={"a": [1, object()]})
 
 

@@ -20,8 +20,11 @@ from bridge import (
     manifest,
     save_orbax,
 )
+from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
-from bridge.weights import variables
+from bridge.tensors import of_array
+from bridge.weights import model_from_tensors, variables
+from mmrec_jax import ModelConfig
 
 TRAJECTORY = pathlib.Path(__file__).parents[1] / "golden" / "trajectory"
 
@@ -166,6 +169,27 @@ def test_a_failed_write_leaves_nothing(checkpoint, tmp_path, monkeypatch):
         with pytest.raises(UnwritableFileError, match="No space left"):
             save_orbax(tmp_path / "1", checkpoint.model)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_zeros_without_end_are_refused(tmp_path):
+    config = ModelConfig(vocab_size=500_000, model_dim=64, num_layers=1, num_heads=1, ffn_dim=1)
+    tensors = {
+        entry.key: of_array(np.zeros(entry.shape, np.float32))
+        for entry in entries("MMRecModel", config)
+    }
+    save_orbax(tmp_path / "zeros", model_from_tensors("MMRecModel", config, tensors))
+    with pytest.raises(FormatError, match=r"its arrays claim 128\d+ bytes, and it holds \d{5}$"):
+        load_orbax(tmp_path / "zeros")
+
+
+def test_files_beside_and_unlisted(copy, checkpoint, tmp_path):
+    (tmp_path / "mine.partial").mkdir()
+    (tmp_path / "mine.partial" / "precious.txt").touch()
+    save_orbax(tmp_path / "new", checkpoint.model)
+    assert (tmp_path / "mine.partial" / "precious.txt").exists()
+    (copy / manifest.NAME).write_text("{}")
+    with pytest.raises(UnreadableFileError, match=r"manifest\.json does not list arrays"):
+        load_orbax(copy)
 
 
 def test_other_folders_are_said_not_to_be_checkpoints(tmp_path):

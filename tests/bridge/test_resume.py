@@ -87,15 +87,6 @@ def weights_of(module):
     return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Of torch, whose threads only get in each other's way in arrays as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def trajectory(golden):
     data = golden("trajectory", "checkpoint_step_0.pt")

@@ -192,6 +192,12 @@ def test_steps_that_disagree_are_refused(plain, saved):
         checkpoint.state_of(plain[0], dataclasses.replace(saved, step=4))
 
 
+def test_a_schedule_at_another_step_is_refused(plain, saved):
+    schedule = dataclasses.replace(saved.scheduler_state, step=9)
+    with pytest.raises(UserError, match="after 3 steps, but its schedule after 9"):
+        checkpoint.state_of(plain[0], dataclasses.replace(saved, scheduler_state=schedule))
+
+
 def test_half_precision_is_refused(plain, saved):
     graphdef, state = nnx.split(saved.model)
     half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
@@ -201,7 +207,7 @@ def test_half_precision_is_refused(plain, saved):
 
 def test_only_the_base_model_is_trained(plain, saved):
     expert = ExpertModule(MODEL, rngs=nnx.Rngs(0))
-    with pytest.raises(UserError, match="holds an ExpertModule"):
+    with pytest.raises(UserError, match="holds the class ExpertModule"):
         checkpoint.state_of(plain[0], dataclasses.replace(saved, model=expert))
 
 
