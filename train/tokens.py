@@ -176,8 +176,9 @@ def load_manifest(data_dir: str | Path) -> Manifest:
     try:
         changed = manifest.changed(data_dir, described.files)
     except OSError as error:
+        name = Path(error.filename).relative_to(data_dir)
         raise UserError(
-            f"data_dir {data_dir}: cannot read {error.filename}: {error.strerror}; "
+            f"data_dir {data_dir}: cannot read {name}: {error.strerror}; "
             "run python -m train.prepare again"
         ) from error
     if changed:
