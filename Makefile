@@ -4,7 +4,7 @@ PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name)))),\
 	$(error no Python 3.11 or newer found: set PYTHON to its path))
 PY := .venv/bin/python
-PYTEST_FLAGS ?= --numprocesses 2 --dist worksteal
+PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint bench lock clean
