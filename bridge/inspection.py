@@ -248,14 +248,15 @@ def _optimizer(state_dict: Any, table: list[Entry]) -> tuple[Optimizer | None, l
     return optimizer, problems
 
 
-def _wrong_moments(
-    state: Mapping[Any, Any], indices: list[Any], parameters: list[Entry]
-) -> Iterator[str]:
+def _wrong_moments(state: Any, indices: list[Any], parameters: list[Entry]) -> Iterator[str]:
     if indices != list(range(len(parameters))):
         yield f"it is over {len(indices)} parameters, where the model has {len(parameters)}"
         return
+    if not isinstance(state, Mapping):
+        yield f"its state is a {type(state).__name__}, not a dictionary"
+        return
     for index, item in state.items():
-        if index not in range(len(parameters)):
+        if type(index) is not int or not 0 <= index < len(parameters):
             yield f"it has moments of a parameter {index!r:.80}, which the model has not"
             continue
         entry = parameters[index]
