@@ -7,14 +7,16 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench lock clean
+.PHONY: help demo second-corpus test slow lint bench lock clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: .venv ## prepare the demo corpus, train on it and report (minutes)
 	$(PY) -m train.prepare --config configs/demo.yaml
 	$(PY) -m train.base --config configs/demo.yaml --overwrite
+
+second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 
 test: .venv ## run the tests, but for the slow ones
 	$(PY) -m pytest $(PYTEST_FLAGS)
@@ -54,4 +56,23 @@ clean: ## delete .venv, caches and build products; data/ and runs/ stay
 	$(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --requirement requirements.lock
 	$(PY) -m pip install --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The corpus has none of the files that repeat others (patch releases' notes, translations,
+# databases' migrations) and no tests. pip asks a package for its metadata before it hands its
+# archive over, which setuptools answers, from requirements.lock.
+data/raw/second/unpacked: configs/second-corpus.txt | .venv/installed
+	rm -rf build/second data/raw/second
+	mkdir -p data/raw/second/text data/raw/second/code
+	$(PY) -m pip download --no-deps --no-binary :all: --no-build-isolation --dest build/second \
+		--require-hashes --requirement $<
+	cd data/raw/second/text && tar xzf $(CURDIR)/build/second/django-*.tar.gz --wildcards \
+		--exclude 'docs/_theme' --exclude 'docs/requirements.txt' \
+		--exclude 'docs/releases/*.*.*.txt' 'django-*/docs/*.txt'
+	cd data/raw/second/text && tar xzf $(CURDIR)/build/second/sqlalchemy-*.tar.gz --wildcards \
+		'sqlalchemy-*/doc/build/*.rst'
+	cd data/raw/second/code && tar xzf $(CURDIR)/build/second/django-*.tar.gz --wildcards \
+		--exclude '*/locale/*' --exclude '*/contrib/*/migrations/*' 'django-*/django/*.py'
+	cd data/raw/second/code && tar xzf $(CURDIR)/build/second/sqlalchemy-*.tar.gz --wildcards \
+		--exclude '*/testing/suite/*' 'sqlalchemy-*/lib/sqlalchemy/*.py'
 	touch $@

@@ -1,7 +1,7 @@
 """Two experts joined: the fusion layer, and the model around it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,24 @@ from mmrec_jax.model import ModelOutput
 from mmrec_jax.stack import DecodeState
 
 ExpertType = Literal["text", "code"]
+
+
+class FusedOutput(NamedTuple):
+    """What MMRec100M computes before its head; layers are those of the experts that ran.
+
+    Attributes:
+        y: the experts' outputs joined and normalised [B, T, 2 D].
+        memory: the new long-term memory of each expert, one a layer.
+        planning_loss: summed over layers (section 2.10).
+        max_state: each layer's largest |h| [layers].
+        mean_decay: each layer's mean of g [layers].
+    """
+
+    y: jax.Array
+    memory: dict[str, list[LongTermMemory]]
+    planning_loss: jax.Array
+    max_state: jax.Array
+    mean_decay: jax.Array
 
 
 class FusionLayer(nnx.Module):
@@ -67,11 +85,50 @@ class MMRec100M(nnx.Module):
             raise ValueError(f"expert_type must be None, 'text' or 'code', not {expert_type!r}")
         return {expert_type: experts[expert_type]}
 
-    def head(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
-        """Logits [B, T, V] from the experts' outputs [B, T, D]; zeros stand for a missing one."""
+    @property
+    def head_kernel(self) -> jax.Array:
+        """The head [2 D, V]."""
+        return self.lm_head.kernel[...]
+
+    def fused(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+        """The experts' outputs [B, T, D] joined and normalised, [B, T, 2 D].
+
+        Zeros stand for the output of an expert that is missing.
+        """
         zeros = jnp.zeros_like(next(iter(outputs.values())))
-        fused = self.fusion(outputs.get("text", zeros), outputs.get("code", zeros))
-        return self.lm_head(self.final_norm(fused))
+        return self.final_norm(self.fusion(outputs.get("text", zeros), outputs.get("code", zeros)))
+
+    def features(
+        self,
+        input_ids: jax.Array,
+        memory: Mapping[str, Sequence[LongTermMemory]] | None = None,
+        *,
+        expert_type: ExpertType | None = None,
+        dropout_key: jax.Array | None = None,
+        **options: Any,
+    ) -> FusedOutput:
+        """What the head scores, [B, T, 2 D] as `y`, from ids [B, T].
+
+        Args:
+            input_ids, memory, expert_type, dropout_key: see `__call__`.
+            options: see BlockStack.hidden_states.
+        """
+        experts = self.experts(expert_type)
+        memory = self._known(memory)
+        x = self.embedding(input_ids)
+        keys = [None, None] if dropout_key is None else list(jax.random.split(dropout_key))
+        outs = {
+            name: expert.hidden_states(x, memory.get(name), dropout_key=key, **options)
+            for (name, expert), key in zip(experts.items(), keys, strict=False)
+        }
+        each = list(outs.values())
+        return FusedOutput(
+            self.fused({name: out.y for name, out in outs.items()}),
+            {name: out.memory for name, out in outs.items()},
+            jnp.stack([out.planning_loss for out in each]).sum(),
+            jnp.concatenate([out.max_state for out in each]),
+            jnp.concatenate([out.mean_decay for out in each]),
+        )
 
     def __call__(
         self,
@@ -94,19 +151,15 @@ class MMRec100M(nnx.Module):
         Raises:
             ValueError: the memory, chunk_size or expert_type does not fit.
         """
-        experts = self.experts(expert_type)
-        memory = self._known(memory)
-        x = self.embedding(input_ids)
-        keys = [None, None] if dropout_key is None else list(jax.random.split(dropout_key))
-        outputs = {
-            name: expert.hidden_states(x, memory.get(name), chunk_size=chunk_size, dropout_key=key)
-            for (name, expert), key in zip(experts.items(), keys, strict=False)
-        }
-        return ModelOutput(
-            self.head({name: out.y for name, out in outputs.items()}),
-            {name: out.memory for name, out in outputs.items()},
-            self.config.lambda_P * jnp.stack([o.planning_loss for o in outputs.values()]).sum(),
+        out = self.features(
+            input_ids,
+            memory,
+            expert_type=expert_type,
+            chunk_size=chunk_size,
+            dropout_key=dropout_key,
         )
+        auxiliary_loss = self.config.lambda_P * out.planning_loss
+        return ModelOutput(out.y @ self.head_kernel, out.memory, auxiliary_loss)
 
     def start_decoding(
         self, batch: int, memory: Mapping[str, Sequence[LongTermMemory]] | None = None
@@ -136,7 +189,7 @@ class MMRec100M(nnx.Module):
             name: expert.decode_hidden_states(x, state[name], chunk_size=chunk_size)
             for name, expert in self.experts(expert_type).items()
         }
-        logits = self.head({name: y for name, (y, _) in after.items()})
+        logits = self.fused({name: y for name, (y, _) in after.items()}) @ self.head_kernel
         return logits, dict(state) | {name: new for name, (_, new) in after.items()}
 
     def _known(

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmrec_jax.fusion import MMRec100M
 from mmrec_jax.model import MMRecModel
 
 
 def generate(
-    model: MMRecModel,
+    model: MMRecModel | MMRec100M,
     prompt: jax.Array,
     length: int,
     *,
@@ -47,7 +48,7 @@ def generate(
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     graphdef, params = nnx.split(model)
-    state = model.start_decoding(prompt.shape[0])
+    state: Any = model.start_decoding(prompt.shape[0])
     return _generate(graphdef, params, prompt, state, key, length, temperature, top_k, chunk_size)
 
 

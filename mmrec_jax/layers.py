@@ -60,10 +60,6 @@ class Embedding(nnx.Module):
         """input_ids [B, T] -> [B, T, D]."""
         return self.embedding[...][input_ids]
 
-    def attend(self, x: jax.Array) -> jax.Array:
-        """Scores against every token's vector: x [B, T, D] -> [B, T, V]."""
-        return x @ self.embedding[...].T
-
 
 class RMSNorm(nnx.Module):
     """`scale * x / (sqrt(mean(x^2)) + 1e-6)`: the epsilon is outside the root (section 2.1)."""

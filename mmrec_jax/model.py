@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -10,7 +10,7 @@ from flax import nnx
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.layers import Embedding, uniform
 from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.stack import BlockStack, DecodeState
+from mmrec_jax.stack import BlockStack, DecodeState, StackOutput
 
 
 class ModelOutput(NamedTuple):
@@ -57,15 +57,26 @@ class MMRecModel(BlockStack):
         Raises:
             ValueError: the memory or chunk_size does not fit.
         """
-        out = self.hidden_states(
-            self.embedding(input_ids),
+        out = self.features(
+            input_ids,
             memory,
             chunk_size=chunk_size,
             router_threshold=router_threshold,
             dropout_key=dropout_key,
         )
         auxiliary_loss = self.config.lambda_P * out.planning_loss
-        return ModelOutput(self.embedding.attend(out.y), out.memory, auxiliary_loss)
+        return ModelOutput(out.y @ self.head_kernel, out.memory, auxiliary_loss)
+
+    @property
+    def head_kernel(self) -> jax.Array:
+        """The head [D, V]: the embedding's table, transposed."""
+        return self.embedding.embedding[...].T
+
+    def features(
+        self, input_ids: jax.Array, memory: Sequence[LongTermMemory] | None = None, **options: Any
+    ) -> StackOutput:
+        """What the head scores, [B, T, D] as `y`, from ids [B, T]; options as `hidden_states`."""
+        return self.hidden_states(self.embedding(input_ids), memory, **options)
 
     def decode(
         self, input_ids: jax.Array, state: DecodeState, *, chunk_size: int | None = None
@@ -83,4 +94,4 @@ class MMRecModel(BlockStack):
         y, state = self.decode_hidden_states(
             self.embedding(input_ids), state, chunk_size=chunk_size
         )
-        return self.embedding.attend(y), state
+        return y @ self.head_kernel, state

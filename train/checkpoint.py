@@ -7,7 +7,7 @@ A checkpoint that another program wrote becomes a training state in the same way
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ import numpy as np
 import optax
 
 import bridge
+from bridge.keys import Model
 from bridge.keys import Path as VariablePath
 from bridge.model_config import in_full
 from bridge.orbax_folder import state_folder
 from bridge.orbax_folder import steps as steps
-from bridge.weights import variables
-from mmrec_jax import MMRecModel, ModelConfig
+from bridge.weights import class_name, variables
+from mmrec_jax import ModelConfig
 from mmrec_jax.stack import stack_blocks
 from train.config import Config
 from train.errors import UserError
 from train.optimizer import AdamWState
+from train.parameters import Arrays, Network, Parameters
 from train.step import Trainer, TrainState
 
 Moments = Mapping[VariablePath, jax.Array]
@@ -35,13 +37,18 @@ _FREE = ("dropout", "lambda_P", "mem_dim")
 
 
 def checkpoint_of(
-    trainer: Trainer, state: TrainState, avg_loss: float, metadata: Mapping[str, Any]
+    trainer: Trainer,
+    state: TrainState,
+    saved: Callable[[Network], Model],
+    avg_loss: float,
+    metadata: Mapping[str, Any],
 ) -> bridge.LoadedCheckpoint:
     """All of a training state, its random key excepted, which the config's seed gives.
 
     Args:
         trainer: the run's.
         state: its state.
+        saved: the model to save, of the one that is trained.
         avg_loss: the loss to state.
         metadata: plain data to keep in it.
     """
@@ -55,11 +62,11 @@ def checkpoint_of(
     )
     adamw = _adamw(state.optimizer)
     return bridge.LoadedCheckpoint(
-        model=trainer.model_of(state.params, state.buffers),
+        model=saved(trainer.model_of(state)),
         optimizer_state=bridge.OptimizerState(
             step=step,
-            exp_avg=_by_path(adamw.exp_avg),
-            exp_avg_sq=_by_path(adamw.exp_avg_sq),
+            exp_avg=_by_path(adamw.exp_avg, trainer.parameters),
+            exp_avg_sq=_by_path(adamw.exp_avg_sq, trainer.parameters),
             hyperparameters=bridge.adamw_hyperparameters(
                 learning_rate=schedule.learning_rate(),
                 initial_learning_rate=config.learning_rate,
@@ -75,17 +82,18 @@ def checkpoint_of(
     )
 
 
-def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainState:
+def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint, network: Network) -> TrainState:
     """The training state that a checkpoint holds.
 
+    Args:
+        trainer: the run's.
+        checkpoint: one of the run's own kind.
+        network: what the checkpoint's model is trained as.
+
     Raises:
-        UserError: its model is not the config's, or its optimizer's state does not allow to go on.
+        UserError: its optimizer's state does not allow to go on.
     """
-    model = checkpoint.model
-    if not isinstance(model, MMRecModel):
-        raise UserError(f"the checkpoint holds the class {type(model).__name__}, not MMRecModel")
-    _check_model(trainer.config, model)
-    state = trainer.initial_state(stack_blocks(model))
+    state = trainer.initial_state(stack_blocks(network))
     saved = checkpoint.optimizer_state
     if saved is None:
         if checkpoint.step:
@@ -107,8 +115,8 @@ def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainStat
         adamw = _adamw(state.optimizer)
         restored = AdamWState(
             adamw.step + saved.step,
-            _by_tree(saved.exp_avg, adamw.exp_avg),
-            _by_tree(saved.exp_avg_sq, adamw.exp_avg_sq),
+            _by_tree(saved.exp_avg, adamw.exp_avg, trainer.parameters),
+            _by_tree(saved.exp_avg_sq, adamw.exp_avg_sq, trainer.parameters),
         )
         optimizer = jax.tree.map(
             lambda node: restored if isinstance(node, AdamWState) else node,
@@ -200,23 +208,24 @@ def _adamw(optimizer: optax.OptState) -> AdamWState:
     return next(filter(_is_adamw, jax.tree.leaves(optimizer, is_leaf=_is_adamw)))
 
 
-def _path(keys: tuple[Any, ...]) -> VariablePath:
-    return tuple(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+def _listed(path: VariablePath, parameters: Parameters, layers: int) -> list[VariablePath]:
+    """The paths in a list of blocks that a stacked array of the blocks stands for."""
+    at, first = path.index("blocks") + 1, parameters.frozen_layers(path)
+    return [(*path[:at], first + i, *path[at:]) for i in range(layers)]
 
 
-def _by_path(moments: optax.Params) -> dict[VariablePath, jax.Array]:
+def _by_path(moments: Arrays, parameters: Parameters) -> Arrays:
     """The moments by the paths of their parameters, the blocks' as of a list of blocks."""
-    arrays: dict[VariablePath, jax.Array] = {}
-    for keys, array in jax.tree_util.tree_flatten_with_path(moments)[0]:
-        path = _path(keys)
-        if path[0] == "blocks":
-            arrays |= {("blocks", i, *path[1:]): layer for i, layer in enumerate(array)}
+    arrays: Arrays = {}
+    for path, array in moments.items():
+        if "blocks" in path:
+            arrays |= zip(_listed(path, parameters, len(array)), array, strict=True)
         else:
             arrays[path] = array
     return arrays
 
 
-def _by_tree(moments: Moments, like: optax.Params) -> optax.Params:
+def _by_tree(moments: Moments, like: Arrays, parameters: Parameters) -> Arrays:
     """What `_by_path` was given, from what it returned."""
     left = dict(moments)
     missing = []
@@ -228,14 +237,13 @@ def _by_tree(moments: Moments, like: optax.Params) -> optax.Params:
             return np.zeros(shape, np.float32)
         return np.asarray(array)
 
-    def gather(keys: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        path = _path(keys)
-        if path[0] != "blocks":
+    def gather(path: VariablePath, leaf: jax.Array) -> jax.Array:
+        if "blocks" not in path:
             return jax.device_put(take(path, leaf.shape))
-        layers = [take(("blocks", i, *path[1:]), leaf.shape[1:]) for i in range(leaf.shape[0])]
-        return jax.device_put(np.stack(layers))
+        listed = _listed(path, parameters, len(leaf))
+        return jax.device_put(np.stack([take(each, leaf.shape[1:]) for each in listed]))
 
-    tree = jax.tree_util.tree_map_with_path(gather, like)
+    tree = {path: gather(path, leaf) for path, leaf in like.items()}
     unexpected = [".".join(map(str, path)) for path in left]
     if missing or unexpected:
         problems = {"missing for": missing, "there for what is not trained,": unexpected}
@@ -244,8 +252,14 @@ def _by_tree(moments: Moments, like: optax.Params) -> optax.Params:
     return tree
 
 
-def _check_model(config: Config, model: MMRecModel) -> None:
-    there, here = (_described(each) for each in (model.config, config.model))
+def check_model(config: ModelConfig, model: Model) -> None:
+    """Makes sure that a checkpoint's model is built as the config says, in float32.
+
+    Raises:
+        UserError: it is not; lists all that differ.
+    """
+    model_class = class_name(model)
+    there, here = (_described(model_class, each) for each in (model.config, config))
     names = dict.fromkeys([*here, *there])
     pairs = {f"model.{name}": (there.get(name), here.get(name)) for name in names}
     _refuse(pairs, "the checkpoint holds another model")
@@ -257,8 +271,8 @@ def _check_model(config: Config, model: MMRecModel) -> None:
         )
 
 
-def _described(config: ModelConfig) -> dict[str, Any]:
-    described = in_full("MMRecModel", config)
+def _described(model_class: str, config: ModelConfig) -> dict[str, Any]:
+    described = in_full(model_class, config)
     return {name: value for name, value in described.items() if name not in _FREE}
 
 

@@ -11,8 +11,8 @@ import difflib
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 import yaml
@@ -22,12 +22,7 @@ from train.errors import UserError
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
 
-_CONFIG_KEYS = typing.get_type_hints(Config)
-_SECTIONS: dict[str, type[Any]] = {
-    name: kind
-    for name, kind in _CONFIG_KEYS.items()
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
-}
+Settings = TypeVar("Settings")
 
 
 def parse_config(argv: Sequence[str], description: str) -> Config:
@@ -41,24 +36,28 @@ def parse_config(argv: Sequence[str], description: str) -> Config:
         UserError: the config file, a key or a value is wrong.
         SystemExit: `--help` or `--print_config` was asked for and is printed.
     """
-    return parse_command(argv, description)[0]
+    return parse_command(argv, description, Config)[0]
 
 
 def parse_command(
-    argv: Sequence[str], description: str, add_flags: AddFlags | None = None
-) -> tuple[Config, dict[str, Any]]:
+    argv: Sequence[str],
+    description: str,
+    kind: type[Settings],
+    add_flags: AddFlags | None = None,
+) -> tuple[Settings, dict[str, Any]]:
     """The config, and the values of the command's own flags by name.
 
     Args:
         argv: the arguments after the program's name.
         description: what the command does, for `--help`.
+        kind: the config's class.
         add_flags: adds the command's own flags to the parser, such as `--resume`.
 
     Raises:
         UserError: the config file, a key or a value is wrong.
         SystemExit: `--help` or `--print_config` was asked for and is printed.
     """
-    parser = _parser(description, add_flags)
+    parser = _parser(description, kind, add_flags)
     # jsonargparse applies options in their order, so an override before --config would be lost.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
@@ -70,20 +69,20 @@ def parse_command(
         raise UserError(f"--config is given {len(given.config)} times: name one file")
     path = given.config[0] if given.config else None
     options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
-    for name in _SECTIONS.keys() & options:
+    for name in dict(_sections(kind)).keys() & options:
         raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
-    lines = {} if path is None else _key_lines(path)
+    lines = {} if path is None else _key_lines(path, kind)
     file_option = [] if path is None else [f"--config={path}"]
     try:
         values = parser.parse_args([*file_option, *rest])
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         in_file = file_option and _fails_alike(parser, file_option, error)
         places, origin = (lines, path) if in_file else ({}, "command line")
-        raise UserError(_describe(error, places, path, str(origin))) from error
+        raise UserError(_describe(error, kind, places, path, str(origin))) from error
     assert path is not None  # --config is required
 
     arguments = vars(values)
-    settings: dict[str, Any] = {key: arguments.pop(key) for key in _CONFIG_KEYS}
+    settings: dict[str, Any] = {key: arguments.pop(key) for key in typing.get_type_hints(kind)}
     del arguments["config"]
 
     def place(key: str) -> str:
@@ -91,26 +90,15 @@ def parse_command(
             return "command line"
         return f"{path} line {lines[key]}" if key in lines else path
 
-    for name, section in _SECTIONS.items():
-        keys = vars(settings[name])
-        _refuse_nulls(keys, section, f"{name}.", place)
-        try:
-            settings[name] = section(**keys)
-        except ValueError as error:
-            key = f"{name}.{str(error).split()[0]}"
-            raise UserError(f"{place(key)}: {name}.{error}") from error
-    _refuse_nulls(settings, Config, "", place)
-    try:
-        return Config(**settings), arguments
-    except ValueError as error:
-        raise UserError(f"{place(str(error).split()[0])}: {error}") from error
+    return _built(kind, settings, "", place), arguments
 
 
 def run(
     main: Callable[..., None],
     description: str,
     add_flags: AddFlags | None = None,
-    argv: Sequence[str] | None = None,
+    *,
+    kind: type[Any] = Config,
 ) -> NoReturn:
     """Runs a command that takes a config, and exits as `exit_after` does.
 
@@ -118,12 +106,11 @@ def run(
         main: called as `main(config, **flags)`.
         description: what the command does, for `--help`.
         add_flags: adds the command's own flags to the parser, such as `--resume`.
-        argv: the arguments; None is the process's own.
+        kind: the config's class.
     """
 
     def command() -> None:
-        words = sys.argv[1:] if argv is None else argv
-        config, flags = parse_command(words, description, add_flags)
+        config, flags = parse_command(sys.argv[1:], description, kind, add_flags)
         main(config, **flags)
 
     exit_after(command)
@@ -163,7 +150,15 @@ def parse_options(
     return parser.parse_args(argv)
 
 
-def _parser(description: str, add_flags: AddFlags | None) -> jsonargparse.ArgumentParser:
+def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
+    """The flags of every command that trains one stage."""
+    parser.add_argument("--resume", action="store_true", help="go on from the newest saved state")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+
+
+def _parser(
+    description: str, kind: type[Any], add_flags: AddFlags | None
+) -> jsonargparse.ArgumentParser:
     program = getattr(sys.modules["__main__"], "__spec__", None)
     parser = jsonargparse.ArgumentParser(
         prog=f"python -m {program.name}" if program else None,
@@ -181,11 +176,38 @@ def _parser(description: str, add_flags: AddFlags | None) -> jsonargparse.Argume
     )
     if add_flags is not None:
         add_flags(parser)
-    parser.add_class_arguments(Config, as_group=False)
+    parser.add_class_arguments(kind, as_group=False)
+    sections = dict(_sections(kind))
     for action in parser._actions:
-        if action.dest in _SECTIONS:  # `--model FILE` would escape the checks of _key_lines
+        if action.dest in sections:  # `--model FILE` would escape the checks of _key_lines
             action.help = argparse.SUPPRESS
     return parser
+
+
+def _sections(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, type[Any]]]:
+    """The dataclasses in a dataclass, at any depth, by their dotted keys."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield prefix + name, hint
+            yield from _sections(hint, f"{prefix}{name}.")
+
+
+def _built(
+    kind: type[Settings], values: Mapping[str, Any], prefix: str, place: Callable[[str], str]
+) -> Settings:
+    """A config of parsed values, the sections in it first, so that each error names its place."""
+    sections = {
+        name: _built(section, vars(values[name]), f"{prefix}{name}.", place)
+        for name, section in _sections(kind)
+        if "." not in name and values[name] is not None
+    }
+    values = dict(values) | sections
+    _refuse_nulls(values, kind, prefix, place)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        message = f"{prefix}{error}"
+        raise UserError(f"{place(message.split()[0])}: {message}") from error
 
 
 def _fails_alike(
@@ -199,7 +221,7 @@ def _fails_alike(
     return False
 
 
-def _key_lines(path: str) -> dict[str, int]:
+def _key_lines(path: str, kind: type[Any]) -> dict[str, int]:
     """The line of every dotted key in a config file.
 
     Raises:
@@ -220,7 +242,7 @@ def _key_lines(path: str) -> dict[str, int]:
     if node is None:
         raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
     lines: dict[str, int] = {}
-    _collect_lines(node, Config, "", path, lines)
+    _collect_lines(node, kind, "", path, lines)
     return lines
 
 
@@ -258,14 +280,16 @@ def _refuse_nulls(
             raise UserError(f"{place(key)}: {key}: expected {_type_name(hint)}, not null")
 
 
-def _describe(error: Exception, lines: dict[str, int], path: str | None, origin: str) -> str:
+def _describe(
+    error: Exception, kind: type[Any], lines: dict[str, int], path: str | None, origin: str
+) -> str:
     """jsonargparse's message in one line, with the key's place and without the reprs of types."""
     message = _one_line(str(error)).replace('in "<unicode string>", ', "")
     wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: (.*)', message)
     if wrong:
         key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
         line = f" line {lines[key]}" if key in lines else ""
-        return f"{origin}{line}: {key}: expected {_type_name(_hint(key))}, not {value}"
+        return f"{origin}{line}: {key}: expected {_type_name(_hint(kind, key))}, not {value}"
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
         if path is None:
@@ -277,8 +301,8 @@ def _describe(error: Exception, lines: dict[str, int], path: str | None, origin:
     return f"{origin}: {message}"
 
 
-def _hint(key: str) -> Any:
-    hint: Any = Config
+def _hint(kind: type[Any], key: str) -> Any:
+    hint: Any = kind
     for name in key.split("."):
         hint = typing.get_type_hints(hint).get(name)
     return hint

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import typing
 from typing import Literal
 
 from mmrec_jax.config import ModelConfig
 
 Domain = Literal["text", "code", "mixed"]
+FusionPart = Literal["fusion", "final_norm", "lm_head"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,10 @@ class PrepareConfig:
         code: files and folders whose documents are code.
         python_library: adds the running Python's standard library: sources as code, documentation
             topics and docstrings as text.
-        validation_fraction: share of the source files kept for validation, in (0, 1).
+        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
+            between recipes.
+        test_fraction: share of the source files kept for the test split, in (0, 1): to report
+            what the chosen recipe reaches. Together they are below 1.
         max_document_bytes: longer documents are skipped, and counted.
     """
 
@@ -26,12 +31,17 @@ class PrepareConfig:
     code: list[str] = dataclasses.field(default_factory=list)
     python_library: bool = False
     validation_fraction: float = 0.05
+    test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
+        for key in ("validation_fraction", "test_fraction"):
+            if not 0 < getattr(self, key) < 1:
+                raise ValueError(f"{key} must lie in (0, 1), not {getattr(self, key)}")
+        if not self.validation_fraction + self.test_fraction < 1:
             raise ValueError(
-                f"validation_fraction must lie in (0, 1), not {self.validation_fraction}"
+                "test_fraction and validation_fraction must be below 1 together, "
+                f"not {self.test_fraction} + {self.validation_fraction}"
             )
         if self.max_document_bytes < 1:
             raise ValueError(
@@ -76,6 +86,8 @@ class TrainingConfig:
     """The length and the rhythm of a training run.
 
     Attributes:
+        start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
+            draws them anew.
         domain: the prepared token files that are trained on.
         steps: optimizer steps N in all.
         batch_size: sequences in a micro-batch.
@@ -91,6 +103,7 @@ class TrainingConfig:
         keep_checkpoints: newest Orbax states that are kept; .pt files are all kept.
     """
 
+    start_from: str | None = None
     domain: Domain = "mixed"
     steps: int = 100_000
     batch_size: int = 8
@@ -104,6 +117,11 @@ class TrainingConfig:
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that are trained on in all."""
+        return self.steps * self.accumulation * self.batch_size * self.sequence_length
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -113,24 +131,99 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """How an expert is made of the base (docs/model.md section 5.6).
+
+    Attributes:
+        freeze_embedding: keep the base's embedding, and with it the head, as they are.
+        freeze_blocks: the first blocks that stay as they are; below model.num_layers.
+        slow_blocks: the first blocks that are trained at a smaller rate, unless they are frozen.
+        slow_rate: their share of the learning rate, in (0, 1].
+    """
+
+    freeze_embedding: bool = True
+    freeze_blocks: int = 0
+    slow_blocks: int = 0
+    slow_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key in ("freeze_blocks", "slow_blocks"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
+        if not 0 < self.slow_rate <= 1:
+            raise ValueError(f"slow_rate must lie in (0, 1], not {self.slow_rate}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """How two experts are joined (docs/model.md section 5.7).
+
+    Attributes:
+        text_expert: the text expert's run or file; null is the one in run_dir.
+        code_expert: the code expert's; null is the one in run_dir.
+        embedding: whose embedding both get, and the head's first values; null is the base's, and
+            is refused where an expert has trained its own.
+        start: "ensemble" begins with the mean of both experts' logits, "random" with random values.
+        trainable: the parts that are trained.
+    """
+
+    text_expert: str | None = None
+    code_expert: str | None = None
+    embedding: Literal["base", "text", "code"] | None = None
+    start: Literal["ensemble", "random"] = "ensemble"
+    trainable: list[FusionPart] = dataclasses.field(
+        default_factory=lambda: list(typing.get_args(FusionPart))
+    )
+
+    def __post_init__(self) -> None:
+        if not self.trainable:
+            raise ValueError("trainable is empty: name at least one part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What `python -m train.evaluate` scores.
+
+    Attributes:
+        checkpoints: runs and files; empty is every stage that run_dir has.
+        split: choose recipes on "validation", and report "test".
+        batches: batches of each domain at most, spread over the split; 0 reads all of it.
+    """
+
+    checkpoints: list[str] = dataclasses.field(default_factory=list)
+    split: Literal["validation", "test"] = "validation"
+    batches: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batches < 0:
+            raise ValueError(f"batches must be at least 0, not {self.batches}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run.
+    """One run of any stage; a stage reads its own sections and no other's.
 
     Attributes:
         data_dir: where `train.prepare` writes and training reads.
         run_dir: where training writes, one folder a stage (`checkpoints_base`, ...).
-        seed: of the splits, the initial values, the order of the data and dropout.
+        base_model: the base's run or file, which experts start from and take their embedding
+            from; null is the one in run_dir.
+        seed: of the initial values, the order of the data and dropout.
         prompts: what the samples at the end of a run go on from.
     """
 
     data_dir: str
     run_dir: str
+    base_model: str | None = None
     seed: int = 0
     prompts: list[str] = dataclasses.field(default_factory=list)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
+    fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
         for key in ("data_dir", "run_dir"):
@@ -143,3 +236,96 @@ class Config:
             raise ValueError(
                 f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
             )
+        frozen, layers = self.expert.freeze_blocks, self.model.num_layers
+        if frozen >= layers:
+            raise ValueError(
+                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {frozen}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of a pipeline; the sections are those of `Config`."""
+
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagesConfig:
+    """The training stages of a pipeline.
+
+    Attributes:
+        base: trains the base, on mixed data.
+        text: makes the text expert of it; its training.domain is "text".
+        code: makes the code expert of it; its training.domain is "code".
+        fusion: joins both, on mixed data.
+        continued: the control, which trains the base further on mixed data, on as many tokens as
+            text, code and fusion together.
+    """
+
+    base: StageConfig
+    text: StageConfig
+    code: StageConfig
+    fusion: StageConfig
+    continued: StageConfig
+
+    def __post_init__(self) -> None:
+        stages: dict[str, StageConfig] = vars(self)
+        for name, stage in stages.items():
+            training, wanted = stage.training, name if name in ("text", "code") else "mixed"
+            if training.domain != wanted:
+                raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
+            if training.start_from is not None:
+                raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
+        parts = sum(stages[name].training.tokens for name in ("text", "code", "fusion"))
+        tokens = self.continued.training.tokens
+        if tokens != parts:
+            raise ValueError(
+                "continued.training must have as many tokens as text, code and fusion together, "
+                f"{parts:,}, not {tokens:,}: set its steps"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """All stages of one pipeline; the sections but `stages` are those of `Config`.
+
+    Attributes:
+        data_dir, run_dir, seed, prompts: as in `Config`.
+        stages: the optimizer and the training of every stage.
+    """
+
+    data_dir: str
+    run_dir: str
+    seed: int = 0
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
+    stages: StagesConfig
+    expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
+    fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("text_expert", "code_expert"):
+            if getattr(self.fusion, key) is not None:
+                raise ValueError(f"fusion.{key} is the pipeline's to say: remove it")
+        if self.evaluate.checkpoints:
+            raise ValueError("evaluate.checkpoints is the pipeline's to say: remove it")
+        for field in dataclasses.fields(StagesConfig):
+            try:
+                self.stage(field.name)
+            except ValueError as error:
+                place = f"stages.{field.name}." if str(error).startswith("optimizer.") else ""
+                raise ValueError(f"{place}{error}") from None
+
+    def stage(self, name: str) -> Config:
+        """The config of one stage's own command."""
+        stage: StageConfig = getattr(self.stages, name)
+        shared = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(Config)
+            if hasattr(self, field.name)
+        }
+        return Config(**shared, optimizer=stage.optimizer, training=stage.training)

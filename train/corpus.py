@@ -1,7 +1,7 @@
 """Documents: read from folders and from Python's own library, and split by source file.
 
 A document is the smallest thing that is trained on or held out as a whole. All documents that come
-from one source file form a group, and a group never straddles the split: a module's docstrings
+from one source file form a group, and a group never straddles splits: a module's docstrings
 (text) must not be in training while its code is in validation.
 """
 
@@ -17,13 +17,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from train.config import PrepareConfig
 from train.errors import UserError
 
 DocumentDomain = Literal["text", "code"]
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 
 DOMAINS: tuple[DocumentDomain, ...] = ("text", "code")
 
@@ -41,7 +41,7 @@ class Document:
         text: the whole document, with its newlines as they were.
         domain: the token files that it goes to.
         source: what it was made from, unique within its domain.
-        group: the source file; documents of one group are on the same side of the split.
+        group: the source file; documents of one group are in the same split.
     """
 
     text: str
@@ -119,44 +119,52 @@ def read_documents(
 
 
 def split_groups(
-    documents: Iterable[Document], validation_fraction: float, seed: int
+    documents: Iterable[Document], validation_fraction: float, test_fraction: float, seed: int
 ) -> Mapping[str, Split]:
-    """The side of the split of every group.
+    """The split of every group.
 
-    The sides depend on the seed and the names of the groups alone, not on their order, and both
-    sides have documents of both domains. Groups that hold text and code, text only and code only
-    are split apart from each other, each at the given fraction.
+    The splits depend on the seed and the names of the groups alone, not on their order, and each
+    has documents of both domains. Groups that hold text and code, text only and code only are
+    split apart from each other, each at the given fractions.
 
     Args:
         documents: all documents.
         validation_fraction: the share of the groups that goes to validation.
+        test_fraction: the share of the groups that goes to the test split.
         seed: chooses which.
 
     Raises:
-        UserError: a domain has a single group, which cannot be on both sides.
+        UserError: a domain has fewer groups than there are splits.
     """
+    shares: dict[Split, float] = {"validation": validation_fraction, "test": test_fraction}
     domains_of: dict[str, set[str]] = {}
     for document in documents:
         domains_of.setdefault(document.group, set()).add(document.domain)
+    splits: tuple[Split, ...] = get_args(Split)
     shared = [group for group, domains in domains_of.items() if len(domains) > 1]
     sides: dict[str, Split] = {}
 
-    def divide(groups: list[str], fewest: int, most: int) -> None:
-        held_out = min(max(round(validation_fraction * len(groups)), fewest), most)
-        for rank, group in enumerate(sorted(groups, key=lambda group: shuffle_key(seed, group))):
-            sides[group] = "validation" if rank < held_out else "train"
+    def divide(groups: list[str], needy: set[Split]) -> None:
+        """Gives each split its share, and a needy one a group at least; train has the rest."""
+        left = sorted(groups, key=lambda group: shuffle_key(seed, group))
+        for split, share in shares.items():
+            fewest, most = int(split in needy), len(left) - len(needy - {split})
+            count = min(max(round(share * len(groups)), fewest), most)
+            sides.update(dict.fromkeys(left[:count], split))
+            left, needy = left[count:], needy - {split}
+        sides.update(dict.fromkeys(left, "train"))
 
-    # Two shared groups serve both sides of both domains; a single one trains.
-    both_sides = len(shared) > 1
-    divide(shared, int(both_sides), len(shared) - 1 if both_sides else 0)
+    # Three shared groups serve all splits of both domains; fewer serve the first splits.
+    divide(shared, set(splits[: len(shared)]))
+    missing = set(splits) - set(sides.values())
     for domain in DOMAINS:
         own = [group for group, domains in domains_of.items() if domains == {domain}]
-        if len(shared) + len(own) < 2:
+        if len(shared) + len(own) < len(splits):
             raise UserError(
-                f"prepare.{domain}: training and validation need documents from at least 2 files, "
-                f"found {len(shared) + len(own)}: add files"
+                f"prepare.{domain}: the {len(splits)} splits {', '.join(splits)} need documents "
+                f"from at least {len(splits)} files, found {len(shared) + len(own)}: add files"
             )
-        divide(own, 0 if both_sides else 1, len(own) if shared else len(own) - 1)
+        divide(own, missing)
     return sides
 
 
@@ -356,7 +364,7 @@ def _is_generated(path: str) -> bool:
 def _documentation_topics() -> dict[str, str]:
     """The language reference by topic, less the topics that longer ones repeat.
 
-    A third of the topics are sections of others; kept, they would straddle the split.
+    A third of the topics are sections of others; kept, they would straddle the splits.
     """
     try:
         from pydoc_data.topics import topics

@@ -1,11 +1,11 @@
 """The training loss (section 5.1), without ever holding the logits of a whole batch."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mmrec_jax import LongTermMemory, MMRecModel
+from train.parameters import Network
 
 CHUNK_TOKENS = 1024
 """Tokens whose logits are held at once: few enough for them to stay in a CPU's cache."""
@@ -39,34 +39,24 @@ def token_losses(hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array) -
 
 
 def model_loss(
-    model: MMRecModel,
+    model: Network,
     tokens: jax.Array,
-    memory: Sequence[LongTermMemory] | None = None,
-    *,
-    chunk_size: int | None = None,
-    dropout_key: jax.Array | None = None,
-    remat: bool = False,
+    memory: Any = None,
+    **options: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy plus the auxiliary loss of a batch.
 
     Args:
         model: in either form of its blocks.
         tokens: [B, T + 1]; each token but the first is predicted from those before it.
-        memory: the long-term memory, one a layer; None for zeros.
-        chunk_size, remat: see BlockStack.hidden_states.
-        dropout_key: None switches dropout off.
+        memory: the long-term memory, as the model takes it; None for zeros.
+        options: those of the model's `features`.
 
     Returns:
         The total loss, and beside it: token_losses [B, T], auxiliary_loss, max_state, mean_decay.
     """
-    out = model.hidden_states(
-        model.embedding(tokens[:, :-1]),
-        memory,
-        chunk_size=chunk_size,
-        dropout_key=dropout_key,
-        remat=remat,
-    )
-    losses = token_losses(out.y, model.embedding.embedding[...].T, tokens[:, 1:])
+    out = model.features(tokens[:, :-1], memory, **options)
+    losses = token_losses(out.y, model.head_kernel, tokens[:, 1:])
     auxiliary_loss = model.config.lambda_P * out.planning_loss
     return losses.mean() + auxiliary_loss, {
         "token_losses": losses,

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmrec_jax.config import ModelConfig
 from train.config import OptimizerConfig
 
 WARMUP_START = 0.1
@@ -62,13 +61,16 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def adamw(
-    learning_rate: Callable[[jax.Array], jax.Array], config: OptimizerConfig
+    learning_rate: Callable[[jax.Array], jax.Array],
+    config: OptimizerConfig,
+    rates: optax.Params,
 ) -> optax.GradientTransformation:
     """torch.optim.AdamW, operation for operation (section 5.3).
 
     Args:
         learning_rate: of the steps made before.
         config: the decay and Adam's constants.
+        rates: for each parameter, its share of the learning rate (section 5.6).
     """
     beta1, beta2 = config.beta1, config.beta2
 
@@ -85,7 +87,7 @@ def adamw(
     ) -> tuple[optax.Updates, AdamWState]:
         step = state.step + 1
         rate = learning_rate(state.step)
-        step_size = rate / correction(beta1, step)
+        bias = correction(beta1, step)
         root = jnp.sqrt(correction(beta2, step))
 
         def first(average: jax.Array, grad: jax.Array) -> jax.Array:
@@ -94,37 +96,28 @@ def adamw(
         def second(average: jax.Array, grad: jax.Array) -> jax.Array:
             return average * beta2 + (1 - beta2) * grad * grad
 
-        def change(param: jax.Array, average: jax.Array, square: jax.Array) -> jax.Array:
-            decayed = param * (1 - rate * config.weight_decay)
+        def change(
+            param: jax.Array, average: jax.Array, square: jax.Array, share: Any
+        ) -> jax.Array:
+            own = rate * share
+            decayed = param * (1 - own * config.weight_decay)
             # optax adds updates to the parameter; the sum is `new` but for its last bit at most.
-            new = decayed - step_size * (average / (jnp.sqrt(square) / root + config.eps))
+            new = decayed - own / bias * (average / (jnp.sqrt(square) / root + config.eps))
             return new - param
 
         exp_avg = jax.tree.map(first, state.exp_avg, grads)
         exp_avg_sq = jax.tree.map(second, state.exp_avg_sq, grads)
-        updates = jax.tree.map(change, params, exp_avg, exp_avg_sq)
+        updates = jax.tree.map(change, params, exp_avg, exp_avg_sq, rates)
         return updates, AdamWState(step, exp_avg, exp_avg_sq)
 
     return optax.GradientTransformation(init, update)
 
 
 def build_optimizer(
-    config: OptimizerConfig, steps: int, model: ModelConfig
+    config: OptimizerConfig, steps: int, rates: optax.Params
 ) -> optax.GradientTransformation:
-    """The whole update of one optimizer step.
-
-    Parameters that no gradient reaches in the model's variant are, as in torch, neither
-    decayed nor given moments.
-    """
-
-    def label(path: tuple[Any, ...], _: jax.Array) -> str:
-        names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
-        return "untrained" if names & set(model.untrained_modules) else "trained"
-
-    trained = optax.chain(
-        clip_by_global_norm(config.max_grad_norm), adamw(schedule(config, steps), config)
-    )
-    return optax.partition(
-        {"trained": trained, "untrained": optax.set_to_zero()},
-        lambda params: jax.tree_util.tree_map_with_path(label, params),
+    """The whole update of one optimizer step of `steps`; `rates` as for `adamw`."""
+    return optax.chain(
+        clip_by_global_norm(config.max_grad_norm),
+        adamw(schedule(config, steps), config, rates),
     )

@@ -27,7 +27,8 @@ def prepare(config: Config) -> None:
     disable = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         documents, sources = _read(config, data_dir, progress)
-        sides = corpus.split_groups(documents, config.prepare.validation_fraction, config.seed)
+        fractions = config.prepare.validation_fraction, config.prepare.test_fraction
+        sides = corpus.split_groups(documents, *fractions, config.seed)
         task = progress.add_task("training the tokenizer", total=None)
         train_texts = [d.text for d in documents if sides[d.group] == "train"]
         tokenizer = Tokenizer.train(train_texts, config.model.vocab_size)

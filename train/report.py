@@ -5,12 +5,12 @@ import json
 
 import rich.table
 
-from mmrec_jax import MMRecModel
 from train.baselines import NGramBaselines
 from train.config import Config
 from train.errors import UserError
 from train.evaluation import Score, baseline_scores, score
 from train.metrics import plot_losses
+from train.parameters import Network
 from train.progress import console
 from train.run_folder import write_text
 from train.sample import continuation
@@ -42,7 +42,7 @@ def report(session: Session, config: Config) -> None:
         }
         for domain, windows in session.data.splits.items()
     }
-    model = session.trainer.model_of(session.state.params, session.state.buffers)
+    model = session.trainer.model_of(session.state)
     samples = {
         prompt: _sample(model, tokenizer, prompt, config, config.seed + i)
         for i, prompt in enumerate(config.prompts)
@@ -76,7 +76,7 @@ def report(session: Session, config: Config) -> None:
         console.print(f"{name}: {path}", markup=False)
 
 
-def _sample(model: MMRecModel, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
+def _sample(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
     try:
         return continuation(
             model,

@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmrec_jax import MMRecModel
 from mmrec_jax.generate import generate
 from train import checkpoint, cli
 from train.config import Config
 from train.errors import UserError
+from train.networks import network_of
+from train.parameters import Network
 from train.run_folder import CONFIG, newest_step
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER
 
 
-def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, Config]:
+def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
     """The model of a run's newest state, the run's tokenizer and config.
 
     Raises:
@@ -30,13 +31,12 @@ def load_run(run: Path) -> tuple[MMRecModel, Tokenizer, Config]:
             "train.base --resume), which writes them"
         )
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
-    model = checkpoint.restore(run, step).model
-    assert isinstance(model, MMRecModel)
+    model = network_of(checkpoint.restore(run, step), config)
     return model, Tokenizer.load(run / TOKENIZER), config
 
 
 def continuation(
-    model: MMRecModel,
+    model: Network,
     tokenizer: Tokenizer,
     prompt: str,
     *,

@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 
-from mmrec_jax import MMRecModel
 from mmrec_jax.stack import stack_blocks
 from train import checkpoint
 from train.config import Config
@@ -16,19 +14,16 @@ from train.errors import UserError
 from train.evaluation import score
 from train.loop import Values, train
 from train.metrics import MetricsWriter, plot_losses
+from train.parameters import Network
 from train.progress import TrainingProgress, console
 from train.run_folder import CONFIG, find_run, write_run
+from train.stages import Stage
 from train.step import Trainer, TrainState
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER, load_manifest
 
 _POSITION = "position"
 """The entry of a checkpoint's metadata that says where in the data it was."""
-
-
-def initial_model(config: Config) -> MMRecModel:
-    """The model before the first step, drawn from the config's seed, its blocks stacked."""
-    return stack_blocks(MMRecModel(config.model, rngs=nnx.Rngs(config.seed)))
 
 
 class PreparedData:
@@ -75,15 +70,12 @@ class Session:
         checkpoint_path: the .pt file of the last step.
     """
 
-    def __init__(
-        self, config: Config, stage: str, checkpoint_name: str, *, resume: bool, overwrite: bool
-    ) -> None:
+    def __init__(self, config: Config, stage: Stage, *, resume: bool, overwrite: bool) -> None:
         """Opens the data and the folder, and restores the newest state.
 
         Args:
             config: the run's.
-            stage: names the folder, `run_dir/checkpoints_STAGE`.
-            checkpoint_name: .pt files are called `NAME_step_N.pt`.
+            stage: what is trained.
             resume: go on with the run that is there.
             overwrite: delete the run that is there.
 
@@ -91,30 +83,32 @@ class Session:
             UserError: the data, the folder or its states do not allow it.
         """
         self._config = config
-        self._checkpoint_name = checkpoint_name
+        self._stage = stage
         self.data = PreparedData(config)
-        self.run = find_run(config, stage, resume=resume, overwrite=overwrite)
-        model = initial_model(config)
-        self.trainer = Trainer(config, model)
-        self.state = self.trainer.initial_state(model)
+        self.run = find_run(config, stage.name, resume=resume, overwrite=overwrite)
         self._loss_sum = 0.0
-        self._metadata: dict[str, Any] = {}
         saved = checkpoint.steps(self.run) if resume else []
         if saved:
             self._restore(saved[-1])
-        elif resume and list(self.run.glob("*.pt")):
-            raise UserError(
-                f"{self.run} has .pt files and no saved state to go on from: put its state folder "
-                "back, or choose another run_dir"
-            )
-        elif resume:
-            console.print(f"{self.run} has no saved state yet: starting from step 0")
+        else:
+            if resume and list(self.run.glob("*.pt")):
+                raise UserError(
+                    f"{self.run} has .pt files and no saved state to go on from: put its state "
+                    "folder back, or choose another run_dir"
+                )
+            if resume:
+                console.print(f"{self.run} has no saved state yet: starting from step 0")
+            network = stage.start()
+            self.trainer = self._trainer(network)
+            self.state = self.trainer.initial_state(stack_blocks(network))
+            self._metadata: dict[str, Any] = stage.notes(network)
         write_run(config, self.run, resume=resume)
 
     @property
     def checkpoint_path(self) -> Path:
         """The .pt file of the run's newest step."""
-        return self.run / f"{self._checkpoint_name}_step_{int(self.state.step)}.pt"
+        name = f"{self._stage.checkpoint_name}_step_{int(self.state.step)}.pt"
+        return self.run / name
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
         """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
@@ -141,11 +135,17 @@ class Session:
         with self._progress, self._metrics:
             train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
 
+    def _trainer(self, network: Network) -> Trainer:
+        return Trainer(self._config, stack_blocks(network), self._stage.frozen)
+
     def _restore(self, step: int) -> None:
         saved = checkpoint.restore(self.run, step)
         if not (self.run / CONFIG).exists():  # imported, and not trained here yet
             checkpoint.check_training(self._config, saved)
-        self.state = checkpoint.state_of(self.trainer, saved)
+        checkpoint.check_model(self._config.model, saved.model)
+        network = self._stage.resumed(saved)
+        self.trainer = self._trainer(network)
+        self.state = checkpoint.state_of(self.trainer, saved, network)
         self._metadata = dict(saved.metadata)
         position = self._metadata.pop(_POSITION, None)
         if not isinstance(position, dict) or position.get("step") != step or not step:
@@ -212,6 +212,7 @@ class Session:
         content = checkpoint.checkpoint_of(
             self.trainer,
             state,
+            self._stage.saved,
             avg_loss=self._loss_sum / int(state.step),
             metadata=self._metadata | {_POSITION: position},
         )

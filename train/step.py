@@ -1,35 +1,33 @@
 """What one optimizer step does, as pure functions under jit."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
-from mmrec_jax import LongTermMemory, MMRecModel
 from mmrec_jax.stack import unstack_blocks
 from train.config import Config
 from train.loss import model_loss
 from train.optimizer import build_optimizer, schedule
+from train.parameters import Arrays, Frozen, Network, Parameters
 
 Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """All that training changes; blocks are stacked (mmrec_jax/stack.py).
+    """All that training changes, and the arrays that it reads; blocks are stacked.
 
     Attributes:
-        params: the parameters.
-        buffers: the model's arrays that are never trained.
+        params: the trained parameters.
+        others: the model's arrays that are not trained.
         optimizer: the optimizer's state.
         step: optimizer steps made.
         key: the random key that the dropout of every micro-batch derives from.
     """
 
-    params: nnx.State
-    buffers: nnx.State
+    params: Arrays
+    others: Arrays
     optimizer: optax.OptState
     step: jax.Array
     key: jax.Array
@@ -39,56 +37,56 @@ class Trainer:
     """A run's compiled functions.
 
     Attributes:
+        parameters: what of the model is trained.
         gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory) -> the
             micro-batch's share of the step's gradient, and its metrics.
         add: (gradient, gradient) -> their sum.
         update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
-            parameter_norm (after the step).
+            parameter_norm (after the step, of what is trained).
         token_losses: (state, tokens [B, T + 1]) -> cross entropies [B, T] without dropout.
     """
 
-    def __init__(self, config: Config, model: MMRecModel) -> None:
+    def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
         """Prepares to train models that are built like `model`, whose blocks are stacked."""
         self.config = config
+        self.parameters = Parameters(model, frozen or Frozen())
         steps = config.training.steps
-        self._optimizer = build_optimizer(config.optimizer, steps, config.model)
+        shapes = jax.eval_shape(lambda: self.parameters.split(model)[0])
+        rates = self.parameters.rates(shapes)
+        self._optimizer = build_optimizer(config.optimizer, steps, rates)
         self._learning_rate = schedule(config.optimizer, steps)
-        self._graphdef = nnx.graphdef(model)
         self.gradient = jax.jit(self._gradient)
         self.add = jax.jit(_add, donate_argnums=0)
         self.update = jax.jit(self._update, donate_argnums=0)
         self.token_losses = jax.jit(self._token_losses)
 
-    def initial_state(self, model: MMRecModel) -> TrainState:
+    def initial_state(self, model: Network) -> TrainState:
         """The state before the first step; the model stays usable when the state is updated."""
-        params, buffers = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param, ...))
+        params, others = self.parameters.split(model)
         return TrainState(
             params,
-            buffers,
+            others,
             self._optimizer.init(params),
             jnp.zeros((), jnp.int32),
             jax.random.key_data(jax.random.key(self.config.seed)),
         )
 
-    def model_of(self, params: nnx.State, buffers: nnx.State) -> MMRecModel:
-        """A model, its blocks a list, from the parameters of a state or arrays of their shapes."""
-        return unstack_blocks(nnx.merge(self._graphdef, params, buffers))
+    def model_of(self, state: TrainState) -> Network:
+        """A state's model, its blocks a list."""
+        return unstack_blocks(self.parameters.join(state.params, state.others))
 
     def _gradient(
-        self,
-        state: TrainState,
-        tokens: jax.Array,
-        index: jax.Array | int,
-        memory: Sequence[LongTermMemory] | None = None,
-    ) -> tuple[nnx.State, Metrics]:
+        self, state: TrainState, tokens: jax.Array, index: jax.Array | int, memory: Any = None
+    ) -> tuple[Arrays, Metrics]:
         training = self.config.training
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        dropout_key = jax.random.fold_in(step_key, index)
+        dropout_key = None
+        if any("blocks" in path for path in state.params):  # frozen ones are not to be disturbed
+            step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+            dropout_key = jax.random.fold_in(step_key, index)
 
-        def loss(params: nnx.State) -> tuple[jax.Array, Metrics]:
-            model = nnx.merge(self._graphdef, params, state.buffers)
+        def loss(params: Arrays) -> tuple[jax.Array, Metrics]:
             total, metrics = model_loss(
-                model,
+                self.parameters.join(params, state.others),
                 tokens,
                 memory,
                 chunk_size=training.chunk_size,
@@ -100,7 +98,7 @@ class Trainer:
 
         return jax.grad(loss, has_aux=True)(state.params)
 
-    def _update(self, state: TrainState, grads: nnx.State) -> tuple[TrainState, Metrics]:
+    def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:
         updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
         metrics = {
             "grad_norm": optax.tree.norm(grads),
@@ -111,10 +109,10 @@ class Trainer:
         return state._replace(params=params, optimizer=optimizer, step=state.step + 1), metrics
 
     def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
-        model = nnx.merge(self._graphdef, state.params, state.buffers)
+        model = self.parameters.join(state.params, state.others)
         chunk_size = self.config.training.chunk_size
         return model_loss(model, tokens, chunk_size=chunk_size)[1]["token_losses"]
 
 
-def _add(total: nnx.State, grads: nnx.State) -> nnx.State:
+def _add(total: Arrays, grads: Arrays) -> Arrays:
     return jax.tree.map(jnp.add, total, grads)

@@ -2,9 +2,10 @@
 
     tokenizer.json
     manifest.json
-    {text,code,mixed}/{train,validation}/tokens.npy    uint16, or uint32 for large vocabularies
-    {text,code,mixed}/{train,validation}/ends.npy      int64: where each document ends, exclusive
+    {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
+    {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
 
+Recipes are chosen on validation, and what the chosen one reaches is reported on test.
 Documents lie one after the other, each ended by END_OF_TEXT.
 """
 
@@ -26,13 +27,13 @@ from train.errors import UserError
 
 TOKENIZER = "tokenizer.json"
 DOMAINS = ("text", "code", "mixed")
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 _FORMAT = "mmrec-jax prepared data"
-_VERSION = 1
+_VERSION = 2  # 1 had no test split
 
 
 class EncodedDocument(NamedTuple):
-    """One document: its domain, its side of the split, its text's bytes, and its token ids."""
+    """One document: its domain, its split, its text's bytes, and its token ids."""
 
     domain: str
     split: str
@@ -55,10 +56,10 @@ class Manifest:
 
     Attributes:
         vocab_size: tokens of the tokenizer.
-        seed: of the split and of the documents' order.
+        seed: of the splits and of the documents' order.
         prepare: the section of the config that they were made with.
         sources: documents and skipped ones of each source, see `corpus.SourceCounts`.
-        counts: the sizes by domain ("text", "code", "mixed") and split ("train", "validation").
+        counts: the sizes by domain ("text", "code", "mixed") and split, see `SPLITS`.
         files: for each file, its path in the folder, its size in bytes and its SHA-256.
         versions: of Python and of the packages that the data depend on.
     """
@@ -124,7 +125,7 @@ def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
     Args:
         data_dir: a folder that `train.prepare` wrote.
         domain: "text", "code" or "mixed".
-        split: "train" or "validation".
+        split: "train", "validation" or "test".
 
     Raises:
         UserError: a file is missing, unreadable, or does not fit the other.
@@ -226,7 +227,7 @@ def check_replaceable(data_dir: Path) -> None:
     if data_dir.is_dir():
         files = {p.relative_to(data_dir).as_posix() for p in data_dir.rglob("*") if not p.is_dir()}
         if manifest.NAME in files:
-            files -= {manifest.NAME, *_read_manifest(data_dir).files}
+            files -= {manifest.NAME, *_read_manifest(data_dir, oldest=1).files}
         if files:
             raise UserError(
                 f"data_dir {data_dir} has files that are no prepared data, such as "
@@ -236,14 +237,19 @@ def check_replaceable(data_dir: Path) -> None:
         raise UserError(f"data_dir {data_dir} is not a folder: choose another path")
 
 
-def _read_manifest(data_dir: Path) -> Manifest:
+def _read_manifest(data_dir: Path, oldest: int = _VERSION) -> Manifest:
     path = data_dir / manifest.NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != _FORMAT:
             raise ValueError("it is another program's")
         number = content.pop("version")
-        if number != _VERSION:
+        if 1 <= number < oldest:
+            raise UserError(
+                f"data_dir {data_dir} has version {number}, this program reads version {_VERSION}: "
+                "run python -m train.prepare again"
+            )
+        if not oldest <= number <= _VERSION:
             raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
         described = Manifest(**content)
         counts = {

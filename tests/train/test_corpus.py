@@ -127,27 +127,48 @@ def grouped(text_groups: set[int], code_groups: set[int]) -> list[Document]:
 groups = st.sets(st.integers(0, 9), min_size=1)
 
 
-@example({1, 2}, {3, 4}, 0.999, 0, Random(0))
-@example({1, 2}, {2, 3}, 0.001, 0, Random(0))
-@given(groups, groups, st.floats(0.001, 0.999), st.integers(-5, 5), st.randoms())
-def test_both_sides_have_both_domains(text_groups, code_groups, fraction, seed, random):
+@example({1, 2, 3}, {4, 5, 6}, 0.999, 0.5, 0, Random(0))
+@example({1, 2, 3}, {3, 4, 5}, 0.999, 0.999, 0, Random(0))
+@example({1, 2, 3}, {2, 3, 4}, 0.001, 0.001, 0, Random(0))
+@example({1, 2, 3}, {1, 2, 3}, 0.5, 0.999, 0, Random(0))
+@given(
+    groups,
+    groups,
+    st.floats(0.001, 0.999),
+    st.floats(0.001, 0.999),
+    st.integers(-5, 5),
+    st.randoms(),
+)
+def test_all_splits_have_both_domains(
+    text_groups, code_groups, held_out, validation_share, seed, random
+):
+    fractions = held_out * validation_share, held_out * (1 - validation_share)
     documents = grouped(text_groups, code_groups)
-    if min(len(text_groups), len(code_groups)) < 2:
-        with pytest.raises(UserError, match="at least 2 files"):
-            split_groups(documents, fraction, seed)
+    if min(len(text_groups), len(code_groups)) < 3:
+        with pytest.raises(UserError, match="at least 3 files"):
+            split_groups(documents, *fractions, seed)
         return
-    sides = split_groups(documents, fraction, seed)
+    sides = split_groups(documents, *fractions, seed)
     present = {(d.domain, sides[d.group]) for d in documents}
-    assert len(present) == 4
+    assert len(present) == 6
     random.shuffle(documents)
-    assert split_groups(documents, fraction, seed) == sides
+    assert split_groups(documents, *fractions, seed) == sides
 
 
-def test_the_split_follows_the_seed_and_the_fraction():
+def test_the_split_follows_the_seed_and_the_fractions():
     documents = grouped(set(range(100)), set(range(50, 150)))
-    sides = split_groups(documents, 0.2, 0)
-    assert Counter(sides.values()) == {"train": 120, "validation": 30}
-    assert split_groups(documents, 0.2, 0) == sides != split_groups(documents, 0.2, 1)
+    sides = split_groups(documents, 0.2, 0.1, 0)
+    for kind in (range(50), range(50, 100), range(100, 150)):  # text, both, code
+        counts = Counter(sides[str(group)] for group in kind)
+        assert counts == {"train": 35, "validation": 10, "test": 5}
+    assert split_groups(documents, 0.2, 0.1, 0) == sides != split_groups(documents, 0.2, 0.1, 1)
+
+
+def test_a_larger_test_split_takes_from_training_alone():
+    documents = grouped(set(range(100)), set(range(50, 150)))
+    small, large = (split_groups(documents, 0.2, fraction, 0) for fraction in (0.1, 0.4))
+    moved = {(small[group], large[group]) for group in small if small[group] != large[group]}
+    assert moved == {("train", "test")}
 
 
 @pytest.mark.parametrize(

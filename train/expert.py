@@ -1,0 +1,18 @@
+"""`python -m train.expert --config C`: makes an expert of the base, on text or on code."""
+
+from train import cli
+from train.config import Config
+from train.report import report
+from train.session import Session
+from train.stages import ExpertStage
+
+
+def main(config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Trains the expert of training.domain and reports on it; see Session for what is raised."""
+    session = Session(config, ExpertStage(config), resume=resume, overwrite=overwrite)
+    session.train()
+    report(session, config)
+
+
+if __name__ == "__main__":
+    cli.run(main, "Train an expert, starting from the base model.", cli.add_run_flags)

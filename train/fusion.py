@@ -1,0 +1,18 @@
+"""`python -m train.fusion --config C`: joins both experts and trains what joins them."""
+
+from train import cli
+from train.config import Config
+from train.report import report
+from train.session import Session
+from train.stages import FusionStage
+
+
+def main(config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Trains the fusion layer and reports on it; see Session for what is raised."""
+    session = Session(config, FusionStage(config), resume=resume, overwrite=overwrite)
+    session.train()
+    report(session, config)
+
+
+if __name__ == "__main__":
+    cli.run(main, "Train the fusion of a text and a code expert.", cli.add_run_flags)
