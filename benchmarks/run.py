@@ -20,7 +20,7 @@ from benchmarks import conversion
 from train.cli import parse_config
 from train.config import Config
 from train.run_folder import environment
-from train.session import initial_model
+from train.stages import initial_model
 from train.step import Trainer
 
 BATCH, TOKENS, REPEATS = 8, 512, 5

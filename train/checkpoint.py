@@ -7,9 +7,9 @@ A checkpoint that another program wrote becomes a training state in the same way
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -23,7 +23,6 @@ from bridge.orbax_folder import state_folder
 from bridge.orbax_folder import steps as steps
 from bridge.weights import class_name, variables
 from mmrec_jax import ModelConfig
-from mmrec_jax.stack import stack_blocks
 from train.config import Config
 from train.errors import UserError
 from train.optimizer import AdamWState
@@ -39,7 +38,6 @@ _FREE = ("dropout", "lambda_P", "mem_dim")
 def checkpoint_of(
     trainer: Trainer,
     state: TrainState,
-    saved: Callable[[Network], Model],
     avg_loss: float,
     metadata: Mapping[str, Any],
 ) -> bridge.LoadedCheckpoint:
@@ -48,7 +46,6 @@ def checkpoint_of(
     Args:
         trainer: the run's.
         state: its state.
-        saved: the model to save, of the one that is trained.
         avg_loss: the loss to state.
         metadata: plain data to keep in it.
     """
@@ -62,7 +59,7 @@ def checkpoint_of(
     )
     adamw = _adamw(state.optimizer)
     return bridge.LoadedCheckpoint(
-        model=saved(trainer.model_of(state)),
+        model=trainer.model_of(state),
         optimizer_state=bridge.OptimizerState(
             step=step,
             exp_avg=_by_path(adamw.exp_avg, trainer.parameters),
@@ -82,18 +79,13 @@ def checkpoint_of(
     )
 
 
-def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint, network: Network) -> TrainState:
-    """The training state that a checkpoint holds.
-
-    Args:
-        trainer: the run's.
-        checkpoint: one of the run's own kind.
-        network: what the checkpoint's model is trained as.
+def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainState:
+    """The training state that a checkpoint holds, its model being what the trainer trains.
 
     Raises:
         UserError: its optimizer's state does not allow to go on.
     """
-    state = trainer.initial_state(stack_blocks(network))
+    state = trainer.initial_state(cast(Network, checkpoint.model))
     saved = checkpoint.optimizer_state
     if saved is None:
         if checkpoint.step:

@@ -97,6 +97,7 @@ def run(
     main: Callable[..., None],
     description: str,
     add_flags: AddFlags | None = None,
+    argv: Sequence[str] | None = None,
     *,
     kind: type[Any] = Config,
 ) -> NoReturn:
@@ -106,11 +107,13 @@ def run(
         main: called as `main(config, **flags)`.
         description: what the command does, for `--help`.
         add_flags: adds the command's own flags to the parser, such as `--resume`.
+        argv: the arguments; None is the process's own.
         kind: the config's class.
     """
 
     def command() -> None:
-        config, flags = parse_command(sys.argv[1:], description, kind, add_flags)
+        words = sys.argv[1:] if argv is None else argv
+        config, flags = parse_command(words, description, kind, add_flags)
         main(config, **flags)
 
     exit_after(command)

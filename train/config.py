@@ -25,6 +25,7 @@ class PrepareConfig:
         test_fraction: share of the source files kept for the test split, in (0, 1): to report
             what the chosen recipe reaches. Together they are below 1.
         max_document_bytes: longer documents are skipped, and counted.
+        seed: of the splits and of the documents' order.
     """
 
     text: list[str] = dataclasses.field(default_factory=list)
@@ -33,6 +34,7 @@ class PrepareConfig:
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for key in ("validation_fraction", "test_fraction"):

@@ -6,12 +6,14 @@ from one source file form a group, and a group never straddles splits: a module'
 """
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import os
 import re
 import stat
+import sys
 import sysconfig
 import warnings
 from collections import Counter
@@ -116,6 +118,27 @@ def read_documents(
         raise UserError(
             f"prepare.{domain} lists no file or folder: add some, or set {_PYTHON_LIBRARY}: true"
         )
+
+
+def inputs_digest(prepare: PrepareConfig) -> str:
+    """A digest of the names, sizes and times of all files that the config lists.
+
+    It changes when a file is changed, added or removed; files are not read.
+    """
+    digest = hashlib.sha256()
+    paths = [(domain, path) for domain in DOMAINS for path in sorted(getattr(prepare, domain))]
+    for domain, root in paths:
+        for path in _files(root, SourceCounts(domain, root), set()):
+            with contextlib.suppress(OSError):  # what cannot be read is reported when it is read
+                status = os.stat(path)
+                digest.update(
+                    f"{domain}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
+                        errors="surrogateescape"
+                    )
+                )
+    if prepare.python_library:
+        digest.update(f"{sys.version}\0{sysconfig.get_path('stdlib')}\n".encode())
+    return digest.hexdigest()
 
 
 def split_groups(

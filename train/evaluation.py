@@ -31,7 +31,7 @@ class Score:
 
 
 def score(
-    token_losses: Callable[[Batch], npt.NDArray[Any]],
+    token_losses: Callable[[Batch], npt.ArrayLike],
     windows: Windows,
     token_bytes: npt.NDArray[np.int32],
     batch_size: int,

@@ -78,8 +78,9 @@ def train(
             for every, hook in hooks:
                 if last or (step + 1) % every == 0:
                     hook(state, values)
-            if stop.requested and not last:
-                save(state, values)
+            if stop.requested:
+                if not last:  # the last step is saved by its hook
+                    save(state, values)
                 raise KeyboardInterrupt(f"at step {step + 1}, which is saved: go on with --resume")
 
 

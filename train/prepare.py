@@ -22,13 +22,15 @@ def prepare(config: Config) -> None:
     """Prepares `config.data_dir`; raises UserError where the config or the sources are at fault."""
     data_dir = Path(os.path.realpath(config.data_dir))
     tokens.check_replaceable(data_dir)
+    # Before they are read: what changes meanwhile is found at the next comparison.
+    inputs = corpus.inputs_digest(config.prepare)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = (*Progress.get_default_columns(), TransferSpeedColumn())
     disable = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         documents, sources = _read(config, data_dir, progress)
         fractions = config.prepare.validation_fraction, config.prepare.test_fraction
-        sides = corpus.split_groups(documents, *fractions, config.seed)
+        sides = corpus.split_groups(documents, *fractions, config.prepare.seed)
         task = progress.add_task("training the tokenizer", total=None)
         train_texts = [d.text for d in documents if sides[d.group] == "train"]
         tokenizer = Tokenizer.train(train_texts, config.model.vocab_size)
@@ -42,8 +44,8 @@ def prepare(config: Config) -> None:
         tokens.write_manifest(
             folder,
             vocab_size=tokenizer.vocab_size,
-            seed=config.seed,
             prepare=vars(config.prepare),
+            inputs=inputs,
             sources=[vars(source) for source in sources],
             counts=counts,
         )
@@ -75,7 +77,7 @@ def _read(
     progress.remove_task(task)
     size = sum(document.size for document in documents)
     progress.console.print(f"read {len(documents):,} documents, {size / 1e6:.1f} MB")
-    documents.sort(key=lambda d: corpus.shuffle_key(config.seed, f"{d.domain}/{d.source}"))
+    documents.sort(key=lambda d: corpus.shuffle_key(config.prepare.seed, f"{d.domain}/{d.source}"))
     return documents, sources
 
 

@@ -1,19 +1,17 @@
 """What a finished run shows: its scores beside the baselines', samples, and where things are."""
 
-import dataclasses
 import json
-
-import rich.table
 
 from train.baselines import NGramBaselines
 from train.config import Config
 from train.errors import UserError
-from train.evaluation import Score, baseline_scores, score
+from train.evaluation import baseline_scores, score
 from train.metrics import plot_losses
 from train.parameters import Network
 from train.progress import console
 from train.run_folder import write_text
 from train.sample import continuation
+from train.scoreboard import as_plain, score_table
 from train.session import Session
 from train.tokenizer import Tokenizer
 from train.tokens import read_tokens
@@ -49,17 +47,14 @@ def report(session: Session, config: Config) -> None:
     }
 
     document = {
-        "scores": {
-            domain: {name: dataclasses.asdict(value) for name, value in of_domain.items()}
-            for domain, of_domain in scores.items()
-        },
+        "scores": as_plain(scores),
         "samples": samples,
     }
     write_text(run / "report.json", json.dumps(document, indent=1) + "\n")
     levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
 
-    console.print(_table(scores))
+    console.print(score_table(scores, "whole validation splits", "model"))
     console.print(f"the baselines are counted on {baselines.counted:,} training tokens")
     for domain, of_domain in scores.items():
         better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
@@ -90,29 +85,3 @@ def _sample(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, s
         )
     except UserError as error:
         return f" [no sample: {error}]"
-
-
-def _table(scores: dict[str, dict[str, Score]]) -> rich.table.Table:
-    table = rich.table.Table(title="whole validation splits")
-    for heading in (
-        "domain",
-        "predictor",
-        "loss (nats/token)",
-        "perplexity",
-        "bits/byte",
-        "tokens",
-    ):
-        table.add_column(heading, justify="left" if heading in ("domain", "predictor") else "right")
-    for domain, of_domain in scores.items():
-        for name, value in of_domain.items():
-            table.add_row(
-                domain,
-                name,
-                f"{value.loss:.4f}",
-                f"{value.perplexity:,.1f}",
-                f"{value.bits_per_byte:.4f}",
-                f"{value.tokens:,}",
-                style="bold" if name == "model" else None,
-            )
-        table.add_section()
-    return table

@@ -18,7 +18,7 @@ from train.errors import UserError
 from train.tokens import TOKENIZER
 
 CONFIG = "config.yaml"
-_CHANGEABLE = {
+CHANGEABLE = {
     "data_dir",
     "run_dir",
     "prompts",
@@ -141,16 +141,16 @@ def _entries(run: Path) -> set[str]:
 
 def _check_same_run(config: Config, run: Path) -> None:
     try:
-        before = _flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+        before = flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {run / CONFIG}: {error}") from error
-    now = _flat(dataclasses.asdict(config))
+    now = flat(dataclasses.asdict(config))
     changed = [
         f"{key} ({before.get(key)} there, {now.get(key)} now)"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
-        and key not in _CHANGEABLE
-        and not key.startswith("prepare.")  # what matters of it shows in the data
+        and key not in CHANGEABLE
+        and not key.startswith(("prepare.", "evaluate."))  # the first shows in the data
     ]
     if changed:
         raise UserError(
@@ -159,11 +159,12 @@ def _check_same_run(config: Config, run: Path) -> None:
         )
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found

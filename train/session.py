@@ -1,12 +1,12 @@
 """One stage's training run: its data, its folder, and the hooks that the loop calls."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmrec_jax.stack import stack_blocks
 from train import checkpoint
 from train.config import Config
 from train.data import Batch, Windows, fingerprint, training_batches
@@ -14,7 +14,6 @@ from train.errors import UserError
 from train.evaluation import score
 from train.loop import Values, train
 from train.metrics import MetricsWriter, plot_losses
-from train.parameters import Network
 from train.progress import TrainingProgress, console
 from train.run_folder import CONFIG, find_run, write_run
 from train.stages import Stage
@@ -99,8 +98,8 @@ class Session:
             if resume:
                 console.print(f"{self.run} has no saved state yet: starting from step 0")
             network = stage.start()
-            self.trainer = self._trainer(network)
-            self.state = self.trainer.initial_state(stack_blocks(network))
+            self.trainer = Trainer(config, network, stage.frozen)
+            self.state = self.trainer.initial_state(network)
             self._metadata: dict[str, Any] = stage.notes(network)
         write_run(config, self.run, resume=resume)
 
@@ -135,17 +134,14 @@ class Session:
         with self._progress, self._metrics:
             train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
 
-    def _trainer(self, network: Network) -> Trainer:
-        return Trainer(self._config, stack_blocks(network), self._stage.frozen)
-
     def _restore(self, step: int) -> None:
         saved = checkpoint.restore(self.run, step)
         if not (self.run / CONFIG).exists():  # imported, and not trained here yet
             checkpoint.check_training(self._config, saved)
         checkpoint.check_model(self._config.model, saved.model)
         network = self._stage.resumed(saved)
-        self.trainer = self._trainer(network)
-        self.state = checkpoint.state_of(self.trainer, saved, network)
+        self.trainer = Trainer(self._config, network, self._stage.frozen)
+        self.state = checkpoint.state_of(self.trainer, dataclasses.replace(saved, model=network))
         self._metadata = dict(saved.metadata)
         position = self._metadata.pop(_POSITION, None)
         if not isinstance(position, dict) or position.get("step") != step or not step:
@@ -212,10 +208,10 @@ class Session:
         content = checkpoint.checkpoint_of(
             self.trainer,
             state,
-            self._stage.saved,
             avg_loss=self._loss_sum / int(state.step),
             metadata=self._metadata | {_POSITION: position},
         )
+        content = dataclasses.replace(content, model=self._stage.saved(content.model))
         # The state last: what a run that is killed before it has written is written again.
         self._metrics.sync()
         checkpoint.export_torch(self.checkpoint_path, content)

@@ -57,7 +57,7 @@ class Stage:
         """What is trained, from a checkpoint of this stage."""
         raise NotImplementedError
 
-    def saved(self, network: Network) -> Model:
+    def saved(self, network: Model) -> Model:
         """The model that this stage's checkpoints hold."""
         return network
 
@@ -144,7 +144,7 @@ class ExpertStage(Stage):
         _only(wanted, loaded.model)
         return _only(MMRecModel, network_of(loaded, self.config))
 
-    def saved(self, network: Network) -> Model:
+    def saved(self, network: Model) -> Model:
         """The expert alone, unless the embedding is trained with it."""
         model = _only(MMRecModel, network)
         return without_embedding(model) if self.config.expert.freeze_embedding else model

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmrec_jax.stack import unstack_blocks
+from mmrec_jax.stack import stack_blocks, unstack_blocks
 from train.config import Config
 from train.loss import model_loss
 from train.optimizer import build_optimizer, schedule
@@ -47,8 +47,9 @@ class Trainer:
     """
 
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
-        """Prepares to train models that are built like `model`, whose blocks are stacked."""
+        """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
+        model = stack_blocks(model)
         self.parameters = Parameters(model, frozen or Frozen())
         steps = config.training.steps
         shapes = jax.eval_shape(lambda: self.parameters.split(model)[0])
@@ -62,7 +63,7 @@ class Trainer:
 
     def initial_state(self, model: Network) -> TrainState:
         """The state before the first step; the model stays usable when the state is updated."""
-        params, others = self.parameters.split(model)
+        params, others = self.parameters.split(stack_blocks(model))
         return TrainState(
             params,
             others,

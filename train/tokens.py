@@ -56,8 +56,9 @@ class Manifest:
 
     Attributes:
         vocab_size: tokens of the tokenizer.
-        seed: of the splits and of the documents' order.
         prepare: the section of the config that they were made with.
+        inputs: tells the files that they were made of apart from changed ones, see
+            `corpus.inputs_digest`.
         sources: documents and skipped ones of each source, see `corpus.SourceCounts`.
         counts: the sizes by domain ("text", "code", "mixed") and split, see `SPLITS`.
         files: for each file, its path in the folder, its size in bytes and its SHA-256.
@@ -65,8 +66,8 @@ class Manifest:
     """
 
     vocab_size: int
-    seed: int
     prepare: dict[str, Any]
+    inputs: str
     sources: list[dict[str, Any]]
     counts: dict[str, dict[str, SplitCounts]]
     files: dict[str, dict[str, Any]]
@@ -151,8 +152,8 @@ def write_manifest(
     data_dir: Path,
     *,
     vocab_size: int,
-    seed: int,
     prepare: dict[str, Any],
+    inputs: str,
     sources: list[dict[str, Any]],
     counts: dict[str, dict[str, SplitCounts]],
 ) -> None:
@@ -160,7 +161,7 @@ def write_manifest(
     files = manifest.describe(data_dir)
     versions = {name: version(name) for name in ("numpy", "tokenizers")}
     versions["python"] = platform.python_version()
-    described = Manifest(vocab_size, seed, prepare, sources, counts, files, versions)
+    described = Manifest(vocab_size, prepare, inputs, sources, counts, files, versions)
     content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
     text = json.dumps(content, indent=2, default=dataclasses.asdict)
     (data_dir / manifest.NAME).write_text(text + "\n", encoding="utf-8")

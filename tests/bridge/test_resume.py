@@ -15,7 +15,7 @@ from bridge.weights import tensors_of
 from mmrec_jax import ModelConfig
 from train import checkpoint
 from train.config import Config, OptimizerConfig, TrainingConfig
-from train.session import initial_model
+from train.stages import initial_model
 from train.step import Trainer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

@@ -11,11 +11,11 @@ import pytest
 from flax import nnx
 
 import bridge
-from mmrec_jax import ExpertModule, ModelConfig
+from mmrec_jax import ModelConfig
 from train import checkpoint
 from train.config import Config, OptimizerConfig, TrainingConfig
 from train.errors import UserError
-from train.session import initial_model
+from train.stages import initial_model
 from train.step import Trainer
 
 MODEL = ModelConfig(
@@ -146,7 +146,7 @@ def test_a_damaged_state_is_said_to_be(tmp_path, saved):
 def test_another_models_state_is_refused(saved, change, message):
     config = config_of(dataclasses.replace(MODEL, **change))
     with pytest.raises(UserError, match=message):
-        checkpoint.state_of(Trainer(config, initial_model(config)), saved)
+        checkpoint.check_model(config.model, saved.model)
 
 
 def test_dropout_may_differ(plain, saved):
@@ -198,17 +198,11 @@ def test_a_schedule_at_another_step_is_refused(plain, saved):
         checkpoint.state_of(plain[0], dataclasses.replace(saved, scheduler_state=schedule))
 
 
-def test_half_precision_is_refused(plain, saved):
+def test_half_precision_is_refused(saved):
     graphdef, state = nnx.split(saved.model)
     half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
     with pytest.raises(UserError, match="weights are bfloat16"):
-        checkpoint.state_of(plain[0], dataclasses.replace(saved, model=half))
-
-
-def test_only_the_base_model_is_trained(plain, saved):
-    expert = ExpertModule(MODEL, rngs=nnx.Rngs(0))
-    with pytest.raises(UserError, match="holds the class ExpertModule"):
-        checkpoint.state_of(plain[0], dataclasses.replace(saved, model=expert))
+        checkpoint.check_model(MODEL, half)
 
 
 def test_every_other_setting_of_an_import_is_listed(saved):

@@ -145,7 +145,7 @@ def test_the_token_files_hold_the_documents(prepared):
 
 def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
     manifest = tokens.load_manifest(prepared[0])
-    assert (manifest.vocab_size, manifest.seed) == (300, 0)
+    assert (manifest.vocab_size, manifest.prepare["seed"]) == (300, 0)
     assert manifest.prepare["validation_fraction"] == 0.2
     assert manifest.prepare["test_fraction"] == 0.1
     assert manifest.sources[0] == {
@@ -171,7 +171,7 @@ def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
         str(tmp_path / "data"),
     ):
         assert word in done.stdout
-    prepare(cli.parse_config(["--config", str(config), "--seed", "1"], ""))
+    prepare(cli.parse_config(["--config", str(config), "--prepare.seed", "1"], ""))
     assert hashes(tmp_path / "data") != hashes(prepared[0])
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
@@ -197,13 +197,13 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
         f"{fatal}\n"
         "cli.run(prepare.prepare, '')\n"
     )
-    arguments = ["--config", str(config_file), "--seed", "1"]
+    arguments = ["--config", str(config_file), "--prepare.seed", "1"]
     killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob(".data.*"))) == 1
     tokens.load_manifest(data_dir)
     prepare(cli.parse_config([*arguments[:-1], "2"], ""))
-    assert tokens.load_manifest(data_dir).seed == 2
+    assert tokens.load_manifest(data_dir).prepare["seed"] == 2
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 

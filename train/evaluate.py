@@ -1,0 +1,46 @@
+"""`python -m train.evaluate --config C`: scores checkpoints of any stage side by side."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from train import cli
+from train.checkpoint import steps
+from train.config import Config
+from train.errors import UserError
+from train.networks import network_of, read, stage_folder
+from train.parameters import Network
+from train.progress import console
+from train.scoreboard import score_networks, score_table, write_scores
+from train.session import PreparedData
+
+STAGES = ("base", "continued", "text", "code", "fusion")
+
+
+def main(config: Config) -> None:
+    """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
+    data = PreparedData(config)
+    paths = config.evaluate.checkpoints or [
+        str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
+    ]
+    if not paths:
+        raise UserError(
+            f"run_dir {config.run_dir} has no trained stage: train one, or name checkpoints in "
+            "evaluate.checkpoints"
+        )
+    for path in paths:
+        if not Path(path).exists():
+            raise UserError(f"evaluate.checkpoints: {path} does not exist")
+
+    def loader(path: str) -> Callable[[], Network]:
+        return lambda: network_of(read(path, config, "evaluate.checkpoints"), config)
+
+    scores = score_networks({path: loader(path) for path in paths}, config, data.tokenizer)
+    split = config.evaluate.split
+    document, plot = write_scores(Path(config.run_dir), split, scores)
+    console.print(score_table(scores, f"{split} split"))
+    console.print(f"scores: {document}", markup=False)
+    console.print(f"plot: {plot}", markup=False)
+
+
+if __name__ == "__main__":
+    cli.run(main, "Score checkpoints on text, code and mixed data.")

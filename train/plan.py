@@ -1,0 +1,204 @@
+"""Which stages of a pipeline are done, and that none is mixed up with another's result.
+
+A stage's identity is its settings and the results of the stages before it. pipeline.json holds the
+identity of every stage that was begun, and a digest of its result once it is complete.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bridge import manifest
+from bridge.orbax_folder import state_folder
+from train import tokens
+from train.config import Config, PipelineConfig
+from train.corpus import inputs_digest
+from train.errors import UserError
+from train.networks import stage_folder
+from train.prepare import prepare
+from train.progress import console
+from train.run_folder import CHANGEABLE, CONFIG, flat, write_text
+from train.session import Session
+from train.stages import BaseStage, ContinuedStage, ExpertStage, FusionStage, Stage
+
+RECORD = "pipeline.json"
+
+_KINDS: dict[str, type[Stage]] = {
+    "base": BaseStage,
+    "text": ExpertStage,
+    "code": ExpertStage,
+    "fusion": FusionStage,
+    "continued": ContinuedStage,
+}
+_INPUTS = {
+    "base": ("prepare",),
+    "text": ("prepare", "base"),
+    "code": ("prepare", "base"),
+    "fusion": ("prepare", "base", "text", "code"),
+    "continued": ("prepare", "base"),
+    "evaluate": ("prepare", "base", "text", "code", "fusion", "continued"),
+    "export": ("prepare", "base", "text", "code", "fusion", "continued"),
+}
+_OWN_SECTIONS = {
+    "text": ("expert",),
+    "code": ("expert",),
+    "fusion": ("fusion",),
+    "evaluate": ("evaluate",),
+}
+"""Sections that one stage reads and others do not."""
+
+_RHYTHM = CHANGEABLE - {"optimizer.learning_rate"}
+"""Settings that change nothing in a stage's result."""
+
+Identity = dict[str, Any]
+
+
+class Plan:
+    """A pipeline's progress."""
+
+    def __init__(self, config: PipelineConfig, *, overwrite: bool) -> None:
+        """Reads what is done; `overwrite` lets results be deleted that other settings gave.
+
+        Raises:
+            UserError: pipeline.json is damaged.
+        """
+        self._config = config
+        self._overwrite = overwrite
+        self._path = Path(config.run_dir) / RECORD
+        self._record: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, str] = {}
+        if self._path.exists():
+            try:
+                self._record = json.loads(self._path.read_text(encoding="utf-8"))
+                for entry in self._record.values():
+                    entry["identity"], entry["result"]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(
+                    f"cannot read {self._path}: remove it to make all stages anew"
+                ) from error
+
+    def prepare(self) -> None:
+        """Prepares the data, unless that is done."""
+        config = self._config.stage("base")
+        folder = Path(config.data_dir)
+        wanted = {
+            "vocab_size": config.model.vocab_size,
+            "inputs": inputs_digest(config.prepare),
+            **{f"prepare.{key}": value for key, value in vars(config.prepare).items()},
+        }
+        found: Identity | None = None
+        if (folder / manifest.NAME).exists():
+            described = tokens.load_manifest(folder)
+            found = {
+                "vocab_size": described.vocab_size,
+                "inputs": described.inputs,
+                **{f"prepare.{key}": value for key, value in described.prepare.items()},
+            }
+        if found == wanted:
+            console.print(f"prepare: complete in {folder}", markup=False)
+        else:
+            if found is not None:
+                self._refuse_or_go_on("prepare", folder, found, wanted)
+            console.rule("prepare")
+            prepare(config)
+        self._results["prepare"] = _digest(folder / manifest.NAME)
+
+    def train(self, name: str) -> None:
+        """Trains a stage, or what is left of it."""
+        config = self._config.stage(name)
+        if name == "continued":
+            source = str(stage_folder(config, "base"))
+            training = dataclasses.replace(config.training, start_from=source)
+            config = dataclasses.replace(config, training=training)
+        folder = stage_folder(config, name)
+        result = state_folder(folder, config.training.steps) / manifest.NAME
+        identity = self._identity(name, config)
+        if self._complete(name, identity, result):
+            console.print(f"{name}: complete, step {config.training.steps}")
+        else:
+            self._begin(name, identity, folder)
+            console.rule(name)
+            stage = _KINDS[name](config)
+            session = Session(config, stage, resume=(folder / CONFIG).exists(), overwrite=False)
+            session.train()
+            self._finish(name, result)
+        self._results[name] = self._record[name]["result"]
+
+    def make(self, name: str, product: Callable[[PipelineConfig], Path]) -> None:
+        """Makes something of the trained stages; `product` returns the file that vouches for it."""
+        identity = self._identity(name, self._config.stage("base"))
+        entry = self._record.get(name)
+        if entry and self._complete(name, identity, Path(entry.get("path", ""))):
+            console.print(f"{name}: complete")
+            return
+        console.rule(name)
+        path = product(self._config)
+        self._record[name] = {"identity": identity, "path": str(path)}
+        self._finish(name, path)
+
+    def _identity(self, name: str, config: Config) -> Identity:
+        own = _OWN_SECTIONS.get(name, ())
+        shared = {"model", "seed"} | ({"optimizer", "training"} if name in _KINDS else set())
+        settings = {
+            key: value
+            for key, value in flat(dataclasses.asdict(config)).items()
+            if key.split(".")[0] in (*shared, *own) and key not in _RHYTHM
+        }
+        return settings | {f"result of {stage}": self._results[stage] for stage in _INPUTS[name]}
+
+    def _complete(self, name: str, identity: Identity, result: Path) -> bool:
+        entry = self._record.get(name)
+        return (
+            entry is not None
+            and entry["identity"] == identity
+            and entry["result"] is not None
+            and result.is_file()
+            and entry["result"] == _digest(result)
+        )
+
+    def _begin(self, name: str, identity: Identity, folder: Path) -> None:
+        """Notes that a stage is begun, after removing what another identity gave."""
+        entry = self._record.get(name)
+        if (entry is None or entry["identity"] != identity) and folder.exists():
+            self._refuse_or_go_on(name, folder, entry["identity"] if entry else {}, identity)
+            self._record.pop(name, None)
+            self._write()
+            shutil.rmtree(folder)
+        self._record[name] = {"identity": identity, "result": None}
+        self._write()
+
+    def _finish(self, name: str, result: Path) -> None:
+        self._record[name]["result"] = _digest(result)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, json.dumps(self._record, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _refuse_or_go_on(self, name: str, folder: Path, there: Identity, now: Identity) -> None:
+        if self._overwrite:
+            console.print(f"{name}: settings or inputs have changed, so it is made anew")
+            return
+        changed = [
+            f"{key} ({there.get(key)} there, {now.get(key)} now)"
+            if not key.startswith(("result", "inputs"))
+            else key
+            for key in now
+            if there.get(key) != now.get(key)
+        ]
+        reason = f"with other {', '.join(changed)}" if there else "by another command"
+        raise UserError(
+            f"{name}: what is in {folder} was made {reason}: give --overwrite to make it and what "
+            "follows anew, or choose another run_dir and data_dir"
+        )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,171 @@
+"""What a pipeline makes of its trained stages: scores, files to give away, and the report."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import bridge
+from bridge import manifest
+from train.config import PipelineConfig
+from train.errors import UserError
+from train.evaluation import Score
+from train.networks import network_of, read, stage_folder
+from train.parameters import Network
+from train.progress import console
+from train.run_folder import newest_step, write_text
+from train.scoreboard import Scores, score_networks, score_table, write_scores
+from train.session import PreparedData
+from train.stages import FusionStage
+from train.tokens import TOKENIZER
+
+EXPORT = "export"
+
+_NAMES = {
+    "base": "base",
+    "continued": "base, trained further",
+    "text": "text expert",
+    "code": "code expert",
+    "fusion": "fusion",
+}
+_FUSION_START = "fusion at step 0"
+_FILES = {
+    "base": "base_model",
+    "continued": "continued_model",
+    "text": "text_expert",
+    "code": "code_expert",
+    "fusion": "fusion_model",
+}
+
+
+def evaluate(pipeline: PipelineConfig) -> Path:
+    """Scores every stage, and the fusion before its first step too; returns the JSON's path."""
+    config = pipeline.stage("fusion")
+    data = PreparedData(config)
+
+    def loader(stage: str) -> Callable[[], Network]:
+        return lambda: network_of(read(stage_folder(config, stage), config, "run_dir"), config)
+
+    networks = {name: loader(stage) for stage, name in _NAMES.items()}
+    networks[_FUSION_START] = FusionStage(config).start
+    scores = score_networks(networks, config, data.tokenizer)
+    return write_scores(Path(config.run_dir), config.evaluate.split, scores)[0]
+
+
+def export(pipeline: PipelineConfig) -> Path:
+    """Writes every model as a .safetensors file; returns the path of the folder's manifest.
+
+    Before that, each stage's .pt file is held to the state that it was written beside.
+
+    Raises:
+        UserError: they differ, or a file cannot be written.
+    """
+    config = pipeline.stage("base")
+    folder = Path(config.run_dir) / EXPORT
+    partial = folder.with_name(f".{EXPORT}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for stage, name in _FILES.items():
+            run = stage_folder(config, stage)
+            loaded = bridge.load(run)
+            file = run / f"{name}_step_{newest_step(run)}.pt"
+            if not bridge.compare(loaded, bridge.load(file)).agrees():
+                raise UserError(f"{file} is not the state that it was written beside")
+            console.print(f"{file}: equal to its state, difference 0", markup=False)
+            bridge.save_safetensors(partial / f"{name}.safetensors", loaded.model)
+        shutil.copy(stage_folder(config, "base") / TOKENIZER, partial / TOKENIZER)
+        described = json.dumps(manifest.describe(partial), indent=1)
+        write_text(partial / manifest.NAME, described + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (bridge.BridgeError, OSError) as error:
+        raise UserError(f"cannot export to {folder}: {error}") from error
+    return folder / manifest.NAME
+
+
+def report(pipeline: PipelineConfig) -> None:
+    """Prints what each stage gained, and writes report.md."""
+    run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
+    scores = read_scores(run_dir, split)
+    verdicts = [
+        f"{'yes' if better < other else 'NO'}: {claim} ({better:.4f} against {other:.4f} nats)"
+        for claim, better, other in claims(scores)
+    ]
+    domains = list(scores)
+    lines = [
+        f"# {run_dir.name}, {split} split",
+        "",
+        f"![bits a byte of every model](evaluation-{split}.png)",
+        "",
+        "Cross entropy in nats a token (perplexity, bits a byte):",
+        "",
+        "| | " + " | ".join(domains) + " |",
+        "|---|" + "---|" * len(domains),
+        *(
+            f"| {name} | " + " | ".join(_cell(scores[domain][name]) for domain in domains) + " |"
+            for name in scores[domains[0]]
+        ),
+        "",
+        *(f"- {verdict}" for verdict in verdicts),
+    ]
+    path = run_dir / "report.md"
+    write_text(path, "\n".join(lines) + "\n")
+    console.print(score_table(scores, f"{split} split", _NAMES["fusion"]))
+    for verdict in verdicts:
+        console.print(verdict, markup=False)
+    for name, place in (
+        ("report", path),
+        ("plot", run_dir / f"evaluation-{split}.png"),
+        ("models", run_dir / EXPORT),
+    ):
+        console.print(f"{name}: {place}", markup=False)
+
+
+def read_scores(run_dir: Path, split: str) -> Scores:
+    """What `evaluate` wrote.
+
+    Raises:
+        UserError: it is not there, or not readable.
+    """
+    path = run_dir / f"evaluation-{split}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            domain: {name: Score(**values) for name, values in of_domain.items()}
+            for domain, of_domain in content["scores"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, float]]:
+    """What the plan promises: a sentence, the loss that should be lower, and the other one."""
+    base, control, fusion = _NAMES["base"], _NAMES["continued"], _NAMES["fusion"]
+    pairs = (
+        ("text", _NAMES["text"], base),
+        ("code", _NAMES["code"], base),
+        ("mixed", fusion, base),
+        ("mixed", fusion, control),
+    )
+    found = [
+        (
+            f"{better} beats {other} on {domain}",
+            scores[domain][better].loss,
+            scores[domain][other].loss,
+        )
+        for domain, better, other in pairs
+    ]
+    expert, name = min((scores["mixed"][_NAMES[name]].loss, name) for name in ("text", "code"))
+    found.append(
+        (
+            f"{_FUSION_START} is within 0.02 of the {_NAMES[name]}, the better one on mixed",
+            scores["mixed"][_FUSION_START].loss,
+            expert + 0.02,
+        )
+    )
+    return found
+
+
+def _cell(score: Score) -> str:
+    return f"{score.loss:.4f} ({score.perplexity:.1f}, {score.bits_per_byte:.4f})"
