@@ -1,0 +1,140 @@
+"""What is frozen keeps its bits, its moments are nobody's, and nothing else stands still."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from bridge.weights import variables
+from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
+from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
+from train.config import Config, OptimizerConfig, TrainingConfig
+from train.parameters import Frozen
+from train.stages import FusionStage, initial_model
+from train.step import Trainer
+
+MODEL = ModelConfig(
+    vocab_size=60, model_dim=12, num_layers=3, num_heads=3, ffn_dim=20, dropout=0.2, dpg_rank=5
+)
+CONFIG = Config(
+    data_dir="unused",
+    run_dir="unused",
+    model=MODEL,
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=5, weight_decay=0.01),
+    training=TrainingConfig(steps=100, accumulation=1),
+)
+
+
+def batch(seed):
+    return jax.random.randint(jax.random.key(seed), (2, 9), 0, MODEL.vocab_size)
+
+
+def after(trainer, state, steps):
+    for seed in range(steps):
+        grads, _ = trainer.gradient(state, batch(seed), 0)
+        state, _ = trainer.update(state, grads)
+    return state
+
+
+def by_path(trainer, state):
+    return {path: np.array(array) for path, array in variables(trainer.model_of(state)).items()}
+
+
+def expert_network(model=MODEL):
+    base = initial_model(dataclasses.replace(CONFIG, model=model))
+    expert = ExpertModule(model, rngs=nnx.Rngs(1))
+    transfer_base_to_expert(base, expert)
+    return with_embedding(expert, base.embedding)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("variant", [{}, {"use_dpg": True}], ids=str)
+def test_frozen_blocks_and_embedding_do_not_change_by_a_bit(blocks, variant):
+    model = dataclasses.replace(MODEL, **variant)
+    trainer = Trainer(CONFIG, expert_network(model), Frozen(frozenset(["embedding"]), blocks))
+    state = trainer.initial_state(expert_network(model))
+    before = by_path(trainer, state)
+    state = after(trainer, state, 20)
+    found = by_path(trainer, state)
+
+    def frozen(path):
+        in_frozen_block = path[0] == "blocks" and path[1] < blocks
+        return in_frozen_block or path[0] == "embedding" or set(path) & set(model.untrained_modules)
+
+    assert any(map(frozen, before)) and not all(map(frozen, before))
+    for path, array in found.items():
+        assert np.array_equal(array, before[path]) == bool(frozen(path)), path
+    trained = sum(array.size for path, array in before.items() if not frozen(path))
+    held = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer))
+    assert held == 2 * trained + 1  # and the count of steps
+
+
+def test_frozen_parts_do_not_disturb_the_others_gradient():
+    free, frozen = (Trainer(CONFIG, expert_network(), each) for each in (None, Frozen(blocks=1)))
+    (all_grads, _), (grads, _) = (
+        trainer.gradient(trainer.initial_state(expert_network()), batch(0), 0)
+        for trainer in (free, frozen)
+    )
+    for path, array in grads.items():
+        expected = all_grads[path][1:] if "blocks" in path else all_grads[path]
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_slow_blocks_move_by_their_share():
+    frozen = Frozen(frozenset(["embedding"]), blocks=1, slow_blocks=2, slow_rate=0.25)
+    network = expert_network()
+    changes = []
+    for each in (frozen, dataclasses.replace(frozen, slow_blocks=0)):
+        trainer = Trainer(CONFIG, network, each)
+        state = trainer.initial_state(network)
+        before = by_path(trainer, state)
+        found = by_path(trainer, after(trainer, state, 1))
+        changes.append({path: found[path] - before[path] for path in before})
+    slow, plain = changes
+    for path, change in plain.items():
+        share = 0.25 if path[:2] == ("blocks", 1) else 1.0
+        np.testing.assert_allclose(slow[path], share * change, rtol=1e-3, atol=2e-7)
+    moved = plain["blocks", 1, "W_z", "kernel"]
+    assert np.abs(moved).min() > 1e-5  # far above the tolerance
+
+
+def fusion(*trainable, method="weighted"):
+    model = dataclasses.replace(MODEL, fusion_method=method)
+    fusion = dataclasses.replace(CONFIG.fusion, trainable=list(trainable))
+    config = dataclasses.replace(CONFIG, model=model, fusion=fusion)
+    network = MMRec100M(model, rngs=nnx.Rngs(0))
+    trainer = Trainer(config, network, FusionStage(config).frozen)
+    return trainer, trainer.initial_state(network)
+
+
+@pytest.mark.parametrize("method", ["concatenate", "weighted"])
+@pytest.mark.parametrize("trainable", [("fusion",), ("fusion", "final_norm"), ("lm_head",)])
+def test_fusion_trains_what_it_is_told_to(trainable, method):
+    trainer, state = fusion(*trainable, method=method)
+    before = by_path(trainer, state)
+    found = by_path(trainer, after(trainer, state, 5))
+    for path, array in found.items():
+        assert np.array_equal(array, before[path]) == (path[0] not in trainable), path
+
+
+def test_no_backward_pass_through_frozen_experts():
+    trainer, state = fusion("fusion", "final_norm", "lm_head")
+    jaxpr = str(jax.make_jaxpr(trainer.gradient)(state, batch(0), 0))
+    assert "scan[" in jaxpr  # the experts' recurrence
+    base = Trainer(CONFIG, expert_network())
+    whole = str(jax.make_jaxpr(base.gradient)(base.initial_state(expert_network()), batch(0), 0))
+    assert whole.count("reverse=True") > jaxpr.count("reverse=True")
+    # What is left of it is the loss over chunks of tokens.
+    assert jaxpr.count("reverse=True") == 1
+
+
+def test_frozen_experts_have_no_dropout():
+    trainer, state = fusion("fusion")
+    losses = [float(trainer.gradient(state, batch(0), index)[1]["loss"]) for index in range(2)]
+    assert (
+        losses[0]
+        == losses[1]
+        == pytest.approx(float(trainer.token_losses(state, batch(0)).mean()), rel=1e-6)
+    )
