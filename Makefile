@@ -7,14 +7,13 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo second-corpus test slow lint bench lock clean
+.PHONY: help demo second-corpus test slow lint stages bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-demo: .venv ## prepare the demo corpus, train on it and report (minutes)
-	$(PY) -m train.prepare --config configs/demo.yaml
-	$(PY) -m train.base --config configs/demo.yaml --overwrite
+demo: .venv ## run the whole plan, small, on the demo corpus (minutes)
+	$(PY) -m train.pipeline --config configs/demo.yaml --overwrite
 
 second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 
@@ -28,6 +27,9 @@ lint: .venv ## check style, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (hours)
+	$(PY) -m benchmarks.stages
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run

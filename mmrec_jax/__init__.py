@@ -14,6 +14,7 @@ from mmrec_jax.expert import ExpertModule
 from mmrec_jax.fusion import FusionLayer, MMRec100M
 from mmrec_jax.memory import LongTermMemory
 from mmrec_jax.model import MMRecModel, ModelOutput
+from mmrec_jax.transfer import Transfer, transfer_base_to_expert
 
 __all__ = [
     "ExpertModule",
@@ -23,4 +24,6 @@ __all__ = [
     "MMRecModel",
     "ModelConfig",
     "ModelOutput",
+    "Transfer",
+    "transfer_base_to_expert",
 ]

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mmrec_jax import MMRecModel
-from train.cli import parse_config
+from train.cli import parse_command
+from train.config import Config, PipelineConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmrec_jax", "bridge", "train")
@@ -217,11 +218,31 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_configs_are_valid_and_their_sizes_true(path: Path) -> None:
-    config = parse_config(["--config", str(path)], "")
+    text = path.read_text(encoding="utf-8")
+    kind = PipelineConfig if "\nstages:" in text else Config
+    config, _ = parse_command(["--config", str(path)], "", kind)
     model = nnx.eval_shape(lambda: MMRecModel(config.model, rngs=nnx.Rngs(0)))
     size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    stated = re.findall(r"([\d,]+) parameters", path.read_text(encoding="utf-8"))
+    stated = re.findall(r"([\d,]+) parameters", text)
     assert stated == ([f"{size:,}"] if stated else [])
+
+
+def test_the_plans_stages_are_of_one_model_and_data() -> None:
+    folder = ROOT / "configs"
+    whole, _ = parse_command(["--config", str(folder / "pipeline.yaml")], "", PipelineConfig)
+    for name, stage in (
+        ("base", "base"),
+        ("expert-text", "text"),
+        ("expert-code", "code"),
+        ("fusion", "fusion"),
+    ):
+        own, _ = parse_command(["--config", str(folder / f"{name}.yaml")], "", Config)
+        of_pipeline = whole.stage(stage)
+        for section in ("data_dir", "run_dir", "optimizer", "training", "expert", "fusion"):
+            assert getattr(own, section) == getattr(of_pipeline, section), (name, section)
+        size = ("model_dim", "num_layers", "num_heads", "ffn_dim", "vocab_size")
+        for key in size:
+            assert getattr(own.model, key) == getattr(of_pipeline.model, key), (name, key)
 
 
 def test_the_base_configs_have_the_planned_sizes() -> None:

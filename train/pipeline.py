@@ -28,7 +28,7 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
         plan.make("export", export)
         report(config)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("; the same command goes on from here") from None
+        raise KeyboardInterrupt("and nothing is lost: the same command goes on") from None
 
 
 def _add_flags(parser: jsonargparse.ArgumentParser) -> None:

@@ -92,12 +92,16 @@ class Plan:
         }
         found: Identity | None = None
         if (folder / manifest.NAME).exists():
-            described = tokens.load_manifest(folder)
-            found = {
-                "vocab_size": described.vocab_size,
-                "inputs": described.inputs,
-                **{f"prepare.{key}": value for key, value in described.prepare.items()},
-            }
+            try:
+                described = tokens.load_manifest(folder)
+            except UserError as error:  # of an older version, or damaged
+                console.print(str(error), markup=False)
+            else:
+                found = {
+                    "vocab_size": described.vocab_size,
+                    "inputs": described.inputs,
+                    **{f"prepare.{key}": value for key, value in described.prepare.items()},
+                }
         if found == wanted:
             console.print(f"prepare: complete in {folder}", markup=False)
         else:

@@ -13,7 +13,9 @@ from train.evaluation import Score
 from train.networks import network_of, read, stage_folder
 from train.parameters import Network
 from train.progress import console
+from train.report import sampled
 from train.run_folder import newest_step, write_text
+from train.sample import load_run
 from train.scoreboard import Scores, score_networks, score_table, write_scores
 from train.session import PreparedData
 from train.stages import FusionStage
@@ -23,7 +25,7 @@ EXPORT = "export"
 
 _NAMES = {
     "base": "base",
-    "continued": "base, trained further",
+    "continued": "continued base",
     "text": "text expert",
     "code": "code expert",
     "fusion": "fusion",
@@ -48,7 +50,7 @@ def evaluate(pipeline: PipelineConfig) -> Path:
 
     networks = {name: loader(stage) for stage, name in _NAMES.items()}
     networks[_FUSION_START] = FusionStage(config).start
-    scores = score_networks(networks, config, data.tokenizer)
+    scores = score_networks(networks, config, data.tokenizer, unrouted=[_FUSION_START])
     return write_scores(Path(config.run_dir), config.evaluate.split, scores)[0]
 
 
@@ -114,6 +116,12 @@ def report(pipeline: PipelineConfig) -> None:
     console.print(score_table(scores, f"{split} split", _NAMES["fusion"]))
     for verdict in verdicts:
         console.print(verdict, markup=False)
+    fusion, tokenizer, config = load_run(run_dir / "checkpoints_fusion")
+    for index, prompt in enumerate(pipeline.prompts):
+        console.print(f"fusion, prompt {prompt!r}:", style="bold")
+        console.print(
+            prompt + sampled(fusion, tokenizer, prompt, config, pipeline.seed + index), markup=False
+        )
     for name, place in (
         ("report", path),
         ("plot", run_dir / f"evaluation-{split}.png"),

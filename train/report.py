@@ -42,7 +42,7 @@ def report(session: Session, config: Config) -> None:
     }
     model = session.trainer.model_of(session.state)
     samples = {
-        prompt: _sample(model, tokenizer, prompt, config, config.seed + i)
+        prompt: sampled(model, tokenizer, prompt, config, config.seed + i)
         for i, prompt in enumerate(config.prompts)
     }
 
@@ -71,7 +71,8 @@ def report(session: Session, config: Config) -> None:
         console.print(f"{name}: {path}", markup=False)
 
 
-def _sample(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
+def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
+    """What a model goes on with after a prompt, or why it cannot."""
     try:
         return continuation(
             model,

@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import matplotlib.figure
@@ -38,7 +38,10 @@ _ROUTINGS: tuple[tuple[str, ExpertType | None], ...] = (
 
 
 def score_networks(
-    networks: Mapping[str, Callable[[], Network]], config: Config, tokenizer: Tokenizer
+    networks: Mapping[str, Callable[[], Network]],
+    config: Config,
+    tokenizer: Tokenizer,
+    unrouted: Collection[str] = (),
 ) -> Scores:
     """Scores models on every domain of a split, an MMRec100M once for each of its routings.
 
@@ -48,6 +51,7 @@ def score_networks(
         networks: for each name, what loads the model; one at a time is held.
         config: says which data, which split and how much of it.
         tokenizer: that of the data.
+        unrouted: names of MMRec100Ms that are scored with both experts only.
     """
     settings, training = config.evaluate, config.training
     windows = {
@@ -61,7 +65,7 @@ def score_networks(
         domain: baseline_scores(baselines, each, token_bytes) for domain, each in windows.items()
     }
     for name, load in networks.items():
-        for routed, losses in _predictors(load(), training.chunk_size):
+        for routed, losses in _predictors(load(), training.chunk_size, name not in unrouted):
             console.print(f"scoring {name}{routed}")
             for domain, each in windows.items():
                 scores[domain][name + routed] = score(
@@ -74,8 +78,9 @@ def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
     """A table of all scores, domain by domain; `bold` names the predictor that stands out."""
     table = rich.table.Table(title=title)
     left = ("domain", "predictor")
-    for heading in (*left, "loss (nats/token)", "perplexity", "bits/byte", "tokens"):
-        table.add_column(heading, justify="left" if heading in left else "right")
+    for heading in (*left, "nats/token", "perplexity", "bits/byte", "tokens"):
+        side: Literal["left", "right"] = "left" if heading in left else "right"
+        table.add_column(heading, justify=side, no_wrap=True)
     for domain, of_domain in scores.items():
         for name, value in of_domain.items():
             table.add_row(
@@ -129,11 +134,11 @@ def write_scores(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
 
 
 def _predictors(
-    network: Network, chunk_size: int | None
+    network: Network, chunk_size: int | None, routed: bool
 ) -> Iterator[tuple[str, Callable[[Batch], jax.Array]]]:
     """For each routing, its suffix and (tokens [B, T + 1]) -> losses [B, T]."""
     graphdef, state = nnx.split(stack_blocks(network))
-    routings = _ROUTINGS if isinstance(network, MMRec100M) else _ROUTINGS[:1]
+    routings = _ROUTINGS if routed and isinstance(network, MMRec100M) else _ROUTINGS[:1]
     for suffix, expert_type in routings:
         options = {} if expert_type is None else {"expert_type": expert_type}
         losses = functools.partial(_losses, graphdef, state, chunk_size=chunk_size, **options)

@@ -1,0 +1,50 @@
+"""Real runs of the project's command lines, and small sources for them to work on."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+
+def command(folder, module, *arguments):
+    """The command line, and the environment to run it in."""
+    root = pathlib.Path(__file__).parents[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # the runs differ in little
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return [sys.executable, "-m", module, *map(str, arguments)], environment
+
+
+def run(folder, module, *arguments, code=0):
+    line, environment = command(folder, module, *arguments)
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def error(done):
+    """The one line that a command which failed printed."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def write_sources(folder):
+    """raw/text and raw/code, ten small files each."""
+    words = random.Random(0)
+    for domain, stem, suffix in (
+        ("text", "the cat sat on a mat and saw {} ", "txt"),
+        ("code", "def f{0}(x):\n    return x + {0}\n", "py"),
+    ):
+        (folder / "raw" / domain).mkdir(parents=True)
+        for i in range(10):
+            text = "".join(stem.format(words.randrange(1000)) for _ in range(60))
+            (folder / "raw" / domain / f"{i}.{suffix}").write_text(text)
