@@ -64,8 +64,8 @@ def table(found: dict[str, list[Scores]]) -> str:
     for corpus, of_seeds in found.items():
         domains = list(of_seeds[0])
         lines += [
-            f"**{CORPORA[corpus].title}**, {SPLIT} split, nats a token, mean and standard deviation of "
-            f"{len(of_seeds)} seeds:",
+            f"**{CORPORA[corpus].title}**, {SPLIT} split, nats a token, mean and standard "
+            f"deviation of {len(of_seeds)} seeds:",
             "",
             "| | " + " | ".join(domains) + " |",
             "|---|" + "---|" * len(domains),

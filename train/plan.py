@@ -43,14 +43,6 @@ _INPUTS = {
     "evaluate": ("prepare", "base", "text", "code", "fusion", "continued"),
     "export": ("prepare", "base", "text", "code", "fusion", "continued"),
 }
-_OWN_SECTIONS = {
-    "text": ("expert",),
-    "code": ("expert",),
-    "fusion": ("fusion",),
-    "evaluate": ("evaluate",),
-}
-"""Sections that one stage reads and others do not."""
-
 _RHYTHM = CHANGEABLE - {"optimizer.learning_rate"}
 """Settings that change nothing in a stage's result."""
 
@@ -145,12 +137,15 @@ class Plan:
         self._finish(name, path)
 
     def _identity(self, name: str, config: Config) -> Identity:
-        own = _OWN_SECTIONS.get(name, ())
-        shared = {"model", "seed"} | ({"optimizer", "training"} if name in _KINDS else set())
+        sections = {"model", "seed"}
+        if name in _KINDS:
+            sections |= {"optimizer", "training", *_KINDS[name].sections}
+        if name == "evaluate":
+            sections |= {"evaluate"}
         settings = {
             key: value
             for key, value in flat(dataclasses.asdict(config)).items()
-            if key.split(".")[0] in (*shared, *own) and key not in _RHYTHM
+            if key.split(".")[0] in sections and key not in _RHYTHM
         }
         return settings | {f"result of {stage}": self._results[stage] for stage in _INPUTS[name]}
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from train.errors import UserError
 from train.tokens import TOKENIZER
 
 CONFIG = "config.yaml"
+_SEPARATE = {"prepare", "expert", "fusion", "evaluate"}
+"""Sections that not every stage reads; what matters of `prepare` shows in the data."""
+
 CHANGEABLE = {
+    "base_model",
     "data_dir",
     "run_dir",
     "prompts",
@@ -33,12 +38,20 @@ CHANGEABLE = {
 """Settings that a resumed run may have otherwise; any other would make it a different run."""
 
 
-def find_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Path:
+def find_run(
+    config: Config,
+    stage: str,
+    sections: Collection[str] = (),
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Path:
     """A stage's folder, after checking that the run may begin or go on there; writes nothing.
 
     Args:
         config: the run's.
         stage: "base", ...: the folder is `run_dir/checkpoints_STAGE`.
+        sections: those of the config that this stage reads and others do not.
         resume: go on with what is there.
         overwrite: the run that is there may be deleted.
 
@@ -65,7 +78,7 @@ def find_run(config: Config, stage: str, *, resume: bool, overwrite: bool) -> Pa
             "choose another run_dir"
         )
     if entries and resume and not imported:
-        _check_same_run(config, run)
+        _check_same_run(config, run, sections)
     return run
 
 
@@ -139,7 +152,7 @@ def _entries(run: Path) -> set[str]:
     return {path.name for path in run.iterdir() if not path.name.endswith(".partial")}
 
 
-def _check_same_run(config: Config, run: Path) -> None:
+def _check_same_run(config: Config, run: Path, sections: Collection[str]) -> None:
     try:
         before = flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
@@ -150,7 +163,7 @@ def _check_same_run(config: Config, run: Path) -> None:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
         and key not in CHANGEABLE
-        and not key.startswith(("prepare.", "evaluate."))  # the first shows in the data
+        and key.split(".")[0] not in _SEPARATE - set(sections)
     ]
     if changed:
         raise UserError(

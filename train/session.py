@@ -84,7 +84,7 @@ class Session:
         self._config = config
         self._stage = stage
         self.data = PreparedData(config)
-        self.run = find_run(config, stage.name, resume=resume, overwrite=overwrite)
+        self.run = find_run(config, stage.name, stage.sections, resume=resume, overwrite=overwrite)
         self._loss_sum = 0.0
         saved = checkpoint.steps(self.run) if resume else []
         if saved:

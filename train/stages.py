@@ -1,6 +1,7 @@
 """What sets the stages of training apart: where each starts, what it trains, what it saves."""
 
 import itertools
+import typing
 from typing import Any, Literal, cast
 
 import jax
@@ -27,7 +28,6 @@ from train.networks import EMBEDDING, digest, network_of, read, read_base, stage
 from train.parameters import Frozen, Network
 from train.progress import console
 
-_PARTS: tuple[FusionPart, ...] = ("fusion", "final_norm", "lm_head")
 _MEASURED_BATCHES = 4
 """Batches that the size of the experts' outputs is measured on."""
 
@@ -38,11 +38,13 @@ class Stage:
     Attributes:
         name: its folder in run_dir is `checkpoints_NAME`.
         checkpoint_name: its .pt files are called `CHECKPOINT_NAME_step_N.pt`.
+        sections: the sections of the config that it reads and other stages do not.
         frozen: what it does not train.
     """
 
     name: str
     checkpoint_name: str
+    sections: tuple[str, ...] = ()
     frozen: Frozen = Frozen()
 
     def __init__(self, config: Config) -> None:
@@ -97,6 +99,8 @@ class ExpertStage(Stage):
     With a frozen embedding its checkpoints hold an ExpertModule; one that has trained its own is a
     language model by itself, and they hold that.
     """
+
+    sections = ("expert",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -162,10 +166,11 @@ class FusionStage(Stage):
 
     name = "fusion"
     checkpoint_name = "fusion_model"
+    sections = ("fusion",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        frozen = set(_PARTS) - set(config.fusion.trainable)
+        frozen = set(typing.get_args(FusionPart)) - set(config.fusion.trainable)
         self.frozen = Frozen(frozenset({"embedding", "text_expert", "code_expert", *frozen}))
 
     def start(self) -> MMRec100M:
