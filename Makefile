@@ -28,8 +28,8 @@ lint: .venv ## check style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (hours)
-	$(PY) -m benchmarks.stages
+stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (about an hour)
+	$(PY) -m benchmarks.stages --jobs 2
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run

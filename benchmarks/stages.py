@@ -6,7 +6,9 @@ not run again, so an interrupted command goes on; the first of the six is `make 
 """
 
 import argparse
+import concurrent.futures
 import os
+import queue
 import statistics
 import subprocess
 import sys
@@ -109,19 +111,46 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
     os.replace(partial, path)
 
 
+def run_all(jobs: int) -> None:
+    """Runs every pipeline, or what is left of it, `jobs` at a time on a share of the cores each."""
+    cores = sorted(os.sched_getaffinity(0))
+    shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+
+    def run(corpus: str, seed: int) -> None:
+        share, folder = shares.get(), run_dir(corpus, seed)
+        log = folder.with_name(f"{folder.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        console.print(f"{CORPORA[corpus].title}, seed {seed}: see {log}")
+        with log.open("a") as file:
+            done = subprocess.run(
+                command(corpus, seed),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.sched_setaffinity(0, share),
+            )
+        shares.put(share)
+        if done.returncode:
+            raise RuntimeError(f"the pipeline of {folder} failed: see {log}")
+
+    # Corpora take turns, as the first pipeline of each prepares it for the others.
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        runs = [pool.submit(run, corpus, seed) for seed in SEEDS for corpus in CORPORA]
+        for each in runs:
+            each.result()
+
+
 def main() -> None:
     """Runs what is left to run, and writes docs/stages.md and docs/stages.png."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
-    parser.add_argument("--table", action="store_true", help="only draw up what is there")
-    options = parser.parse_args()
-    found: dict[str, list[Scores]] = {}
-    for corpus in CORPORA:
-        for seed in SEEDS:
-            if not options.table:
-                console.rule(f"{CORPORA[corpus].title}, seed {seed}")
-                if subprocess.run(command(corpus, seed)).returncode:
-                    sys.exit(f"the pipeline of {run_dir(corpus, seed)} failed")
-            found.setdefault(corpus, []).append(read_scores(run_dir(corpus, seed), SPLIT))
+    parser.add_argument(
+        "--jobs", type=int, choices=range(1, len(CORPORA) + 1), default=1, help="pipelines at once"
+    )
+    run_all(parser.parse_args().jobs)
+    found = {
+        corpus: [read_scores(run_dir(corpus, seed), SPLIT) for seed in SEEDS] for corpus in CORPORA
+    }
     text = table(found)
     plot(found, Path("docs/stages.png"))
     write_text(Path("docs/stages.md"), text)

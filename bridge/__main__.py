@@ -358,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
         "IN must hold exactly a model's tensors; otherwise the error lists all that are\n"
         "missing, unexpected or misshapen. --partial loads those that fit, prints what became\n"
         f"of each and writes it to OUT_DIR/{_REPORT}.",
-        "from-torch base_model_step_900.pt runs/mine/checkpoints_base",
+        "from-torch base_model_step_1000.pt runs/mine/checkpoints_base",
     )
     _add_input(from_torch)
     _add_output(from_torch)
@@ -397,7 +397,7 @@ def _parser() -> argparse.ArgumentParser:
         "schedule, and how far it is trained; told from names and shapes where it does not\n"
         "state it. The exit code is 1 if its tensors or training state do not fit its model,\n"
         "and everything that does not is listed.",
-        "inspect runs/demo/checkpoints_base/base_model_step_900.pt",
+        "inspect runs/demo/checkpoints_base/base_model_step_1000.pt",
     )
     _add_input(inspect_, "FILE")
     _add_json(inspect_)

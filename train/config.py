@@ -280,6 +280,13 @@ class StagesConfig:
                 raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
             if training.start_from is not None:
                 raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
+            for key in ("sequence_length", "chunk_size"):
+                ours, bases = getattr(training, key), getattr(self.base.training, key)
+                if ours != bases:
+                    raise ValueError(
+                        f"{name}.training.{key} must be the base's, {bases}, not {ours}: the "
+                        "stages are compared"
+                    )
         parts = sum(stages[name].training.tokens for name in ("text", "code", "fusion"))
         tokens = self.continued.training.tokens
         if tokens != parts:

@@ -42,15 +42,26 @@ class Windows:
         return np.asarray(self.tokens[start : start + self.length + 1], np.int32)
 
 
-def training_batches(config: Config) -> grain.DatasetIterator[Batch]:
-    """Endless batches [B, T + 1], every epoch in an order of its own.
+def order_seed(config: Config, stage: str) -> int:
+    """The seed of the order of a stage's data.
+
+    A stage that goes on from the base on the same windows must not see them in the same order.
+    """
+    if stage == "base":
+        return config.seed
+    digest = hashlib.sha256(f"{config.seed} {stage}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def training_batches(config: Config, stage: str) -> grain.DatasetIterator[Batch]:
+    """Endless batches [B, T + 1] of a stage, every epoch in an order of its own.
 
     Raises:
         UserError: there are fewer tokens than one sequence.
     """
     training = config.training
     windows = Windows(config.data_dir, training.domain, "train", training.sequence_length)
-    dataset = grain.MapDataset.source(windows).seed(config.seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(windows).seed(order_seed(config, stage)).shuffle().repeat()
     # Reading a memory map is so fast that threads would only slow it down.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return iter(dataset.batch(training.batch_size).to_iter_dataset(options))
@@ -70,8 +81,8 @@ def validation_batches(windows: Windows, batch_size: int, limit: int) -> Iterato
         yield np.stack([windows[int(i)] for i in chosen[start : start + batch_size]])
 
 
-def fingerprint(config: Config, manifest: Manifest) -> str:
-    """Identifies the order of the training batches.
+def fingerprint(config: Config, manifest: Manifest, stage: str) -> str:
+    """Identifies the order of a stage's training batches.
 
     Grain accepts the position of any other pipeline without a word, so a checkpoint keeps this
     beside it.
@@ -82,6 +93,6 @@ def fingerprint(config: Config, manifest: Manifest) -> str:
         "domain": training.domain,
         "sequence_length": training.sequence_length,
         "batch_size": training.batch_size,
-        "seed": config.seed,
+        "seed": order_seed(config, stage),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ STAGES = ("base", "continued", "text", "code", "fusion")
 
 def main(config: Config) -> None:
     """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
-    data = PreparedData(config)
+    data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
         str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
     ]

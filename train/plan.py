@@ -106,10 +106,6 @@ class Plan:
     def train(self, name: str) -> None:
         """Trains a stage, or what is left of it."""
         config = self._config.stage(name)
-        if name == "continued":
-            source = str(stage_folder(config, "base"))
-            training = dataclasses.replace(config.training, start_from=source)
-            config = dataclasses.replace(config, training=training)
         folder = stage_folder(config, name)
         result = state_folder(folder, config.training.steps) / manifest.NAME
         identity = self._identity(name, config)
@@ -128,12 +124,13 @@ class Plan:
         """Makes something of the trained stages; `product` returns the file that vouches for it."""
         identity = self._identity(name, self._config.stage("base"))
         entry = self._record.get(name)
-        if entry and self._complete(name, identity, Path(entry.get("path", ""))):
+        if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):
             console.print(f"{name}: complete")
             return
         console.rule(name)
         path = product(self._config)
-        self._record[name] = {"identity": identity, "path": str(path)}
+        file = path.relative_to(self._path.parent).as_posix()
+        self._record[name] = {"identity": identity, "file": file}
         self._finish(name, path)
 
     def _identity(self, name: str, config: Config) -> Identity:

@@ -43,7 +43,7 @@ _FILES = {
 def evaluate(pipeline: PipelineConfig) -> Path:
     """Scores every stage, and the fusion before its first step too; returns the JSON's path."""
     config = pipeline.stage("fusion")
-    data = PreparedData(config)
+    data = PreparedData(config, FusionStage.name)
 
     def loader(stage: str) -> Callable[[], Network]:
         return lambda: network_of(read(stage_folder(config, stage), config, "run_dir"), config)

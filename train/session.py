@@ -35,7 +35,7 @@ class PreparedData:
         order: identifies the batches' order, see data.fingerprint.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, stage: str) -> None:
         """Opens and checks `config.data_dir`; raises UserError where it does not fit the config."""
         manifest = load_manifest(config.data_dir)
         if manifest.vocab_size != config.model.vocab_size:
@@ -50,8 +50,8 @@ class PreparedData:
             domain: Windows(config.data_dir, domain, "validation", length)
             for domain in ("text", "code")
         }
-        self.batches = training_batches(config)
-        self.order = fingerprint(config, manifest)
+        self.batches = training_batches(config, stage)
+        self.order = fingerprint(config, manifest, stage)
 
     def skip(self, count: int) -> None:
         """Sets the training batches to go on after the first `count` of them."""
@@ -83,7 +83,7 @@ class Session:
         """
         self._config = config
         self._stage = stage
-        self.data = PreparedData(config)
+        self.data = PreparedData(config, stage.name)
         self.run = find_run(config, stage.name, stage.sections, resume=resume, overwrite=overwrite)
         self._loss_sum = 0.0
         saved = checkpoint.steps(self.run) if resume else []

@@ -92,6 +92,10 @@ class ContinuedStage(BaseStage):
     name = "continued"
     checkpoint_name = "continued_model"
 
+    def start(self) -> MMRecModel:
+        """The base."""
+        return read_base(self.config)
+
 
 class ExpertStage(Stage):
     """The expert of the domain that is trained on; the base's embedding and head serve it.
@@ -247,5 +251,5 @@ def _output_size(model: MMRec100M, config: Config) -> float:
         return jnp.sqrt(jnp.square(both).mean(axis=-1)).mean()
 
     stacked = stack_blocks(model)
-    batches = itertools.islice(training_batches(config), _MEASURED_BATCHES)
+    batches = itertools.islice(training_batches(config, FusionStage.name), _MEASURED_BATCHES)
     return float(np.mean([size(stacked, cast(Any, batch)) for batch in batches]))
