@@ -76,6 +76,13 @@ def transfer_base_to_expert(
     for name, count in (("freeze_blocks", freeze_blocks), ("slow_blocks", slow_blocks)):
         if not 0 <= count <= depth:
             raise ValueError(f"{name} must lie in [0, {depth}], the expert's blocks, not {count}")
+    if freeze_blocks > len(sources):
+        raise ValueError(
+            f"freeze_blocks must be at most the base's {len(sources)} blocks, not {freeze_blocks}: "
+            "others are new, and would stay at random"
+        )
+    if not 0 < slow_rate <= 1:
+        raise ValueError(f"slow_rate must lie in (0, 1], not {slow_rate}")
     problems = list(_mismatches(base, expert))
     if problems:
         raise ValueError(f"the base does not fit the expert: {'; '.join(problems)}")

@@ -243,6 +243,11 @@ class Config:
             raise ValueError(
                 f"expert.freeze_blocks must be below model.num_layers = {layers}, not {frozen}"
             )
+        if self.expert.slow_blocks > layers:
+            raise ValueError(
+                f"expert.slow_blocks must be at most model.num_layers = {layers}, not "
+                f"{self.expert.slow_blocks}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -322,6 +327,11 @@ class PipelineConfig:
                 raise ValueError(f"fusion.{key} is the pipeline's to say: remove it")
         if self.evaluate.checkpoints:
             raise ValueError("evaluate.checkpoints is the pipeline's to say: remove it")
+        if not self.expert.freeze_embedding and self.fusion.embedding is None:
+            raise ValueError(
+                "fusion.embedding must be base, text or code where both experts train an embedding "
+                "of their own (expert.freeze_embedding: false)"
+            )
         for field in dataclasses.fields(StagesConfig):
             try:
                 self.stage(field.name)

@@ -120,15 +120,20 @@ def read_documents(
         )
 
 
-def inputs_digest(prepare: PrepareConfig) -> str:
+def inputs_digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
     """A digest of the names, sizes and times of all files that the config lists.
 
     It changes when a file is changed, added or removed; files are not read.
+
+    Args:
+        prepare: which files and folders.
+        exclude: folders that are not entered.
     """
     digest = hashlib.sha256()
+    excluded = {os.path.realpath(path) for path in exclude}
     paths = [(domain, path) for domain in DOMAINS for path in sorted(getattr(prepare, domain))]
     for domain, root in paths:
-        for path in _files(root, SourceCounts(domain, root), set()):
+        for path in _files(root, SourceCounts(domain, root), excluded):
             with contextlib.suppress(OSError):  # what cannot be read is reported when it is read
                 status = os.stat(path)
                 digest.update(

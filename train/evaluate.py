@@ -31,12 +31,18 @@ def main(config: Config) -> None:
         if not Path(path).exists():
             raise UserError(f"evaluate.checkpoints: {path} does not exist")
 
+    def load(path: str) -> Network:
+        return network_of(read(path, config, "evaluate.checkpoints", like="any"), config)
+
     def loader(path: str) -> Callable[[], Network]:
-        return lambda: network_of(read(path, config, "evaluate.checkpoints"), config)
+        return lambda: load(path)
+
+    for path in paths:  # all of them can be scored, before the first is
+        load(path)
 
     scores = score_networks({path: loader(path) for path in paths}, config, data.tokenizer)
     split = config.evaluate.split
-    document, plot = write_scores(Path(config.run_dir), split, scores)
+    document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
     console.print(score_table(scores, f"{split} split"))
     console.print(f"scores: {document}", markup=False)
     console.print(f"plot: {plot}", markup=False)

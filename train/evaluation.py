@@ -58,14 +58,18 @@ def score(
 
 
 def baseline_scores(
-    baselines: NGramBaselines, windows: Windows, token_bytes: npt.NDArray[np.int32]
+    baselines: NGramBaselines,
+    windows: Windows,
+    token_bytes: npt.NDArray[np.int32],
+    batch_size: int = 64,
+    limit: int = 0,
 ) -> dict[str, Score]:
-    """The scores of "unigram" and "bigram" on a whole split."""
+    """The scores of "unigram" and "bigram"; the arguments are those of `score`."""
     predictors: dict[str, Callable[[Batch], npt.NDArray[Any]]] = {
         "unigram": lambda batch: baselines.unigram_losses(batch[:, 1:]),
         "bigram": lambda batch: baselines.bigram_losses(batch[:, :-1], batch[:, 1:]),
     }
     return {
-        name: score(losses, windows, token_bytes, batch_size=64)
+        name: score(losses, windows, token_bytes, batch_size, limit)
         for name, losses in predictors.items()
     }

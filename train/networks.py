@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,34 +20,48 @@ from train.tokens import TOKENIZER
 EMBEDDING = "embedding_sha256"
 """The entry of an expert's metadata that says which embedding it was trained with."""
 
+TOKENIZER_DIGEST = "tokenizer_sha256"
+"""The entry of every stage's metadata that says which tokenizer it was trained with."""
+
 
 def read(
-    path: str | Path, config: Config, key: str, *, any_depth: bool = False
+    path: str | Path,
+    config: Config,
+    key: str,
+    *,
+    like: Literal["config", "config but for its depth", "any"] = "config",
 ) -> bridge.LoadedCheckpoint:
-    """The model of a run or a checkpoint file, built as the config's model, in float32.
+    """The model of a run or a checkpoint file, in float32.
 
     Args:
         path: the run's folder or the file.
         config: says what the model must be, and which tokenizer it must have been trained with.
         key: the setting that names the path.
-        any_depth: take models with more or fewer blocks than the config's too.
+        like: which of the config's dimensions and variants the model must have.
 
     Raises:
         UserError: it cannot be read, or is something else.
     """
+    heads = None if like == "any" else config.model.num_heads
     try:
-        loaded = bridge.load(path, num_heads=config.model.num_heads, model_only=True)
+        loaded = bridge.load(path, num_heads=heads, model_only=True)
     except bridge.BridgeError as error:
         raise UserError(f"{key}: {error}") from error
-    layers = loaded.config.num_layers if any_depth else config.model.num_layers
+    wanted = config.model
+    if like == "any":
+        wanted = dataclasses.replace(loaded.config, vocab_size=config.model.vocab_size)
+    elif like == "config but for its depth":
+        wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
     try:
-        check_model(dataclasses.replace(config.model, num_layers=layers), loaded.model)
+        check_model(wanted, loaded.model)
     except UserError as error:
         raise UserError(f"{key}: {path}: {error}") from error
-    folder = Path(path)
-    tokenizer = (folder if folder.is_dir() else folder.parent) / TOKENIZER
-    own = Path(config.data_dir) / TOKENIZER
-    if tokenizer.is_file() and own.is_file() and tokenizer.read_bytes() != own.read_bytes():
+    folder, own = Path(path), Path(config.data_dir) / TOKENIZER
+    beside = (folder if folder.is_dir() else folder.parent) / TOKENIZER
+    trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
+    if trained_with is None and beside.is_file():
+        trained_with = file_digest(beside)
+    if trained_with is not None and own.is_file() and trained_with != file_digest(own):
         raise UserError(
             f"{key}: {path} was trained with another tokenizer than that of {config.data_dir}: "
             "prepare the data that it was trained on again, or name another checkpoint"
@@ -72,7 +86,7 @@ def read_base(config: Config) -> MMRecModel:
             f"base_model: there is no base in {path}: train it first (python -m train.base), or "
             "name a run or a file"
         )
-    model = read(path, config, "base_model", any_depth=True).model
+    model = read(path, config, "base_model", like="config but for its depth").model
     if not isinstance(model, MMRecModel):
         raise UserError(f"base_model: {path} holds the class {type(model).__name__}, not a base")
     return model
@@ -89,7 +103,9 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
         raise UserError("a FusionLayer alone is no model of tokens: name a fusion run or its file")
     if not isinstance(model, ExpertModule):
         return model
-    embedding = read_base(config).embedding
+    # The base has the expert's dimensions, which need not be the config's.
+    of_expert = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
+    embedding = read_base(dataclasses.replace(config, model=of_expert)).embedding
     if loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
         raise UserError(
             "the expert was trained with another base's embedding: set base_model to that base"
@@ -101,3 +117,8 @@ def digest(embedding: Embedding) -> str:
     """Tells embeddings apart."""
     array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
     return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,6 @@ identity of every stage that was begun, and a digest of its result once it is co
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge import manifest
-from bridge.orbax_folder import state_folder
+from bridge.orbax_folder import state_folder, steps
 from train import tokens
 from train.config import Config, PipelineConfig
-from train.corpus import inputs_digest
+from train.data import Windows
 from train.errors import UserError
-from train.networks import stage_folder
+from train.networks import file_digest, stage_folder
 from train.prepare import prepare
 from train.progress import console
 from train.run_folder import CHANGEABLE, CONFIG, flat, write_text
@@ -79,7 +78,7 @@ class Plan:
         folder = Path(config.data_dir)
         wanted = {
             "vocab_size": config.model.vocab_size,
-            "inputs": inputs_digest(config.prepare),
+            "inputs": inputs_digest(config.prepare, (folder, config.run_dir)),
             **{f"prepare.{key}": value for key, value in vars(config.prepare).items()},
         }
         found: Identity | None = None
@@ -101,7 +100,10 @@ class Plan:
                 self._refuse_or_go_on("prepare", folder, found, wanted)
             console.rule("prepare")
             prepare(config)
-        self._results["prepare"] = _digest(folder / manifest.NAME)
+        self._results["prepare"] = file_digest(folder / manifest.NAME)
+        for domain in tokens.DOMAINS:  # too short a split is found before anything is trained
+            length = config.training.sequence_length
+            Windows(config.data_dir, domain, config.evaluate.split, length)
 
     def train(self, name: str) -> None:
         """Trains a stage, or what is left of it."""
@@ -112,7 +114,9 @@ class Plan:
         if self._complete(name, identity, result):
             console.print(f"{name}: complete, step {config.training.steps}")
         else:
-            self._begin(name, identity, folder)
+            self._begin(name, identity, folder, result)
+            if (folder / CONFIG).exists() and not steps(folder):
+                self._remove(folder)  # it was killed before it had a state to go on from
             console.rule(name)
             stage = _KINDS[name](config)
             session = Session(config, stage, resume=(folder / CONFIG).exists(), overwrite=False)
@@ -153,22 +157,32 @@ class Plan:
             and entry["identity"] == identity
             and entry["result"] is not None
             and result.is_file()
-            and entry["result"] == _digest(result)
+            and entry["result"] == file_digest(result)
         )
 
-    def _begin(self, name: str, identity: Identity, folder: Path) -> None:
-        """Notes that a stage is begun, after removing what another identity gave."""
+    def _begin(self, name: str, identity: Identity, folder: Path, result: Path) -> None:
+        """Notes that a stage is begun, after removing what is not its own beginning."""
         entry = self._record.get(name)
-        if (entry is None or entry["identity"] != identity) and folder.exists():
-            self._refuse_or_go_on(name, folder, entry["identity"] if entry else {}, identity)
+        there = entry["identity"] if entry else {}
+        if entry and there == identity and result.is_file():
+            # Complete by its record, and yet another: trained since by another command.
+            there = {} if entry["result"] not in (None, file_digest(result)) else there
+        if there != identity and folder.exists():
+            self._refuse_or_go_on(name, folder, there, identity)
             self._record.pop(name, None)
             self._write()
-            shutil.rmtree(folder)
+            self._remove(folder)
         self._record[name] = {"identity": identity, "result": None}
         self._write()
 
+    def _remove(self, folder: Path) -> None:
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise UserError(f"cannot remove {folder}: {error.strerror}") from error
+
     def _finish(self, name: str, result: Path) -> None:
-        self._record[name]["result"] = _digest(result)
+        self._record[name]["result"] = file_digest(result)
         self._write()
 
     def _write(self) -> None:
@@ -186,7 +200,7 @@ class Plan:
             f"{key} ({there.get(key)} there, {now.get(key)} now)"
             if not key.startswith(("result", "inputs"))
             else key
-            for key in now
+            for key in dict.fromkeys([*now, *there])
             if there.get(key) != now.get(key)
         ]
         reason = f"with other {', '.join(changed)}" if there else "by another command"
@@ -194,7 +208,3 @@ class Plan:
             f"{name}: what is in {folder} was made {reason}: give --overwrite to make it and what "
             "follows anew, or choose another run_dir and data_dir"
         )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -23,7 +23,7 @@ def prepare(config: Config) -> None:
     data_dir = Path(os.path.realpath(config.data_dir))
     tokens.check_replaceable(data_dir)
     # Before they are read: what changes meanwhile is found at the next comparison.
-    inputs = corpus.inputs_digest(config.prepare)
+    inputs = corpus.inputs_digest(config.prepare, (data_dir, config.run_dir))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = (*Progress.get_default_columns(), TransferSpeedColumn())
     disable = not console.is_terminal

@@ -51,7 +51,7 @@ def evaluate(pipeline: PipelineConfig) -> Path:
     networks = {name: loader(stage) for stage, name in _NAMES.items()}
     networks[_FUSION_START] = FusionStage(config).start
     scores = score_networks(networks, config, data.tokenizer, unrouted=[_FUSION_START])
-    return write_scores(Path(config.run_dir), config.evaluate.split, scores)[0]
+    return write_scores(Path(config.run_dir), f"evaluation-{config.evaluate.split}", scores)[0]
 
 
 def export(pipeline: PipelineConfig) -> Path:
@@ -75,7 +75,9 @@ def export(pipeline: PipelineConfig) -> Path:
             if not bridge.compare(loaded, bridge.load(file)).agrees():
                 raise UserError(f"{file} is not the state that it was written beside")
             console.print(f"{file}: equal to its state, difference 0", markup=False)
-            bridge.save_safetensors(partial / f"{name}.safetensors", loaded.model)
+            notes = {key: note for key, note in loaded.metadata.items() if key != "position"}
+            path = partial / f"{name}.safetensors"
+            bridge.save_safetensors(path, loaded.model, metadata=notes)
         shutil.copy(stage_folder(config, "base") / TOKENIZER, partial / TOKENIZER)
         described = json.dumps(manifest.describe(partial), indent=1)
         write_text(partial / manifest.NAME, described + "\n")
@@ -112,7 +114,10 @@ def report(pipeline: PipelineConfig) -> None:
         *(f"- {verdict}" for verdict in verdicts),
     ]
     path = run_dir / "report.md"
-    write_text(path, "\n".join(lines) + "\n")
+    try:
+        write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     console.print(score_table(scores, f"{split} split", _NAMES["fusion"]))
     for verdict in verdicts:
         console.print(verdict, markup=False)

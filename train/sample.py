@@ -1,6 +1,7 @@
 """`python -m mmrec_jax.generate --checkpoint RUN`: samples from a trained run."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -31,6 +32,8 @@ def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
             "train.base --resume), which writes them"
         )
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
+    if config.base_model is None:  # wherever the run was moved, its stages lie side by side
+        config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
     model = network_of(checkpoint.restore(run, step), config)
     return model, Tokenizer.load(run / TOKENIZER), config
 

@@ -19,6 +19,7 @@ from mmrec_jax.stack import stack_blocks
 from train.baselines import NGramBaselines
 from train.config import Config
 from train.data import Batch, Windows
+from train.errors import UserError
 from train.evaluation import Score, baseline_scores, score
 from train.loss import model_loss
 from train.parameters import Network
@@ -62,7 +63,8 @@ def score_networks(
     counted = read_tokens(config.data_dir, "mixed", "train").tokens
     baselines = NGramBaselines(counted, tokenizer.vocab_size)
     scores: dict[str, dict[str, Score]] = {
-        domain: baseline_scores(baselines, each, token_bytes) for domain, each in windows.items()
+        domain: baseline_scores(baselines, each, token_bytes, training.batch_size, settings.batches)
+        for domain, each in windows.items()
     }
     for name, load in networks.items():
         for routed, losses in _predictors(load(), training.chunk_size, name not in unrouted):
@@ -104,11 +106,23 @@ def as_plain(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def write_scores(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
-    """Writes evaluation-SPLIT.json and .png into a folder, and returns their paths."""
-    document, plot = (folder / f"evaluation-{split}.{suffix}" for suffix in ("json", "png"))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(document, json.dumps({"split": split, "scores": as_plain(scores)}, indent=1) + "\n")
+def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
+    """Writes NAME.json and NAME.png into a folder, and returns their paths.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    document, plot = (folder / f"{name}.{suffix}" for suffix in ("json", "png"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(document, json.dumps({"scores": as_plain(scores)}, indent=1) + "\n")
+        _plot(scores, plot)
+    except OSError as error:
+        raise UserError(f"cannot write {folder / name}: {error.strerror}") from error
+    return document, plot
+
+
+def _plot(scores: Scores, path: Path) -> None:
     figure = matplotlib.figure.Figure(
         figsize=(11, 1 + 0.35 * len(next(iter(scores.values())))), layout="constrained"
     )
@@ -122,15 +136,14 @@ def write_scores(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
             axes.annotate(
                 f"{value:.3f}", (value, row), (6, -3), textcoords="offset points", fontsize=8
             )
-        axes.set(title=f"{domain}, {split}", xlabel="bits/byte", yticks=rows)
+        axes.set(title=domain, xlabel="bits/byte", yticks=rows)
         axes.set_yticklabels(list(of_domain))
         axes.invert_yaxis()
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
-    partial = plot.with_suffix(".partial.png")
+    partial = path.with_suffix(".partial.png")
     figure.savefig(partial, dpi=120)
-    os.replace(partial, plot)
-    return document, plot
+    os.replace(partial, path)
 
 
 def _predictors(

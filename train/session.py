@@ -14,6 +14,7 @@ from train.errors import UserError
 from train.evaluation import score
 from train.loop import Values, train
 from train.metrics import MetricsWriter, plot_losses
+from train.networks import TOKENIZER_DIGEST, file_digest
 from train.progress import TrainingProgress, console
 from train.run_folder import CONFIG, find_run, write_run
 from train.stages import Stage
@@ -100,7 +101,8 @@ class Session:
             network = stage.start()
             self.trainer = Trainer(config, network, stage.frozen)
             self.state = self.trainer.initial_state(network)
-            self._metadata: dict[str, Any] = stage.notes(network)
+            tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
+            self._metadata: dict[str, Any] = stage.notes(network) | {TOKENIZER_DIGEST: tokenizer}
         write_run(config, self.run, resume=resume)
 
     @property

@@ -209,6 +209,13 @@ class FusionStage(Stage):
                 "train.expert), or name a run or a file"
             )
         loaded = read(path, self.config, f"fusion.{key}")
+        found = loaded.metadata.get("domain")
+        if found not in (None, domain):
+            raise UserError(f"fusion.{key}: {path} is the {found} expert: name the {domain} expert")
+        if found is None and not isinstance(loaded.model, ExpertModule):
+            raise UserError(
+                f"fusion.{key}: {path} holds the class {type(loaded.model).__name__}, no expert"
+            )
         model = _only(MMRecModel, network_of(loaded, self.config))
         own = digest(model.embedding) != digest(base.embedding)
         return without_embedding(model), model.embedding if own else None

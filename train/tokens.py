@@ -228,7 +228,7 @@ def check_replaceable(data_dir: Path) -> None:
     if data_dir.is_dir():
         files = {p.relative_to(data_dir).as_posix() for p in data_dir.rglob("*") if not p.is_dir()}
         if manifest.NAME in files:
-            files -= {manifest.NAME, *_read_manifest(data_dir, oldest=1).files}
+            files -= {manifest.NAME, *_listed_files(data_dir)}
         if files:
             raise UserError(
                 f"data_dir {data_dir} has files that are no prepared data, such as "
@@ -238,20 +238,13 @@ def check_replaceable(data_dir: Path) -> None:
         raise UserError(f"data_dir {data_dir} is not a folder: choose another path")
 
 
-def _read_manifest(data_dir: Path, oldest: int = _VERSION) -> Manifest:
-    path = data_dir / manifest.NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != _FORMAT:
-            raise ValueError("it is another program's")
-        number = content.pop("version")
-        if 1 <= number < oldest:
+def _read_manifest(data_dir: Path) -> Manifest:
+    with _reading_manifest(data_dir) as (number, content):
+        if number < _VERSION:
             raise UserError(
                 f"data_dir {data_dir} has version {number}, this program reads version {_VERSION}: "
                 "run python -m train.prepare again"
             )
-        if not oldest <= number <= _VERSION:
-            raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
         described = Manifest(**content)
         counts = {
             domain: {split: SplitCounts(**sizes) for split, sizes in splits.items()}
@@ -259,6 +252,27 @@ def _read_manifest(data_dir: Path, oldest: int = _VERSION) -> Manifest:
         }
         for expected in described.files.values():
             int(expected["bytes"]), str(expected["sha256"])
+    return dataclasses.replace(described, counts=counts)
+
+
+def _listed_files(data_dir: Path) -> set[str]:
+    """The files that a manifest lists, one of an older version too."""
+    with _reading_manifest(data_dir) as (_, content):
+        return set(content["files"])
+
+
+@contextlib.contextmanager
+def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A manifest's version and content; what the block finds wrong with it is a UserError."""
+    path = data_dir / manifest.NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != _FORMAT:
+            raise ValueError("it is another program's")
+        number = content.pop("version")
+        if not 1 <= number <= _VERSION:
+            raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
+        yield number, content
     except FileNotFoundError as error:
         raise UserError(
             f"data_dir {data_dir} has no {manifest.NAME}: run python -m train.prepare --config FILE"
@@ -269,4 +283,3 @@ def _read_manifest(data_dir: Path, oldest: int = _VERSION) -> Manifest:
         raise UserError(
             f"{path} is not a manifest of train.prepare ({error}): prepare into another data_dir"
         ) from error
-    return dataclasses.replace(described, counts=counts)

@@ -120,6 +120,12 @@ def test_the_three_ways_to_hold_on_to_the_first_blocks():
             transfer_base_to_expert(base, expert, **{key: 4})
 
 
+def test_blocks_that_are_new_cannot_be_frozen():
+    base, expert = base_and_expert(num_layers=5)
+    with pytest.raises(ValueError, match="at most the base's 3 blocks, not 4"):
+        transfer_base_to_expert(base, expert, freeze_blocks=4)
+
+
 def test_stacked_blocks_are_refused():
     base, expert = base_and_expert()
     with pytest.raises(ValueError, match="unstack_blocks"):

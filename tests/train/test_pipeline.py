@@ -148,12 +148,12 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
         process = subprocess.Popen(
             line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        printed = process.stdout.readline().decode()  # what it imports is loaded now
-        time.sleep(moments.uniform(0, 6))
+        lines = [process.stdout.readline() for _ in range(moments.randint(2, 12))]
+        time.sleep(moments.uniform(0, 0.5))
         process.send_signal(kill)
-        printed += process.communicate()[0].decode()
+        printed = b"".join([*lines, process.communicate()[0]]).decode()
         if process.returncode == 0:
-            pytest.fail("it was done before it was killed five times: lower the pauses")
+            pytest.fail("it was done before it was killed five times: read fewer lines")
         killed += 1
         if kill == signal.SIGINT:
             assert "Traceback" not in printed, printed
@@ -161,6 +161,33 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
     assert scores(tmp_path / "runs") == scores(folder / "runs")
     report = (tmp_path / "runs" / "report.md").read_text()
     assert report == (folder / "runs" / "report.md").read_text()
+
+
+def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_path):
+    shutil.copytree(folder / "raw", tmp_path / "raw", copy_function=shutil.copy2)
+    shutil.copytree(folder / "compiled", tmp_path / "compiled")
+    shutil.copy(folder / "p.yaml", tmp_path)
+    program = (
+        "import os, signal\n"
+        "from train import checkpoint, cli, pipeline\n"
+        "from train.config import PipelineConfig\n"
+        "checkpoint.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
+    )
+    line, environment = command(tmp_path, *PIPELINE)
+    killed = subprocess.run([line[0], "-c", program, *line[3:]], cwd=tmp_path, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "runs" / "checkpoints_base" / "base_model_step_3.pt").exists()
+    run(tmp_path, *PIPELINE)
+    assert scores(tmp_path / "runs") == scores(folder / "runs")
+
+
+def test_a_stage_that_another_command_trained_anew_is_not_taken_for_ours(folder, finished):
+    shutil.copytree(folder / "runs", folder / "strange")
+    base = ("train.base", "--config", "c.yaml", "--run_dir", "strange", "--training.steps", 30)
+    run(folder, *base, "--training.checkpoint_every", 30, "--overwrite", "--seed", 4)
+    message = error(run(folder, *PIPELINE, "--run_dir", "strange", code=2))
+    assert "base: what is in strange/checkpoints_base was made by another command" in message
 
 
 def test_other_settings_never_take_an_old_result(folder, finished):
@@ -202,7 +229,7 @@ def test_stages_by_their_own_commands(folder, finished):
     files = [stage(folder, name) / file for name, (file, _) in FILES.items()]
     listed = [f"--evaluate.checkpoints={json.dumps([str(path) for path in files])}"]
     done = run(folder, "train.evaluate", *base, *listed)
-    document = json.loads((folder / "own" / f"evaluation-{SPLIT}.json").read_text())
+    document = json.loads((folder / "own" / f"comparison-{SPLIT}.json").read_text())
     wanted = json.loads(scores(folder / "runs"))["scores"]["mixed"]["fusion"]
     assert document["scores"]["mixed"][str(files[3])] == wanted
     for routed in ("text alone", "code alone"):
@@ -221,6 +248,9 @@ def test_an_expert_that_trains_its_embedding(folder, finished):
     assert ("embedding", "embedding") in loaded.optimizer_state.exp_avg
     run(folder, "bridge", "verify", path.parent, path)
     code = f"--fusion.code_expert={stage(folder, 'code')}"
+    swapped = f"--fusion.text_expert={stage(folder, 'code')}"
+    message = error(run(folder, "train.fusion", *options, code, swapped, code=2))
+    assert "is the code expert: name the text expert" in message
     fusion = ("train.fusion", *options, code, "--training.steps", 4)
     message = error(run(folder, *fusion, code=2))
     assert "fusion.embedding: the text expert has trained an embedding of its own" in message
@@ -288,6 +318,7 @@ def test_another_bases_expert_is_refused(folder, finished):
     """An expert's own embedding is not in its file: a stranger's would give silent nonsense."""
     run(folder, "train.base", "--config", "c.yaml", "--run_dir", "stranger", "--seed", 8)
     line = ("train.evaluate", "--config", "c.yaml", "--run_dir", "stranger")
-    checkpoints = f"--evaluate.checkpoints={json.dumps([str(stage(folder, 'text'))])}"
-    message = error(run(folder, *line, checkpoints, code=2))
-    assert "trained with another base's embedding: set base_model to that base" in message
+    for path in (stage(folder, "text"), folder / "runs" / "export" / "text_expert.safetensors"):
+        checkpoints = f"--evaluate.checkpoints={json.dumps([str(path)])}"
+        message = error(run(folder, *line, checkpoints, code=2))
+        assert "trained with another base's embedding: set base_model to that base" in message
