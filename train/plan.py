@@ -15,6 +15,7 @@ from bridge import manifest
 from bridge.orbax_folder import state_folder, steps
 from train import tokens
 from train.config import Config, PipelineConfig
+from train.corpus import inputs_digest
 from train.data import Windows
 from train.errors import UserError
 from train.networks import file_digest, stage_folder
