@@ -28,7 +28,7 @@ def changed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
     """
     for name, description in files.items():
         path = folder / name
-        if ".." in path.parts or not path.is_file():  # a device would be read without end
+        if ".." in Path(name).parts or not path.is_file():  # a device would be read without end
             raise FileNotFoundError(2, "No such file or directory", str(path))
         # The size first, as it costs nothing.
         if path.stat().st_size != description["bytes"] or _describe(path) != description:

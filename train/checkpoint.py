@@ -177,7 +177,9 @@ def restore(run: Path, step: int) -> bridge.LoadedCheckpoint:
     try:
         return bridge.load_orbax(folder)
     except bridge.BridgeError as error:
-        raise UserError(f"{error}: remove {folder} to go on from an older state") from error
+        older = any(other < step for other in steps(run))
+        hint = f": remove {folder} to go on from an older state" if older else ""
+        raise UserError(f"{error}{hint}") from error
 
 
 def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:

@@ -32,7 +32,11 @@ def main(config: Config) -> None:
             raise UserError(f"evaluate.checkpoints: {path} does not exist")
 
     def load(path: str) -> Network:
-        return network_of(read(path, config, "evaluate.checkpoints", like="any"), config)
+        loaded = read(path, config, "evaluate.checkpoints", like="any")
+        try:
+            return network_of(loaded, config)
+        except UserError as error:
+            raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
     def loader(path: str) -> Callable[[], Network]:
         return lambda: load(path)

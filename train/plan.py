@@ -110,16 +110,20 @@ class Plan:
         """Trains a stage, or what is left of it."""
         config = self._config.stage(name)
         folder = stage_folder(config, name)
-        result = state_folder(folder, config.training.steps) / manifest.NAME
+        stage = _KINDS[name](config)
+        last = config.training.steps
+        result = state_folder(folder, last) / manifest.NAME
+        files = (folder / f"{stage.checkpoint_name}_step_{last}.pt").exists() and last in steps(
+            folder
+        )
         identity = self._identity(name, config)
-        if self._complete(name, identity, result):
-            console.print(f"{name}: complete, step {config.training.steps}")
+        if files and self._complete(name, identity, result):
+            console.print(f"{name}: complete, step {last}")
         else:
             self._begin(name, identity, folder, result)
             if (folder / CONFIG).exists() and not steps(folder):
                 self._remove(folder)  # it was killed before it had a state to go on from
             console.rule(name)
-            stage = _KINDS[name](config)
             session = Session(config, stage, resume=(folder / CONFIG).exists(), overwrite=False)
             session.train()
             self._finish(name, result)

@@ -172,7 +172,7 @@ def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, 
     expert, name = min((scores["mixed"][_NAMES[name]].loss, name) for name in ("text", "code"))
     found.append(
         (
-            f"{_FUSION_START} is within 0.02 of the {_NAMES[name]}, the better one on mixed",
+            f"{_FUSION_START} is at most 0.02 above the {_NAMES[name]}, the better one on mixed",
             scores["mixed"][_FUSION_START].loss,
             expert + 0.02,
         )

@@ -127,8 +127,15 @@ def test_unfinished_states_do_not_count(tmp_path, saved):
     assert not (tmp_path / "state" / "3.partial").exists()
 
 
-def test_a_damaged_state_is_said_to_be(tmp_path, saved):
+def test_a_path_may_go_up(tmp_path, saved):
+    (tmp_path / "below").mkdir()
     checkpoint.save(tmp_path, saved, keep=1)
+    assert checkpoint.restore(tmp_path / "below" / "..", 3).step == 3
+
+
+def test_a_damaged_state_is_said_to_be(tmp_path, saved):
+    checkpoint.save(tmp_path, at(saved, 1), keep=2)
+    checkpoint.save(tmp_path, saved, keep=2)
     path = tmp_path / "state" / "3" / "checkpoint.json"
     path.write_text(path.read_text().replace('"step": 3', '"step": 4', 1))
     with pytest.raises(UserError, match=r"3: damaged: .*checkpoint.json has changed: remove"):

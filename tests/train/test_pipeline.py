@@ -182,6 +182,16 @@ def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_
     assert scores(tmp_path / "runs") == scores(folder / "runs")
 
 
+def test_a_file_that_is_lost_is_written_again(folder, finished):
+    shutil.copytree(folder / "runs", folder / "lost")
+    path = folder / "lost" / "checkpoints_text" / FILES["text"][0]
+    before = path.read_bytes()
+    path.unlink()
+    done = run(folder, *PIPELINE, "--run_dir", "lost")
+    assert path.read_bytes() == before
+    assert "fusion: complete" in done.stdout
+
+
 def test_a_stage_that_another_command_trained_anew_is_not_taken_for_ours(folder, finished):
     shutil.copytree(folder / "runs", folder / "strange")
     base = ("train.base", "--config", "c.yaml", "--run_dir", "strange", "--training.steps", 30)
