@@ -49,8 +49,7 @@ def expert_network(model=MODEL):
     return with_embedding(expert, base.embedding)
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-@pytest.mark.parametrize("variant", [{}, {"use_dpg": True}], ids=str)
+@pytest.mark.parametrize(("blocks", "variant"), [(1, {}), (2, {"use_dpg": True})], ids=str)
 def test_frozen_blocks_and_embedding_do_not_change_by_a_bit(blocks, variant):
     model = dataclasses.replace(MODEL, **variant)
     trainer = Trainer(CONFIG, expert_network(model), Frozen(frozenset(["embedding"]), blocks))
@@ -109,8 +108,14 @@ def fusion(*trainable, method="weighted"):
     return trainer, trainer.initial_state(network)
 
 
-@pytest.mark.parametrize("method", ["concatenate", "weighted"])
-@pytest.mark.parametrize("trainable", [("fusion",), ("fusion", "final_norm"), ("lm_head",)])
+@pytest.mark.parametrize(
+    ("trainable", "method"),
+    [
+        (("fusion",), "weighted"),
+        (("fusion", "final_norm"), "concatenate"),
+        (("lm_head",), "weighted"),
+    ],
+)
 def test_fusion_trains_what_it_is_told_to(trainable, method):
     trainer, state = fusion(*trainable, method=method)
     before = by_path(trainer, state)
