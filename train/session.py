@@ -135,8 +135,8 @@ class Session:
         ]
         with self._progress, self._metrics:
             train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
-        if not self.checkpoint_path.exists():  # a finished run that has lost it
-            self._save(self.state, {})
+            if not self.checkpoint_path.exists():  # a finished run that has lost it
+                self._save(self.state, {})
 
     def _restore(self, step: int) -> None:
         saved = checkpoint.restore(self.run, step)

@@ -148,7 +148,7 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
         process = subprocess.Popen(
             line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        lines = [process.stdout.readline() for _ in range(moments.randint(2, 12))]
+        lines = [process.stdout.readline() for _ in range(moments.randint(1, 6))]
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(kill)
         printed = b"".join([*lines, process.communicate()[0]]).decode()
