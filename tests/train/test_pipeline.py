@@ -217,7 +217,7 @@ def test_other_settings_never_take_an_old_result(folder, finished):
 
 def test_tokens_that_the_control_does_not_get_are_refused(folder):
     message = error(run(folder, *PIPELINE, "--stages.continued.training.steps", 21, code=2))
-    assert "p.yaml: stages.continued.training must have as many tokens as text, code and" in message
+    assert "stages.continued.training must have as many tokens as text, code and" in message
     message = error(run(folder, *PIPELINE, "--stages.text.training.domain", "code", code=2))
     assert "stages.text.training.domain must be text, not code" in message
 
