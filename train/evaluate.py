@@ -12,8 +12,7 @@ from train.parameters import Network
 from train.progress import console
 from train.scoreboard import score_networks, score_table, write_scores
 from train.session import PreparedData
-
-STAGES = ("base", "continued", "text", "code", "fusion")
+from train.stages import STAGES
 
 
 def main(config: Config) -> None:

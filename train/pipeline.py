@@ -10,6 +10,7 @@ from train import cli
 from train.config import PipelineConfig
 from train.plan import Plan
 from train.products import evaluate, export, report
+from train.stages import STAGES
 
 
 def main(config: PipelineConfig, *, overwrite: bool) -> None:
@@ -22,7 +23,7 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
     plan = Plan(config, overwrite=overwrite)
     try:
         plan.prepare()
-        for name in ("base", "text", "code", "fusion", "continued"):
+        for name in STAGES:
             plan.train(name)
         plan.make("evaluate", evaluate)
         plan.make("export", export)

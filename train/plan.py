@@ -23,25 +23,18 @@ from train.prepare import prepare
 from train.progress import console
 from train.run_folder import CHANGEABLE, CONFIG, flat, write_text
 from train.session import Session
-from train.stages import BaseStage, ContinuedStage, ExpertStage, FusionStage, Stage
+from train.stages import STAGES
 
 RECORD = "pipeline.json"
 
-_KINDS: dict[str, type[Stage]] = {
-    "base": BaseStage,
-    "text": ExpertStage,
-    "code": ExpertStage,
-    "fusion": FusionStage,
-    "continued": ContinuedStage,
-}
 _INPUTS = {
     "base": ("prepare",),
     "text": ("prepare", "base"),
     "code": ("prepare", "base"),
     "fusion": ("prepare", "base", "text", "code"),
     "continued": ("prepare", "base"),
-    "evaluate": ("prepare", "base", "text", "code", "fusion", "continued"),
-    "export": ("prepare", "base", "text", "code", "fusion", "continued"),
+    "evaluate": ("prepare", *STAGES),
+    "export": ("prepare", *STAGES),
 }
 _RHYTHM = CHANGEABLE - {"optimizer.learning_rate"}
 """Settings that change nothing in a stage's result."""
@@ -110,12 +103,10 @@ class Plan:
         """Trains a stage, or what is left of it."""
         config = self._config.stage(name)
         folder = stage_folder(config, name)
-        stage = _KINDS[name](config)
+        stage = STAGES[name](config)
         last = config.training.steps
         result = state_folder(folder, last) / manifest.NAME
-        files = (folder / f"{stage.checkpoint_name}_step_{last}.pt").exists() and last in steps(
-            folder
-        )
+        files = (folder / stage.file(last)).exists() and last in steps(folder)
         identity = self._identity(name, config)
         if files and self._complete(name, identity, result):
             console.print(f"{name}: complete, step {last}")
@@ -144,8 +135,8 @@ class Plan:
 
     def _identity(self, name: str, config: Config) -> Identity:
         sections = {"model", "seed"}
-        if name in _KINDS:
-            sections |= {"optimizer", "training", *_KINDS[name].sections}
+        if name in STAGES:
+            sections |= {"optimizer", "training", *STAGES[name].sections}
         if name == "evaluate":
             sections |= {"evaluate"}
         settings = {

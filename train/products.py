@@ -17,8 +17,8 @@ from train.report import sampled
 from train.run_folder import newest_step, write_text
 from train.sample import load_run
 from train.scoreboard import Scores, score_networks, score_table, write_scores
-from train.session import PreparedData
-from train.stages import FusionStage
+from train.session import POSITION, PreparedData
+from train.stages import STAGES, FusionStage
 from train.tokens import TOKENIZER
 
 EXPORT = "export"
@@ -31,13 +31,6 @@ _NAMES = {
     "fusion": "fusion",
 }
 _FUSION_START = "fusion at step 0"
-_FILES = {
-    "base": "base_model",
-    "continued": "continued_model",
-    "text": "text_expert",
-    "code": "code_expert",
-    "fusion": "fusion_model",
-}
 
 
 def evaluate(pipeline: PipelineConfig) -> Path:
@@ -62,23 +55,23 @@ def export(pipeline: PipelineConfig) -> Path:
     Raises:
         UserError: they differ, or a file cannot be written.
     """
-    config = pipeline.stage("base")
-    folder = Path(config.run_dir) / EXPORT
+    folder = Path(pipeline.run_dir) / EXPORT
     partial = folder.with_name(f".{EXPORT}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for stage, name in _FILES.items():
-            run = stage_folder(config, stage)
+        for name, kind in STAGES.items():
+            stage = kind(pipeline.stage(name))
+            run = stage_folder(stage.config, name)
             loaded = bridge.load(run)
-            file = run / f"{name}_step_{newest_step(run)}.pt"
+            file = run / stage.file(newest_step(run))
             if not bridge.compare(loaded, bridge.load(file)).agrees():
                 raise UserError(f"{file} is not the state that it was written beside")
             console.print(f"{file}: equal to its state, difference 0", markup=False)
-            notes = {key: note for key, note in loaded.metadata.items() if key != "position"}
-            path = partial / f"{name}.safetensors"
+            notes = {key: note for key, note in loaded.metadata.items() if key != POSITION}
+            path = partial / f"{stage.checkpoint_name}.safetensors"
             bridge.save_safetensors(path, loaded.model, metadata=notes)
-        shutil.copy(stage_folder(config, "base") / TOKENIZER, partial / TOKENIZER)
+        shutil.copy(Path(pipeline.data_dir) / TOKENIZER, partial / TOKENIZER)
         described = json.dumps(manifest.describe(partial), indent=1)
         write_text(partial / manifest.NAME, described + "\n")
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from train.step import Trainer, TrainState
 from train.tokenizer import Tokenizer
 from train.tokens import TOKENIZER, load_manifest
 
-_POSITION = "position"
+POSITION = "position"
 """The entry of a checkpoint's metadata that says where in the data it was."""
 
 
@@ -108,8 +108,7 @@ class Session:
     @property
     def checkpoint_path(self) -> Path:
         """The .pt file of the run's newest step."""
-        name = f"{self._stage.checkpoint_name}_step_{int(self.state.step)}.pt"
-        return self.run / name
+        return self.run / self._stage.file(int(self.state.step))
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
         """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
@@ -147,7 +146,7 @@ class Session:
         self.trainer = Trainer(self._config, network, self._stage.frozen)
         self.state = checkpoint.state_of(self.trainer, dataclasses.replace(saved, model=network))
         self._metadata = dict(saved.metadata)
-        position = self._metadata.pop(_POSITION, None)
+        position = self._metadata.pop(POSITION, None)
         if not isinstance(position, dict) or position.get("step") != step or not step:
             # Of another program, or older than what was trained elsewhere since, or a new
             # beginning: the first data of this order count as seen.
@@ -213,7 +212,7 @@ class Session:
             self.trainer,
             state,
             avg_loss=self._loss_sum / int(state.step),
-            metadata=self._metadata | {_POSITION: position},
+            metadata=self._metadata | {POSITION: position},
         )
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
         # The state last: what a run that is killed before it has written is written again.

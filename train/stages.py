@@ -1,7 +1,9 @@
 """What sets the stages of training apart: where each starts, what it trains, what it saves."""
 
+import abc
 import itertools
 import typing
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import jax
@@ -32,7 +34,7 @@ _MEASURED_BATCHES = 4
 """Batches that the size of the experts' outputs is measured on."""
 
 
-class Stage:
+class Stage(abc.ABC):
     """A stage of training.
 
     Attributes:
@@ -51,13 +53,17 @@ class Stage:
         """A stage of the config's run; raises UserError where the config is another stage's."""
         self.config = config
 
+    def file(self, step: int) -> str:
+        """The name of the .pt file after `step` steps."""
+        return f"{self.checkpoint_name}_step_{step}.pt"
+
+    @abc.abstractmethod
     def start(self) -> Network:
         """What is trained, before the first step, its blocks a list."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def resumed(self, loaded: bridge.LoadedCheckpoint) -> Network:
         """What is trained, from a checkpoint of this stage."""
-        raise NotImplementedError
 
     def saved(self, network: Model) -> Model:
         """The model that this stage's checkpoints hold."""
@@ -202,8 +208,8 @@ class FusionStage(Stage):
         """An expert, and its embedding if it has trained one."""
         key = f"{domain}_expert"
         given: str | None = getattr(self.config.fusion, key)
-        path = given or stage_folder(self.config, domain)
-        if given is None and not stage_folder(self.config, domain).exists():
+        path = Path(given or stage_folder(self.config, domain))
+        if given is None and not path.exists():
             raise UserError(
                 f"fusion.{key}: there is no {domain} expert in {path}: train it first (python -m "
                 "train.expert), or name a run or a file"
@@ -229,6 +235,16 @@ class FusionStage(Stage):
                 "of its own: say whose both experts get, base, text or code"
             )
         return own.get(choice or "base") or base
+
+
+STAGES: dict[str, type[Stage]] = {
+    "base": BaseStage,
+    "text": ExpertStage,
+    "code": ExpertStage,
+    "fusion": FusionStage,
+    "continued": ContinuedStage,
+}
+"""The stages of a pipeline by name, in the order in which it trains them."""
 
 
 def initial_model(config: Config) -> MMRecModel:
