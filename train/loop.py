@@ -1,5 +1,6 @@
 """The one training loop: steps, hooks, and a clean end when it is interrupted."""
 
+import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,18 @@ class StopSignal:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the block ends.
+
+    Orbax, cut short while it reads, leaves asyncio to print a traceback at the exit.
+    """
+    with StopSignal() as stop:
+        yield
+    if stop.requested:
+        raise KeyboardInterrupt
 
 
 def train(

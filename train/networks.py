@@ -14,6 +14,7 @@ from mmrec_jax.transfer import with_embedding
 from train.checkpoint import check_model
 from train.config import Config
 from train.errors import UserError
+from train.loop import uninterrupted
 from train.parameters import Network
 from train.tokens import TOKENIZER
 
@@ -44,7 +45,8 @@ def read(
     """
     heads = None if like == "any" else config.model.num_heads
     try:
-        loaded = bridge.load(path, num_heads=heads, model_only=True)
+        with uninterrupted():
+            loaded = bridge.load(path, num_heads=heads, model_only=True)
     except bridge.BridgeError as error:
         raise UserError(f"{key}: {error}") from error
     wanted = config.model

@@ -10,6 +10,7 @@ from bridge import manifest
 from train.config import PipelineConfig
 from train.errors import UserError
 from train.evaluation import Score
+from train.loop import uninterrupted
 from train.networks import network_of, read, stage_folder
 from train.parameters import Network
 from train.progress import console
@@ -63,9 +64,10 @@ def export(pipeline: PipelineConfig) -> Path:
         for name, kind in STAGES.items():
             stage = kind(pipeline.stage(name))
             run = stage_folder(stage.config, name)
-            loaded = bridge.load(run)
             file = run / stage.file(newest_step(run))
-            if not bridge.compare(loaded, bridge.load(file)).agrees():
+            with uninterrupted():
+                loaded, exported = bridge.load(run), bridge.load(file)
+            if not bridge.compare(loaded, exported).agrees():
                 raise UserError(f"{file} is not the state that it was written beside")
             console.print(f"{file}: equal to its state, difference 0", markup=False)
             notes = {key: note for key, note in loaded.metadata.items() if key != POSITION}

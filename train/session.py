@@ -12,7 +12,7 @@ from train.config import Config
 from train.data import Batch, Windows, fingerprint, training_batches
 from train.errors import UserError
 from train.evaluation import score
-from train.loop import Values, train
+from train.loop import Values, train, uninterrupted
 from train.metrics import MetricsWriter, plot_losses
 from train.networks import TOKENIZER_DIGEST, file_digest
 from train.progress import TrainingProgress, console
@@ -138,7 +138,8 @@ class Session:
                 self._save(self.state, {})
 
     def _restore(self, step: int) -> None:
-        saved = checkpoint.restore(self.run, step)
+        with uninterrupted():
+            saved = checkpoint.restore(self.run, step)
         if not (self.run / CONFIG).exists():  # imported, and not trained here yet
             checkpoint.check_training(self._config, saved)
         checkpoint.check_model(self._config.model, saved.model)
