@@ -375,7 +375,7 @@ def test_adapt_can_be_told_the_class(run, tmp_path):
     assert type(bridge.load(tmp_path / "out").model).__name__ == "ExpertModule"
 
 
-@pytest.mark.parametrize("name", ["base", "base-22m", "demo"])
+@pytest.mark.parametrize("name", ["base", "base-22m", "expert-text"])
 def test_a_training_config_means_the_same_to_the_bridge(name):
     path = ROOT / "configs" / f"{name}.yaml"
     assert model_config.from_yaml(path) == parse_config(["--config", str(path)], "").model
