@@ -6,49 +6,10 @@ import typing
 from typing import Literal
 
 from mmrec_jax.config import ModelConfig
+from train.preparation.settings import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
 FusionPart = Literal["fusion", "final_norm", "lm_head"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """What `python -m train.prepare` reads and how it splits it.
-
-    Attributes:
-        text: files and folders whose documents are text; folders are read at any depth.
-        code: files and folders whose documents are code.
-        python_library: adds the running Python's standard library: sources as code, documentation
-            topics and docstrings as text.
-        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
-            between recipes.
-        test_fraction: share of the source files kept for the test split, in (0, 1): to report
-            what the chosen recipe reaches. Together they are below 1.
-        max_document_bytes: longer documents are skipped, and counted.
-        seed: of the splits and of the documents' order.
-    """
-
-    text: list[str] = dataclasses.field(default_factory=list)
-    code: list[str] = dataclasses.field(default_factory=list)
-    python_library: bool = False
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.05
-    max_document_bytes: int = 1_000_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for key in ("validation_fraction", "test_fraction"):
-            if not 0 < getattr(self, key) < 1:
-                raise ValueError(f"{key} must lie in (0, 1), not {getattr(self, key)}")
-        if not self.validation_fraction + self.test_fraction < 1:
-            raise ValueError(
-                "test_fraction and validation_fraction must be below 1 together, "
-                f"not {self.test_fraction} + {self.validation_fraction}"
-            )
-        if self.max_document_bytes < 1:
-            raise ValueError(
-                f"max_document_bytes must be at least 1, not {self.max_document_bytes}"
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

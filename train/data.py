@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from train.config import Config
 from train.errors import UserError
-from train.tokens import Manifest, read_tokens
+from train.token_files import read_tokens
+from train.tokens import Manifest
 
 Batch = npt.NDArray[np.int32]
 

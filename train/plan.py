@@ -13,12 +13,12 @@ from typing import Any
 
 from bridge import manifest
 from bridge.orbax_folder import state_folder, steps
-from train import tokens
+from train import token_files, tokens
 from train.config import Config, PipelineConfig
-from train.corpus import inputs_digest
 from train.data import Windows
 from train.errors import UserError
 from train.networks import file_digest, stage_folder
+from train.preparation import listing
 from train.prepare import prepare
 from train.progress import console
 from train.run_folder import CHANGEABLE, CONFIG, flat, write_text
@@ -72,8 +72,8 @@ class Plan:
         folder = Path(config.data_dir)
         wanted = {
             "vocab_size": config.model.vocab_size,
-            "inputs": inputs_digest(config.prepare, (folder, config.run_dir)),
-            **{f"prepare.{key}": value for key, value in vars(config.prepare).items()},
+            "inputs": listing.digest(config.prepare, (folder, config.run_dir)),
+            **{f"prepare.{key}": value for key, value in config.prepare.choices().items()},
         }
         found: Identity | None = None
         if (folder / manifest.NAME).exists():
@@ -95,7 +95,7 @@ class Plan:
             console.rule("prepare")
             prepare(config)
         self._results["prepare"] = file_digest(folder / manifest.NAME)
-        for domain in tokens.DOMAINS:  # too short a split is found before anything is trained
+        for domain in token_files.DOMAINS:  # too short a split is found before anything is trained
             length = config.training.sequence_length
             Windows(config.data_dir, domain, config.evaluate.split, length)
 

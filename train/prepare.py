@@ -1,103 +1,132 @@
-"""`python -m train.prepare --config C`: from text and code to a tokenizer and token files.
+"""`python -m train.prepare --config C`: from files to a tokenizer, token files and an account.
 
-All is written into a hidden folder beside data_dir, which takes data_dir's place when complete.
-Documents lie in a seeded random order, so that the beginning of a split is a fair sample of it.
+The stages are in train/preparation/stages.py. They work in a hidden folder beside data_dir, and
+what they made takes data_dir's place when all is complete; an interrupted preparation goes on.
 """
 
+import json
 import os
-from collections.abc import Mapping
+import shutil
+import sys
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
+import jsonargparse
 from rich.console import Console
-from rich.progress import Progress, TransferSpeedColumn
 from rich.table import Table
 
-from train import cli, corpus, tokens
+from train import cli, tokens
 from train.config import Config
-from train.tokenizer import Tokenizer
+from train.preparation import listing, stages
+from train.preparation.account import Account
+from train.preparation.encoding import Assembled
 
 
-def prepare(config: Config) -> None:
-    """Prepares `config.data_dir`; raises UserError where the config or the sources are at fault."""
+def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> None:
+    """Prepares `config.data_dir`.
+
+    Args:
+        config: its `prepare` section, `model.vocab_size`, `data_dir` and `run_dir`.
+        strict: leave data_dir alone and exit with 1 where a document is rejected.
+        dry_run: do all the work, show the account, and write nothing.
+
+    Raises:
+        UserError: the config or the sources are at fault, or a task failed.
+        SystemExit: a document is rejected, and `strict` is set.
+        KeyboardInterrupt: interrupted; the same command goes on.
+    """
+    settings, vocab_size = config.prepare, config.model.vocab_size
     data_dir = Path(os.path.realpath(config.data_dir))
     tokens.check_replaceable(data_dir)
-    # Before they are read: what changes meanwhile is found at the next comparison.
-    inputs = corpus.inputs_digest(config.prepare, (data_dir, config.run_dir))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    columns = (*Progress.get_default_columns(), TransferSpeedColumn())
-    disable = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
-        documents, sources = _read(config, data_dir, progress)
-        fractions = config.prepare.validation_fraction, config.prepare.test_fraction
-        sides = corpus.split_groups(documents, *fractions, config.prepare.seed)
-        task = progress.add_task("training the tokenizer", total=None)
-        train_texts = [d.text for d in documents if sides[d.group] == "train"]
-        tokenizer = Tokenizer.train(train_texts, config.model.vocab_size)
-        progress.remove_task(task)
-        console.print(f"trained a tokenizer of {tokenizer.vocab_size:,} tokens")
-        encoded = _encode(tokenizer, documents, sides, progress)
-
-    with tokens.replacing(data_dir) as folder:
-        tokenizer.save(folder / tokens.TOKENIZER)
-        counts = tokens.write_splits(folder, encoded)
-        tokens.write_manifest(
-            folder,
-            vocab_size=tokenizer.vocab_size,
-            prepare=vars(config.prepare),
-            inputs=inputs,
-            sources=[vars(source) for source in sources],
-            counts=counts,
-        )
-
-    table = Table("domain", "split", "documents", "bytes", "tokens", "bytes/token")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for domain, splits in counts.items():
-        for name, n in splits.items():
-            numbers = f"{n.documents:,}", f"{n.bytes:,}", f"{n.tokens:,}"
-            table.add_row(domain, name, *numbers, f"{n.bytes / n.tokens:.2f}")
-    console.print(table)
-    for source in sources:
-        skipped = ", ".join(f"{n} {reason}" for reason, n in sorted(source.skipped.items()))
-        total = sum(source.documents.values())
-        console.print(f"{source.key} {source.path}: {total:,} documents; skipped {skipped or 0}")
+    exclude = data_dir, config.run_dir
+    # Before they are read: what changes meanwhile is found at the next comparison.
+    inputs = listing.digest(settings, exclude)
+    identity = stages.identity(settings, vocab_size, inputs, tokens.versions())
+    try:
+        with tokens.unfinished(data_dir, identity, dry_run=dry_run) as folder:
+            finished = folder / "finished"
+            shutil.rmtree(finished, ignore_errors=True)
+            finished.mkdir()
+            made = stages.run(settings, vocab_size, exclude, folder, finished, console)
+            _show(console, made.account, made.assembled)
+            rejected = made.account.total.rejected.total()
+            if strict and rejected:
+                print(f"error: {rejected:,} documents were rejected", file=sys.stderr)
+                sys.exit(1)
+            if dry_run:
+                console.print("nothing is written (--dry-run)")
+                return
+            _write_account(finished / tokens.ACCOUNT, made.account)
+            tokens.write_manifest(
+                finished,
+                vocab_size=vocab_size,
+                prepare=settings.choices(),
+                inputs=inputs,
+                counts=made.assembled.counts,
+                cut=made.assembled.cut,
+            )
+            tokens.replace(data_dir, finished)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("and nothing is lost: the same command goes on") from None
     console.print(f"written to {config.data_dir}")
 
 
-def _read(
-    config: Config, data_dir: Path, progress: Progress
-) -> tuple[list[corpus.Document], list[corpus.SourceCounts]]:
-    task = progress.add_task("reading", total=None)
-    documents: list[corpus.Document] = []
-    sources: list[corpus.SourceCounts] = []
-    for document in corpus.read_documents(config.prepare, sources, (data_dir, config.run_dir)):
-        documents.append(document)
-        progress.update(task, advance=document.size, description=f"reading {len(documents):,}")
-    progress.remove_task(task)
-    size = sum(document.size for document in documents)
-    progress.console.print(f"read {len(documents):,} documents, {size / 1e6:.1f} MB")
-    documents.sort(key=lambda d: corpus.shuffle_key(config.prepare.seed, f"{d.domain}/{d.source}"))
-    return documents, sources
+def _write_account(path: Path, account: Account) -> None:
+    listed = zip(account.sources, account.to_json(), strict=True)
+    content = {
+        "total": vars(account.total),
+        "sources": [{"key": source.key, "path": source.path} | part for source, part in listed],
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _encode(
-    tokenizer: Tokenizer,
-    documents: list[corpus.Document],
-    sides: Mapping[str, corpus.Split],
-    progress: Progress,
-) -> list[tokens.EncodedDocument]:
-    dtype = tokens.token_dtype(tokenizer.vocab_size)
-    task = progress.add_task("encoding", total=sum(document.size for document in documents))
-    encoded = []
-    for start in range(0, len(documents), 64):  # enough for all cores, few enough for the bar
-        batch = documents[start : start + 64]
-        for d, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
-            array = np.array([*ids, tokenizer.end_of_text], dtype)
-            encoded.append(tokens.EncodedDocument(d.domain, sides[d.group], d.size, array))
-            progress.advance(task, d.size)
-    return encoded
+def _show(console: Console, account: Account, assembled: Assembled) -> None:
+    """Prints the account by source, examples of each reason, and the sizes of the splits."""
+    table = _table("source", "documents", "text", "code", "data (dropped)", "rejected")
+    for source, part in [*zip(account.sources, account.parts, strict=True), (None, account.total)]:
+        name = f"{source.key} {source.path}" if source else "all"
+        numbers = part.total, *(part.documents[label] for label in ("text", "code", "data"))
+        table.add_row(name, *(f"{n:,}" for n in (*numbers, part.rejected.total())))
+    console.print(table)
+    total = account.total
+    for reason, count in sorted(total.rejected.items()):
+        examples = ", ".join(total.examples[reason])
+        console.print(f"{count:,} rejected, {reason}: {examples}{', ...' if count > 3 else ''}")
+    if total.skipped:
+        console.print(f"not documents, skipped: {_counts(total.skipped)}")
+
+    table = _table("domain", "split", "documents", "bytes", "tokens", "bytes/token")
+    for domain, splits in assembled.counts.items():
+        for split, n in splits.items():
+            numbers = n.documents, n.bytes, n.tokens
+            rate = f"{n.bytes / n.tokens:.2f}"
+            table.add_row(domain, split, *(f"{number:,}" for number in numbers), rate)
+    console.print(table)
+    if assembled.cut:
+        console.print(
+            f"passages that training has too were cut from {assembled.cut:,} held-out documents"
+        )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns)
+    for column in table.columns:
+        if column.header not in ("source", "domain", "split"):
+            column.justify = "right"
+    return table
+
+
+def _counts(numbers: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(numbers.items()))
+
+
+def _add_flags(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 where a document is rejected"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the account and write nothing")
 
 
 if __name__ == "__main__":
-    cli.run(prepare, "Makes a tokenizer and token files from text and code.")
+    cli.run(prepare, "Makes a tokenizer and token files from text and code.", _add_flags)

@@ -13,8 +13,8 @@ from train.run_folder import write_text
 from train.sample import continuation
 from train.scoreboard import as_plain, score_table
 from train.session import Session
+from train.token_files import read_tokens
 from train.tokenizer import Tokenizer
-from train.tokens import read_tokens
 
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8

@@ -25,8 +25,8 @@ from train.loss import model_loss
 from train.parameters import Network
 from train.progress import console
 from train.run_folder import write_text
+from train.token_files import DOMAINS, read_tokens
 from train.tokenizer import Tokenizer
-from train.tokens import DOMAINS, read_tokens
 
 Scores = Mapping[str, Mapping[str, Score]]
 """By domain, then by the predictor's name."""

@@ -1,12 +1,9 @@
 """The prepared data folder: token files and the manifest that vouches for them.
 
-    tokenizer.json
-    manifest.json
-    {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
-    {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
-
-Recipes are chosen on validation, and what the chosen one reaches is reported on test.
-Documents lie one after the other, each ended by END_OF_TEXT.
+tokenizer.json
+account.json                 what became of every document, see preparation/account.py
+manifest.json
+{text,code,mixed}/{train,validation,test}/...       see token_files.py
 """
 
 import contextlib
@@ -14,40 +11,20 @@ import dataclasses
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from bridge import manifest
-from train.errors import UserError
+from train.errors import TasksFailedError, UserError
+from train.token_files import SplitCounts
 
 TOKENIZER = "tokenizer.json"
-DOMAINS = ("text", "code", "mixed")
-SPLITS = ("train", "validation", "test")
+ACCOUNT = "account.json"
+_PACKAGES = ("datatrove", "magika", "numpy", "pyarrow", "tokenizers", "zstandard")
 _FORMAT = "mmrec-jax prepared data"
-_VERSION = 2  # 1 had no test split
-
-
-class EncodedDocument(NamedTuple):
-    """One document: its domain, its split, its text's bytes, and its token ids."""
-
-    domain: str
-    split: str
-    bytes: int
-    ids: npt.NDArray[Any]  # END_OF_TEXT included, in token_dtype
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitCounts:
-    """The size of one split of one domain; tokens include END_OF_TEXT, bytes are UTF-8."""
-
-    documents: int
-    bytes: int
-    tokens: int
+_VERSION = 3  # 1 had no test split, 2 no account of every document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +35,9 @@ class Manifest:
         vocab_size: tokens of the tokenizer.
         prepare: the section of the config that they were made with.
         inputs: tells the files that they were made of apart from changed ones, see
-            `corpus.inputs_digest`.
-        sources: documents and skipped ones of each source, see `corpus.SourceCounts`.
-        counts: the sizes by domain ("text", "code", "mixed") and split, see `SPLITS`.
+            `preparation.listing.digest`.
+        counts: the sizes by domain and split, see `token_files`.
+        cut: held-out documents that lost passages which training has too.
         files: for each file, its path in the folder, its size in bytes and its SHA-256.
         versions: of Python and of the packages that the data depend on.
     """
@@ -68,84 +45,10 @@ class Manifest:
     vocab_size: int
     prepare: dict[str, Any]
     inputs: str
-    sources: list[dict[str, Any]]
     counts: dict[str, dict[str, SplitCounts]]
+    cut: int
     files: dict[str, dict[str, Any]]
     versions: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenFile:
-    """The documents of one split, memory-mapped.
-
-    Attributes:
-        tokens: [N] uint16 or uint32.
-        ends: [number of documents] int64, rising; the last is N.
-    """
-
-    tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    ends: npt.NDArray[np.int64]
-
-
-def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The type that token ids are stored in."""
-    return np.uint16 if vocab_size <= 65535 else np.uint32
-
-
-def write_splits(
-    data_dir: Path, documents: Sequence[EncodedDocument]
-) -> dict[str, dict[str, SplitCounts]]:
-    """Writes the token files of every domain and split, "mixed" being all documents.
-
-    Args:
-        data_dir: the folders are created in it.
-        documents: in the order in which they are written; each split of each domain has some.
-
-    Returns:
-        The sizes by domain and split.
-    """
-    counts: dict[str, dict[str, SplitCounts]] = {}
-    for domain in DOMAINS:
-        counts[domain] = {}
-        for split in SPLITS:
-            chosen = [d for d in documents if domain in (d.domain, "mixed") and d.split == split]
-            ends = np.cumsum([len(document.ids) for document in chosen], dtype=np.int64)
-            folder = data_dir / domain / split
-            folder.mkdir(parents=True)
-            np.save(folder / "tokens.npy", np.concatenate([document.ids for document in chosen]))
-            np.save(folder / "ends.npy", ends)
-            counts[domain][split] = SplitCounts(
-                documents=len(chosen), bytes=sum(d.bytes for d in chosen), tokens=int(ends[-1])
-            )
-    return counts
-
-
-def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
-    """Opens the token files of a split.
-
-    Args:
-        data_dir: a folder that `train.prepare` wrote.
-        domain: "text", "code" or "mixed".
-        split: "train", "validation" or "test".
-
-    Raises:
-        UserError: a file is missing, unreadable, or does not fit the other.
-    """
-    folder = Path(data_dir) / domain / split
-    arrays = []
-    for name in ("tokens.npy", "ends.npy"):
-        try:
-            arrays.append(np.load(folder / name, mmap_mode="r"))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"cannot read {folder / name}: {error}") from error
-    tokens, ends = arrays
-    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
-        raise UserError(f"{folder / 'tokens.npy'} does not hold a list of token ids")
-    if ends.ndim != 1 or ends.dtype != np.int64 or not len(ends):
-        raise UserError(f"{folder / 'ends.npy'} does not hold a list of document ends")
-    if ends[0] < 1 or np.any(np.diff(ends) < 1) or ends[-1] != len(tokens):
-        raise UserError(f"the document ends in {folder} do not fit its {len(tokens)} tokens")
-    return TokenFile(tokens, ends)
 
 
 def write_manifest(
@@ -154,14 +57,12 @@ def write_manifest(
     vocab_size: int,
     prepare: dict[str, Any],
     inputs: str,
-    sources: list[dict[str, Any]],
     counts: dict[str, dict[str, SplitCounts]],
+    cut: int,
 ) -> None:
     """Writes manifest.json, after all other files; the arguments are those of `Manifest`."""
     files = manifest.describe(data_dir)
-    versions = {name: version(name) for name in ("numpy", "tokenizers")}
-    versions["python"] = platform.python_version()
-    described = Manifest(vocab_size, prepare, inputs, sources, counts, files, versions)
+    described = Manifest(vocab_size, prepare, inputs, counts, cut, files, versions())
     content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
     text = json.dumps(content, indent=2, default=dataclasses.asdict)
     (data_dir / manifest.NAME).write_text(text + "\n", encoding="utf-8")
@@ -191,32 +92,60 @@ def load_manifest(data_dir: str | Path) -> Manifest:
     return described
 
 
-@contextlib.contextmanager
-def replacing(data_dir: Path) -> Iterator[Path]:
-    """A folder to write into, which takes data_dir's place when the block ends well.
+def versions() -> dict[str, str]:
+    """The versions that the data depend on: of Python and of packages."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return found | {"python": platform.python_version()}
 
-    The old data stay whole until then. What a killed run left over is removed.
+
+@contextlib.contextmanager
+def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path]:
+    """The folder beside data_dir that a preparation works in.
+
+    An interrupted preparation leaves it, and the next one goes on in it if it is of the same
+    inputs and settings; what another one left is removed. So it is when the block ends, well or
+    with an error that the same command would meet again.
+
+    Args:
+        data_dir: the folder that is to be made.
+        identity: a name for the inputs and settings.
+        dry_run: keep apart from what is interrupted, and leave nothing in any case.
 
     Raises:
-        UserError: the folder cannot be written, or data_dir may not be replaced.
+        UserError: the folder cannot be written.
     """
-    partial = data_dir.with_name(f".{data_dir.name}.partial")
-    old = data_dir.with_name(f".{data_dir.name}.old")
+    kind = "dry-run" if dry_run else "partial"
+    above = data_dir.with_name(f".{data_dir.name}.{kind}")
+    keep = False
     try:
-        for folder in (partial, old):
-            if folder.exists():
-                shutil.rmtree(folder)
-        partial.mkdir(parents=True)
-        yield partial
-        check_replaceable(data_dir)
-        if data_dir.exists():
-            data_dir.rename(old)
-        partial.rename(data_dir)
-        shutil.rmtree(old, ignore_errors=True)
+        # Its name holds the identity: a task of a killed preparation may still be writing into its.
+        for folder in (data_dir.with_name(f".{data_dir.name}.old"), *above.glob("*")):
+            if folder.name != identity and folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        (above / identity).mkdir(parents=True, exist_ok=True)
+        yield above / identity
     except OSError as error:
         raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
+    except (KeyboardInterrupt, TasksFailedError):
+        keep = not dry_run
+        raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(above, ignore_errors=True)
+
+
+def replace(data_dir: Path, finished: Path) -> None:
+    """Puts a finished folder in data_dir's place; the old data stay whole until then.
+
+    Raises:
+        UserError: data_dir may not be replaced.
+    """
+    old = data_dir.with_name(f".{data_dir.name}.old")
+    check_replaceable(data_dir)
+    if data_dir.exists():
+        data_dir.rename(old)
+    finished.rename(data_dir)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_replaceable(data_dir: Path) -> None:

@@ -1,0 +1,197 @@
+"""Runs the tasks of a stage by datatrove: on this machine, on Ray or on Slurm."""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import multiprocess
+import rich.console
+import rich.progress
+from datatrove.executor import (
+    LocalPipelineExecutor,
+    RayPipelineExecutor,
+    SlurmPipelineExecutor,
+)
+from datatrove.executor.base import PipelineExecutor
+from datatrove.utils.logging import logger
+
+from train.errors import TasksFailedError, UserError
+from train.preparation.progress import counts
+from train.preparation.settings import EngineConfig
+
+_POLL_SECONDS = 0.5
+_QUIET = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+
+
+class Engine:
+    """Runs stages one after the other, and shows how far they are."""
+
+    def __init__(self, config: EngineConfig, folder: Path, console: rich.console.Console) -> None:
+        """`folder` is that of the preparation, on a disk that all workers share."""
+        self._config = config
+        self._folder = folder
+        self._console = console
+        self._workers = config.workers or os.cpu_count() or 1
+        logger.remove()
+
+    def run(self, name: str, tasks: int, steps: list[Any], total: int = 0) -> None:
+        """Runs what is left of a stage's tasks.
+
+        Args:
+            name: the stage.
+            tasks: their number.
+            steps: what each does, one after the other, as datatrove takes it.
+            total: the bytes that all tasks will count, 0 where it is unknown.
+
+        Raises:
+            TasksFailedError: a task failed where its error cannot be seen from here.
+        """
+        executor = self._executor(name, tasks, steps)
+        if not executor.get_incomplete_ranks():
+            self._console.print(f"{name}: done before")
+            return
+        began = time.monotonic()
+        with self._shown(name, total):
+            executor.run()
+            if isinstance(executor, SlurmPipelineExecutor):
+                self._await_slurm(executor)
+        left = executor.get_incomplete_ranks()
+        if left:
+            log = self._folder / "logs" / name / "logs" / f"task_{left[0]:05d}.log"
+            raise TasksFailedError(
+                f"{name}: {len(left)} of {tasks} tasks failed, the first {left[0]}: see {log}; "
+                "the same command tries them again"
+            )
+        documents, size = counts(self._folder, name)
+        seconds = time.monotonic() - began
+        if documents:
+            self._console.print(
+                f"{name}: {documents:,} documents, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
+                f"{size / 1e6 / seconds:.1f} MB/s"
+            )
+        else:
+            self._console.print(f"{name}: {seconds:.1f} s")
+
+    def _executor(self, name: str, tasks: int, steps: list[Any]) -> PipelineExecutor:
+        common: dict[str, Any] = {
+            "pipeline": steps,
+            "tasks": tasks,
+            "workers": min(tasks, self._workers),
+            "logging_dir": str(self._folder / "logs" / name),
+        }
+        if self._config.kind == "ray":
+            _start_ray(self._workers)
+            return _Ray(**common, mem_per_cpu_gb=1)
+        if self._config.kind == "slurm":
+            slurm = self._config.slurm
+            return SlurmPipelineExecutor(
+                **common,
+                job_name=f"prepare-{name}",
+                partition=slurm.partition,
+                time=slurm.time,
+                mem_per_cpu_gb=slurm.memory_gb,
+                qos=slurm.qos,
+                env_command=f"export PATH={Path(sys.executable).parent}:$PATH",
+            )
+        return _Local(**common)
+
+    def _await_slurm(self, executor: SlurmPipelineExecutor) -> None:
+        """Waits until all tasks are complete or the job has left the queue."""
+        absent = 0
+        while executor.get_incomplete_ranks() and absent < 3:
+            time.sleep(_POLL_SECONDS)
+            command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
+            queue = subprocess.run(command, capture_output=True, text=True)
+            # A job that has just ended, or a disk that shows its files late, gets a moment.
+            absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
+
+    @contextlib.contextmanager
+    def _shown(self, name: str, total: int) -> Iterator[None]:
+        """A line with documents, MB/s and the time left, while the block runs."""
+        progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[documents]:,} documents"),
+            rich.progress.DownloadColumn(),
+            rich.progress.TransferSpeedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        ended = threading.Event()
+
+        def watch() -> None:
+            task = progress.add_task(name, total=total or None, documents=0)
+            while not ended.wait(_POLL_SECONDS):
+                documents, size = counts(self._folder, name)
+                progress.update(task, completed=size, documents=documents)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        with progress:
+            watcher.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                watcher.join()
+
+
+class _Local(LocalPipelineExecutor):
+    """Tasks in processes of their own; a single one in this process."""
+
+    def run(self) -> None:
+        """Runs what is left."""
+        if self.workers == 1:
+            for rank in self.get_incomplete_ranks():
+                self._run_for_rank(rank)
+            return
+        # JAX's threads do not survive a fork. And a process that is started otherwise begins with
+        # importing the main module, which here is the whole training: it needs none of it.
+        multiprocess.set_start_method("forkserver", force=True)
+        main = sys.modules["__main__"]
+        kept = main.__dict__.copy()
+        main.__spec__ = None
+        main.__dict__.pop("__file__", None)
+        try:
+            super().run()
+        finally:
+            main.__dict__.update(kept)
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+        with contextlib.redirect_stderr(_QUIET):  # its log goes to a file as well
+            return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+class _Ray(RayPipelineExecutor):
+    """As datatrove's, without its log on the terminal."""
+
+    def run(self) -> None:
+        """Runs what is left."""
+        logger.remove()
+        super().run()
+
+
+def _start_ray(workers: int) -> None:
+    """Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "prepare.engine.kind is ray, and Ray is not installed: pip install ray"
+        ) from error
+    if not ray.is_initialized():
+        cores = None if os.environ.get("RAY_ADDRESS") else workers
+        ray.init(
+            num_cpus=cores,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )

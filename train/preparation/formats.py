@@ -1,0 +1,382 @@
+"""From a file to its documents: plain files, notebooks, lines of JSON, Parquet, Python's library.
+
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark; other encodings are not guessed, as a
+wrong guess is not seen. Blank lines between lines of JSON are no documents.
+"""
+
+import codecs
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, NamedTuple, cast
+
+from train.preparation import python_library
+from train.preparation.account import Reason, Source, SourceAccount
+from train.preparation.labels import Labeller
+from train.preparation.listing import File
+from train.preparation.settings import PrepareConfig
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_COMPRESSED_JSON_LINES = tuple(
+    f"{name}.{packing}" for name in (*_JSON_LINES, ".json") for packing in ("gz", "zst")
+)
+# The marks of UTF-32 begin with those of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+class Document(NamedTuple):
+    """One text.
+
+    Attributes:
+        text: the whole document, with its newlines as they were.
+        domain: "text" or "code".
+        name: what it was made from, for people; unique within its domain and source.
+        group: documents of one group never lie in different splits. A file is a group; so is a
+            record of JSON or Parquet, whose files hold whole corpora.
+        source: the index of its source.
+    """
+
+    text: str
+    domain: str
+    name: str
+    group: str
+    source: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in UTF-8."""
+        return len(self.text.encode())
+
+
+class Rejected(Exception):
+    """A document that is not taken, and why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class Reader:
+    """Reads files into documents, and keeps the account of what they gave."""
+
+    def __init__(
+        self, prepare: PrepareConfig, sources: list[Source], parts: list[SourceAccount]
+    ) -> None:
+        """Counts into `parts`, one a source."""
+        self._prepare = prepare
+        self._sources = sources
+        self._parts = parts
+        self._labeller: Labeller | None = None
+
+    def read(self, file: File) -> Iterator[Document]:
+        """The documents of a file; whatever else it holds is counted."""
+        source, part = self._sources[file.source], self._parts[file.source]
+        if not file.path:
+            for topic, text in python_library.topics().items():
+                group = f"python_library/topics/{topic}"
+                part.documents["text"] += 1
+                yield Document(text, "text", group, group, file.source)
+            return
+        name = os.path.normpath(file.path)
+        try:
+            with open(file.path, "rb") as stream:
+                contents = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            part.reject("unreadable", name)
+            return
+        part.files += 1
+        part.bytes += file.size
+        part.sha256.append(f"{name}\0{contents}")
+        lower = name.lower()
+        if source.key == "prepare.python_library":
+            yield from self._module(file, source.path)
+        elif lower.endswith((*_JSON_LINES, *_COMPRESSED_JSON_LINES)):
+            yield from self._json_lines(file, name)
+        elif lower.endswith(".parquet"):
+            yield from self._parquet(file, name)
+        else:
+            yield from self._plain(file, name)
+
+    def _plain(self, file: File, name: str) -> Iterator[Document]:
+        text = self._file_text(file, name)
+        if text is None:
+            return
+        label = self._label(file.source, os.path.basename(name), text)
+        if name.lower().endswith(".ipynb"):
+            try:
+                text = self._checked(notebook_text(text))
+            except Rejected as rejected:
+                self._parts[file.source].reject(rejected.reason, name)
+                return
+        yield from self._taken(text, label, name, name, file.source)
+
+    def _module(self, file: File, root: str) -> Iterator[Document]:
+        name = os.path.relpath(file.path, root).replace(os.sep, "/")
+        group = f"python_library/{name}"
+        text = self._file_text(file, group)
+        if text is None:
+            return
+        try:
+            code, written = python_library.module_documents(text, name)
+        except (SyntaxError, ValueError):
+            self._parts[file.source].reject("not parseable", group)
+            return
+        for label, part in (("code", code), ("text", written)):
+            if part.strip():
+                yield from self._taken(part, label, group, group, file.source)
+
+    def _json_lines(self, file: File, name: str) -> Iterator[Document]:
+        part = self._parts[file.source]
+        # A line may hold other fields too, and write each character of the text as six or twelve.
+        longest = 16 * self._prepare.max_document_bytes + 1_000_000
+        number = 0
+        try:
+            with contextlib.closing(_open_lines(file.path)) as stream:
+                for number, line in enumerate(_lines(stream, longest), 1):
+                    place = f"{name} line {number}"
+                    try:
+                        if line is None:
+                            raise Rejected("too long")
+                        if not line.strip():
+                            continue
+                        text = self._checked(self._field(_record(line)))
+                    except Rejected as rejected:
+                        part.reject(rejected.reason, place)
+                        continue
+                    label = self._label(file.source, "", text)
+                    yield from self._taken(text, label, place, place, file.source)
+        except (OSError, EOFError, zlib.error, _zstd_error()):
+            part.reject("unreadable", f"{name} after line {number}")
+
+    def _field(self, record: dict[str, Any]) -> Any:
+        for field in self._prepare.text_fields:
+            if record.get(field) is not None:
+                return record[field]
+        raise Rejected("missing field")
+
+    def _parquet(self, file: File, name: str) -> Iterator[Document]:
+        import pyarrow
+        import pyarrow.parquet
+
+        part = self._parts[file.source]
+        row = 0
+        try:
+            with pyarrow.parquet.ParquetFile(file.path) as table:
+                present = set(table.schema_arrow.names)
+                fields = [field for field in self._prepare.text_fields if field in present]
+                if not fields:
+                    for number in range(table.metadata.num_rows):
+                        part.reject("missing field", f"{name} row {number + 1}")
+                    return
+                for batch in table.iter_batches(64, columns=fields, use_threads=False):
+                    columns = [_strings(batch.column(field)) for field in fields]
+                    for values in zip(*columns, strict=True):
+                        row += 1
+                        place = f"{name} row {row}"
+                        try:
+                            text = self._checked(
+                                self._field(dict(zip(fields, values, strict=True)))
+                            )
+                        except Rejected as rejected:
+                            part.reject(rejected.reason, place)
+                            continue
+                        label = self._label(file.source, "", text)
+                        yield from self._taken(text, label, place, place, file.source)
+        except (OSError, pyarrow.ArrowException):
+            part.reject("unreadable", f"{name} after row {row}")
+
+    def _file_text(self, file: File, name: str) -> str | None:
+        """A plain file's text, or None after counting why it is not taken."""
+        try:
+            if file.size > self._prepare.max_document_bytes:
+                raise Rejected("too long")
+            try:
+                return self._checked(Path(file.path).read_bytes())
+            except OSError:
+                raise Rejected("unreadable") from None
+        except Rejected as rejected:
+            self._parts[file.source].reject(rejected.reason, name)
+            return None
+
+    def _checked(self, content: Any) -> str:
+        """A document's text, from its bytes or its string."""
+        if isinstance(content, bytes):
+            content = decode(content)
+        if not isinstance(content, str):
+            raise Rejected("wrong type")
+        try:
+            size = len(content.encode())
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+            raise Rejected("undecodable") from None
+        if size > self._prepare.max_document_bytes:
+            raise Rejected("too long")
+        if "\0" in content:
+            raise Rejected("binary")
+        if not content.strip():
+            raise Rejected("empty")
+        return content
+
+    def _label(self, source: int, name: str, text: str) -> str:
+        given = self._sources[source].label
+        if given is not None:
+            return given
+        if self._labeller is None:  # loading its network takes a second
+            self._labeller = Labeller()
+        return self._labeller.label(name, text)
+
+    def _taken(
+        self, text: str, label: str, name: str, group: str, source: int
+    ) -> Iterator[Document]:
+        self._parts[source].documents[label] += 1
+        if label != "data":
+            yield Document(text, label, name, group, source)
+
+
+def decode(content: bytes) -> str:
+    """The text of bytes, without the byte-order mark.
+
+    Raises:
+        Rejected: they are binary, or not text in an encoding that is known.
+    """
+    encoding = "utf-8"
+    for mark, marked in _MARKS:
+        if content.startswith(mark):
+            content, encoding = content.removeprefix(mark), marked
+            break
+    if encoding == "utf-8" and b"\0" in content:
+        raise Rejected("binary")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        raise Rejected("undecodable") from None
+
+
+def notebook_text(text: str) -> str:
+    """The cells of a notebook, one after the other, without what running them printed.
+
+    Raises:
+        Rejected: it is not a notebook.
+    """
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Rejected("bad JSON") from None
+    cells = parsed.get("cells") if isinstance(parsed, dict) else None
+    if not isinstance(cells, list):
+        raise Rejected("missing field")
+    sources = []
+    for cell in cells:
+        source = cell.get("source") if isinstance(cell, dict) else None
+        if isinstance(source, list) and all(isinstance(line, str) for line in source):
+            source = "".join(source)
+        if not isinstance(source, str):
+            raise Rejected("wrong type")
+        sources.append(source.rstrip() + "\n")
+    return "\n".join(source for source in sources if source.strip())
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise Rejected("undecodable") from None
+    except (ValueError, RecursionError):
+        raise Rejected("bad JSON") from None
+    if not isinstance(record, dict):
+        raise Rejected("wrong type")
+    return record
+
+
+def _strings(column: Any) -> list[Any]:
+    """A Parquet column's values; strings as bytes, as they need not be UTF-8."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        column = column.cast(pyarrow.large_binary())
+    elif not pyarrow.types.is_null(kind):
+        return [valid or None for valid in column.is_valid().to_pylist()]
+    return column.to_pylist()
+
+
+def _open_lines(path: str) -> IO[bytes]:
+    """A file of lines, decompressed."""
+    if path.lower().endswith(".gz"):
+        return cast(IO[bytes], gzip.open(path))
+    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    if path.lower().endswith(".zst"):
+        return io.BufferedReader(_Zstandard(file), 1 << 20)
+    return file
+
+
+def _lines(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
+    """Lines; None stands for one that is longer than `longest`, which is never held whole."""
+    first = True
+    while line := stream.readline(longest):
+        if len(line) == longest and not line.endswith(b"\n"):
+            while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
+                pass
+            yield None
+        else:
+            yield line.removeprefix(codecs.BOM_UTF8) if first else line
+        first = False
+
+
+class _Zstandard(io.RawIOBase):
+    """Reads frames one after the other, and says so when the last one is cut off.
+
+    zstandard's own reader ends there as if all were well.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        import zstandard
+
+        self._file = file
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame: Any = None
+        self._compressed = b""
+        self._plain = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._plain:
+            # Few bytes at a time, as each may stand for thousands.
+            chunk = self._compressed or self._file.read(4096)
+            if not chunk:
+                if self._frame is not None and not self._frame.eof:
+                    raise EOFError("the last frame is cut off")
+                return 0
+            if self._frame is None or self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            self._plain = memoryview(self._frame.decompress(chunk))
+            self._compressed = self._frame.unused_data if self._frame.eof else b""
+        count = min(len(buffer), len(self._plain))
+        buffer[:count] = self._plain[:count]
+        self._plain = self._plain[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _zstd_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError

@@ -1,0 +1,196 @@
+"""Which files the config lists, found without reading them."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from train.errors import UserError
+from train.preparation import python_library
+from train.preparation.account import Source
+from train.preparation.settings import PrepareConfig
+
+TASK_BYTES = 128_000_000
+TASK_FILES = 50_000
+"""What one task reads at most, unless one file is larger."""
+
+
+class File(NamedTuple):
+    """One file to read.
+
+    Attributes:
+        source: the index of the source that lists it.
+        path: where it is; "" stands for the documentation topics of Python's library.
+        size: bytes.
+        changed: when its content and its entry were changed, in nanoseconds.
+    """
+
+    source: int
+    path: str
+    size: int
+    changed: tuple[int, int]
+
+
+def sources(prepare: PrepareConfig) -> list[Source]:
+    """The entries of the config, in the order in which they are read.
+
+    Where two hold the same document, the first has it.
+    """
+    listed = [
+        *(Source("prepare.text", path, "text") for path in sorted(prepare.text)),
+        *(Source("prepare.code", path, "code") for path in sorted(prepare.code)),
+        *(Source("prepare.detect", path, None) for path in sorted(prepare.detect)),
+    ]
+    if prepare.python_library:
+        listed.append(Source("prepare.python_library", python_library.root(), None))
+    return listed
+
+
+def files(
+    listed: Iterable[Source], exclude: Iterable[str | Path], skipped: list[Counter[str]]
+) -> Iterator[File]:
+    """All files of the sources, sorted within each.
+
+    Args:
+        listed: the sources.
+        exclude: folders that are not entered, such as the one that is being written.
+        skipped: a counter a source, of what is not a file to read, by reason.
+
+    Raises:
+        UserError: a source does not exist, or its pattern fits nothing.
+    """
+    excluded = {os.path.realpath(path) for path in exclude}
+    for index, source in enumerate(listed):
+        if source.key == "prepare.python_library":
+            paths: Iterable[str] = python_library.modules(source.path)
+        else:
+            paths = _walk_all(source, excluded, skipped[index])
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError:
+                skipped[index]["broken link" if os.path.islink(path) else "vanished"] += 1
+                continue
+            if stat.S_ISREG(status.st_mode):
+                changed = status.st_mtime_ns, status.st_ctime_ns
+                yield File(index, path, status.st_size, changed)
+            else:
+                skipped[index]["special file"] += 1
+        if source.key == "prepare.python_library":
+            yield File(index, "", 0, (0, 0))
+
+
+def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
+    """Tells whether any listed file was changed, added or removed; files are not read.
+
+    Args:
+        prepare: the sources.
+        exclude: folders that are not entered.
+
+    Raises:
+        UserError: a source does not exist, or its pattern fits nothing.
+    """
+    whole = hashlib.sha256()
+    listed = sources(prepare)
+    for file in files(listed, exclude, [Counter() for _ in listed]):
+        source = listed[file.source]
+        line = json.dumps([source.key, source.label, file.path, file.size, file.changed])
+        whole.update(line.encode())
+    if prepare.python_library:
+        whole.update(sys.version.encode())
+    return whole.hexdigest()
+
+
+def write_tasks(
+    folder: Path, listed: list[Source], exclude: Iterable[str | Path]
+) -> tuple[int, int, list[Counter[str]]]:
+    """Deals the files out to tasks, in their order; the tasks do not depend on the machine.
+
+    Args:
+        folder: receives a file `00000.jsonl` a task.
+        listed: the sources.
+        exclude: folders that are not entered.
+
+    Returns:
+        The number of tasks, the bytes to read, and for each source what was skipped.
+
+    Raises:
+        UserError: a source does not exist, or its pattern fits nothing.
+    """
+    skipped: list[Counter[str]] = [Counter() for _ in listed]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tasks = total = size = count = 0
+    with contextlib.ExitStack() as stack:
+        stream: IO[str] | None = None
+        for file in files(listed, exclude, skipped):
+            if stream is None or size + file.size > TASK_BYTES or count == TASK_FILES:
+                stack.close()
+                path = folder / f"{tasks:05d}.jsonl"
+                stream = stack.enter_context(open(path, "w", encoding="ascii"))
+                tasks, size, count = tasks + 1, 0, 0
+            stream.write(json.dumps(file) + "\n")
+            size, count, total = size + file.size, count + 1, total + file.size
+    return tasks, total, skipped
+
+
+def read_task(folder: Path, rank: int) -> Iterator[File]:
+    """The files of one task."""
+    with open(folder / f"{rank:05d}.jsonl", encoding="ascii") as stream:
+        for line in stream:
+            source, path, size, changed = json.loads(line)
+            yield File(source, path, size, tuple(changed))
+
+
+def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
+    if os.path.lexists(source.path):
+        if not os.path.exists(source.path):
+            raise UserError(f"{source.key}: {source.path} is a broken link: correct or remove it")
+        yield from _walk(source.path, excluded, skipped)
+        return
+    if not glob.has_magic(source.path):
+        raise UserError(
+            f"{source.key}: {source.path} does not exist: correct the path or remove it"
+        )
+    matches = sorted(glob.iglob(source.path, recursive=True))
+    if not matches:
+        raise UserError(f"{source.key}: nothing fits {source.path}: correct the pattern")
+    folders = {os.path.normpath(path) for path in matches if os.path.isdir(path)}
+    for path in matches:
+        # "**" fits a folder and what is in it: the folder's walk finds that already.
+        above = os.path.dirname(os.path.normpath(path))
+        while above not in folders and above != os.path.dirname(above):
+            above = os.path.dirname(above)
+        if above not in folders:
+            yield from _walk(path, excluded, skipped)
+
+
+def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
+    """The files at or below a path, sorted; links to folders may loop and are not entered."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    if os.path.realpath(path) in excluded:
+        return
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError:
+        skipped["unreadable folder"] += 1
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__pycache__":
+            skipped["hidden"] += 1
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            skipped["link to a folder"] += 1
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, excluded, skipped)
+        else:
+            yield entry.path

@@ -1,0 +1,135 @@
+"""The first stages: from files to the documents that are kept, and how they are divided."""
+
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.preparation import listing, shards, splits
+from train.preparation.account import Account, Source, SourceAccount
+from train.preparation.formats import Document, Reader
+from train.preparation.progress import Meter
+from train.preparation.settings import PrepareConfig
+
+
+class Read:
+    """A task of files: its documents become shards, and its account is kept beside them."""
+
+    def __init__(self, folder: Path, prepare: PrepareConfig, sources: list[Source]) -> None:
+        self._folder = folder
+        self._prepare = prepare
+        self._sources = sources
+
+    def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        """Reads the files of task `rank`."""
+        parts = [SourceAccount() for _ in self._sources]
+        reader = Reader(self._prepare, self._sources, parts)
+
+        def documents(meter: Meter) -> Iterator[Document]:
+            for file in listing.read_task(self._folder / "tasks", rank):
+                # Of a file with many documents, each stands for its share; the last for the rest.
+                counted = 0
+                for document in reader.read(file):
+                    size = min(document.size, file.size - counted)
+                    meter.add(1, size)
+                    counted += size
+                    yield document
+                meter.add(0, file.size - counted)
+
+        with Meter(self._folder, "read", rank) as meter:
+            shards.write(self._folder, rank, documents(meter))
+        for part in parts:  # as many files as may be must not be listed one by one
+            listed = "\n".join(part.sha256).encode(errors="surrogatepass")
+            part.sha256 = [hashlib.sha256(listed).hexdigest()] if part.sha256 else []
+        with shards.writing(self._folder / "read" / f"{rank:05d}.json") as file:
+            file.write(json.dumps([vars(part) for part in parts]).encode())
+
+
+class Survey:
+    """A task a shard: what of it was removed, and how many groups of each kind are left."""
+
+    def __init__(self, folder: Path, sources: list[Source], seed: int) -> None:
+        self._folder = folder
+        self._sources = sources
+        self._seed = seed
+
+    def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        """Writes the histogram of the groups, the kept bytes and the account of the removed."""
+        account = Account(self._sources)
+        exact = shards.exact_duplicates(self._folder, rank)
+        near = shards.near_duplicates(self._folder, rank)
+
+        def kept(meter: Meter) -> Iterator[Document]:
+            among_distinct = itertools.count()
+            for index, document in enumerate(shards.read(self._folder, rank)):
+                meter.add(1, document.size)
+                part = account.parts[document.source]
+                if index in exact:
+                    part.withdraw(document.domain, "duplicate", document.name)
+                elif next(among_distinct) in near:
+                    part.withdraw(document.domain, "near-duplicate", document.name)
+                else:
+                    yield document
+
+        histogram, size = splits.no_groups(), 0
+        with Meter(self._folder, "survey", rank) as meter:
+            for group, members in itertools.groupby(kept(meter), lambda d: d.group):
+                documents = list(members)
+                kind = splits.kind_of(document.domain for document in documents)
+                splits.count_group(histogram, kind, splits.shuffle_key(self._seed, group))
+                size += sum(document.size for document in documents)
+        filled = np.argwhere(histogram)
+        values = histogram[tuple(filled.T)][:, None]
+        shards.save(path(self._folder, rank, "npy"), np.concatenate([filled, values], 1))
+        with shards.writing(path(self._folder, rank, "json")) as file:
+            file.write(json.dumps({"bytes": size, "account": account.to_json()}).encode())
+
+
+def path(folder: Path, rank: int, ending: str) -> Path:
+    """Where the survey of a shard lies."""
+    return folder / "survey" / f"{rank:05d}.{ending}"
+
+
+def survey(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
+    """All shards' surveys together: the groups, and the bytes that are kept.
+
+    Args:
+        folder: the preparation's.
+        account: what was removed is added to it.
+    """
+    histogram, size = splits.no_groups(), 0
+    for rank in range(len(shards.names(folder))):
+        kinds, places, counts = np.load(path(folder, rank, "npy")).T
+        np.add.at(histogram, (kinds, places), counts)
+        content = json.loads(path(folder, rank, "json").read_text())
+        account.add(content["account"])
+        size += content["bytes"]
+    return histogram, size
+
+
+def divided(
+    folder: Path, rank: int, borders: splits.Borders, seed: int
+) -> Iterator[tuple[str, Document]]:
+    """The kept documents of a shard, each with its split."""
+    documents = shards.without_near(folder, rank)
+    for group, grouped in itertools.groupby(documents, lambda document: document.group):
+        members = list(grouped)
+        kind = splits.kind_of(document.domain for document in members)
+        split = borders.split(kind, splits.shuffle_key(seed, group))
+        for document in members:
+            yield split, document
+
+
+def sampled(folder: Path, borders: splits.Borders, seed: int, share: float) -> Iterator[str]:
+    """The texts that a tokenizer is trained on: a share of the training documents."""
+    limit = int(share * 2**32)
+    for rank in range(len(shards.names(folder))):
+        for split, document in divided(folder, rank, borders, seed):
+            name = f"{document.domain}/{document.name}".encode(errors="surrogatepass")
+            if split == "train" and zlib.crc32(name) < limit:
+                yield document.text

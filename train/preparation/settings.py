@@ -1,0 +1,99 @@
+"""The `prepare` section of a config. Workers read it too, so it is kept apart from the model's."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """What a Slurm cluster is asked for; used where the engine is slurm.
+
+    Attributes:
+        partition: where the tasks run.
+        time: limit of a task, as sbatch takes it.
+        memory_gb: memory of a task.
+        qos: the quality of service; empty is the cluster's own.
+    """
+
+    partition: str = ""
+    time: str = "24:00:00"
+    memory_gb: int = 4
+    qos: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Where the tasks run; the data do not depend on it.
+
+    Attributes:
+        kind: processes of this machine, a Ray cluster (RAY_ADDRESS; without one, Ray is started
+            on this machine) or Slurm. Ray and Slurm need data_dir on a disk that all nodes share.
+        workers: tasks that run at the same time; null is the number of this machine's cores.
+    """
+
+    kind: Literal["local", "ray", "slurm"] = "local"
+    workers: int | None = None
+    slurm: SlurmConfig = dataclasses.field(default_factory=SlurmConfig)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")
+        if self.kind == "slurm" and not self.slurm.partition:
+            raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What `python -m train.prepare` reads and how it splits it.
+
+    A source is a file, a folder, which is read at any depth, or a pattern with `*`, `?`, `[...]`
+    or `**`. Files ending in .jsonl, .ndjson and .parquet, and .jsonl, .ndjson and .json with .gz
+    or .zst behind, hold a document a record; any other file is a document.
+
+    Attributes:
+        text: sources whose documents are text, whatever they look like.
+        code: sources whose documents are code, whatever they look like.
+        detect: sources whose documents are told apart one by one; data (JSON, tables, settings)
+            are dropped, and counted.
+        python_library: adds the running Python's standard library: sources as code, documentation
+            topics and docstrings as text.
+        text_fields: the fields of a record that may hold its text; the first that it has counts.
+        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
+            between recipes.
+        test_fraction: share of the source files kept for the test split, in (0, 1): to report
+            what the chosen recipe reaches. Together they are below 1.
+        max_document_bytes: longer documents are rejected.
+        seed: of the splits and of the documents' order.
+        engine: where the work is done.
+    """
+
+    text: list[str] = dataclasses.field(default_factory=list)
+    code: list[str] = dataclasses.field(default_factory=list)
+    detect: list[str] = dataclasses.field(default_factory=list)
+    python_library: bool = False
+    text_fields: list[str] = dataclasses.field(default_factory=lambda: ["text", "content"])
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.05
+    max_document_bytes: int = 1_000_000
+    seed: int = 0
+    engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("validation_fraction", "test_fraction"):
+            if not 0 < getattr(self, key) < 1:
+                raise ValueError(f"{key} must lie in (0, 1), not {getattr(self, key)}")
+        if not self.validation_fraction + self.test_fraction < 1:
+            raise ValueError(
+                "test_fraction and validation_fraction must be below 1 together, "
+                f"not {self.test_fraction} + {self.validation_fraction}"
+            )
+        if self.max_document_bytes < 1:
+            raise ValueError(
+                f"max_document_bytes must be at least 1, not {self.max_document_bytes}"
+            )
+        if not self.text_fields or not all(self.text_fields):
+            raise ValueError("text_fields must name at least one field, and none may be empty")
+
+    def choices(self) -> dict[str, object]:
+        """The settings that decide what the data are: all but the engine."""
+        return {key: value for key, value in vars(self).items() if key != "engine"}

@@ -1,0 +1,114 @@
+"""The folder of an unfinished preparation: documents between the stages, in shards of one size.
+
+    tasks/00000.jsonl            what each task reads (listing.py)
+    read/00000-00000.zst         documents: task, number within it
+    read/00000-00000.npy         [n, 2] uint64, the first half of each document's SHA-256
+    read/00000.json              the account of a task
+    duplicates/00000.npy         exact duplicates of one range of hashes: (shard, index)
+    near/000000.remove           near-duplicates of a shard, by datatrove
+    encoded/..., leaks/...       token ids, and what training and the held-out documents share
+
+A shard fits in memory, whatever the size of the file that it came from. Everything is written
+under another name and renamed, so that what a killed task leaves is never taken for a result.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from train.preparation.formats import Document
+
+SHARD_BYTES = 64_000_000
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(partial, "wb") as stream:
+            yield stream
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save(path: Path, array: npt.NDArray[Any]) -> None:
+    """Writes an array whole or not at all."""
+    with writing(path) as stream:
+        np.save(stream, array)
+
+
+def write(folder: Path, rank: int, documents: Iterator[Document]) -> None:
+    """Writes a task's documents as shards, with their hashes; a group is never cut in two."""
+    following = next(documents, None)
+    for number in itertools.count():
+        if following is None:
+            return
+        path = folder / "read" / f"{rank:05d}-{number:05d}.zst"
+        size, group, hashes = 0, following.group, []
+        with writing(path) as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
+            while following and (size < SHARD_BYTES or following.group == group):
+                text, group = following.text.encode(), following.group
+                hashes.append(hashlib.sha256(text).digest()[:16])
+                line = json.dumps(following, ensure_ascii=False) + "\n"
+                stream.write(line.encode(errors="surrogatepass"))  # files' names may have them
+                size += len(text)
+                following = next(documents, None)
+        array = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2)
+        save(path.with_suffix(".npy"), array.astype(np.uint64))
+
+
+def names(folder: Path) -> list[str]:
+    """The shards in the order of their documents; a shard's index in it is its rank."""
+    return sorted(path.stem for path in (folder / "read").glob("*.zst"))
+
+
+def read(folder: Path, rank: int) -> Iterator[Document]:
+    """All documents of a shard."""
+    path = folder / "read" / f"{names(folder)[rank]}.zst"
+    with zstandard.open(path, "rt", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+        for line in file:
+            yield Document(*json.loads(line))
+
+
+def without_exact(folder: Path, rank: int) -> Iterator[Document]:
+    """The documents of a shard but for exact duplicates."""
+    removed = exact_duplicates(folder, rank)
+    for index, document in enumerate(read(folder, rank)):
+        if index not in removed:
+            yield document
+
+
+def without_near(folder: Path, rank: int) -> Iterator[Document]:
+    """The documents of a shard but for exact duplicates and near-duplicates."""
+    removed = near_duplicates(folder, rank)
+    for index, document in enumerate(without_exact(folder, rank)):
+        if index not in removed:
+            yield document
+
+
+def exact_duplicates(folder: Path, rank: int) -> set[int]:
+    """The indices of a shard's exact duplicates."""
+    found: set[int] = set()
+    for path in sorted((folder / "duplicates").glob("*.npy")):
+        pairs = np.load(path, mmap_mode="r")
+        begin, end = np.searchsorted(pairs[:, 0], [rank, rank + 1])
+        found.update(pairs[begin:end, 1].tolist())
+    return found
+
+
+def near_duplicates(folder: Path, rank: int) -> set[int]:
+    """The indices of a shard's near-duplicates, among the documents of `without_exact`."""
+    path = folder / "near" / f"{rank:06d}.remove"
+    return set(np.fromfile(path, "<u4").tolist()) if path.exists() else set()
