@@ -32,7 +32,23 @@ DEB_KINDS = ("deb", "deb-src")
 DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 ABOUT = """\
+How often [the labeller](../train/preparation/labels.py) is right on files whose labels are known.
+
+The list was drawn from source and binary packages before the labeller was run on any of them: at
+random, with a limit for each format of a package, text files of at most 1 MiB in UTF-8 alone, each
+content once. Formats that an extension settles were labelled by it, and the first line of these
+files was then looked at; files with no, many-sided or misleading extensions (`.txt`, `.in`, none)
+and HTML were labelled one by one from their beginning and middle; Markdown by the share of code
+blocks that markdown-it, another parser than ours, finds (files between 48 and 52 % were left out),
+notebooks by the characters of their cells. A label says what a file is for: code is executed,
+compiled or built with, and templates are code in whatever format; packages' metadata, lists of
+files, word lists, drawings made of characters and fragments of one or two words are data. Left out
+were nine files that two people would label differently, such as the expected output of a compiler.
+
+The sets share no package. The rules were made on the development set; the reported set was measured
+{measured}. Its files are harder than a usual corpus': a third of them have a name that says little.
 """
+MEASURED = "once"
 
 
 class Entry(NamedTuple):
@@ -219,7 +235,7 @@ def main() -> None:
     command = "python -m benchmarks.labels"
     lines = ["# Labels: text, code or data", ""]
     lines += [f"{datetime.date.today()}, `{command}`, which writes this page.", ""]
-    lines += [ABOUT, "## Results", ""]
+    lines += [ABOUT.format(measured=MEASURED), "## Results", ""]
     lines += ["| set | files | right | right without the file's name |", "|---|---|---|---|"]
     for name, of_set in sets.items():
         row = [str(len(of_set)), accuracy(of_set), accuracy(of_set, named=False)]

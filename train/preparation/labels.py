@@ -4,13 +4,17 @@ Text is what is written to be read: prose in any markup, manuals, change logs, l
 what is executed, compiled or built with, with style sheets, templates and diffs. Data is the rest
 and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalogues, logs.
 
-The name decides where its extension or all of it says what the file is. Otherwise a `#!` makes
-code, and magika's answer counts where it is sure; what it calls plain text or is unsure about is
-text if it reads like prose, else data. Four formats hold both kinds, whatever told the format:
+The name decides where its extension or all of it says what the file is: of 1492 such files of the
+development set's packages, magika contradicted 16 names with a score of 0.8 or more, and was right
+about one. Otherwise `#!` makes code, troff's requests a manual and `<?xml` data; what has few
+letters is data; and magika's answer counts where it is sure. What it calls plain text or is unsure
+about is text if it reads like prose, else its guess if that is likely, else data.
+
+Four formats hold more than one kind, whatever told the format:
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if code cells hold at least half of its cells' characters.
-- HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 300
+- HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 200
   characters and a third of all that is shown; else data.
 - A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
 """
@@ -27,6 +31,9 @@ _Format = Literal["text", "code", "data", "markdown", "notebook", "html"]
 
 _SURE = 0.5
 """Below this score of magika's, its answer is wrong too often to be used."""
+
+_LIKELY = 0.3
+"""From this score on, the answer is still the best guess for what does not read like prose."""
 
 _READ = 4096
 """Magika looks at no more than this many bytes at either end."""
@@ -77,6 +84,7 @@ _EXTENSIONS: dict[_Format, str] = {
         lock sum log po pot mo ui glade xib storyboard qrc resx csproj vcxproj sln props targets
         iml opml gpx kml rss atom bib ris ics vcf srt vtt ass ps eps pdf rtf dxf stl obj ply pdb
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
+        dirs docs doc-base examples install links lintian-overrides manpages symbols triggers
         dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx cabal opam
     """,
 }
@@ -86,14 +94,15 @@ _NAMES: dict[_Format, str] = {
     "code": """
         makefile gnumakefile bsdmakefile kbuild kconfig dockerfile containerfile rakefile gemfile
         vagrantfile jenkinsfile cmakelists.txt configure sconstruct sconscript wscript justfile
-        brewfile guardfile podfile fastfile capfile meson.build meson_options.txt build.bazel
-        .bashrc .bash_profile .profile .zshrc .vimrc .emacs pkgbuild apkbuild
+        dune dune-project brewfile guardfile podfile fastfile capfile meson.build meson_options.txt build.bazel
+        texinfo.tex epsf.tex .bashrc .bash_profile .profile .zshrc .vimrc .emacs pkgbuild apkbuild
     """,
     "data": """
         requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
         top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
         .gitignore .gitattributes .gitmodules .editorconfig .dockerignore .npmignore .hgignore
         .mailmap .npmrc .coveragerc .flake8 .pylintrc .eslintignore .prettierignore .babelrc
+        control clean dirs docs links series substvars watch
         .eslintrc .prettierrc .jshintrc .bowerrc potfiles linguas
     """,
 }
@@ -107,6 +116,7 @@ _TEXT_STEMS = _words(
     unlicense announce
     """
 )
+_PROGRAMS = _words("changes history install news")
 _CODE_STEMS = _words("makefile dockerfile gnumakefile gemfile kconfig")
 
 # They are put after the extension that says what the file is.
@@ -130,6 +140,15 @@ _FORMAT_OF_MAGIKA = _by_word(_MAGIKA)
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
 _TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) ", re.MULTILINE)
 
+_XML = re.compile(r"\ufeff?\s*<\?xml\b")
+_HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
+
+# Packages and the like are described by such lines, and so are mails, which are text.
+_HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
+_MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
+
+_PLAIN = _words("txt randomtxt undefined unknown")
+_TEMPLATES = _words("erb handlebars jinja twig")
 _LIST_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
@@ -137,7 +156,7 @@ _TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
 _INLINE = _words(
     """
-    a abbr acronym b bdi bdo big br cite code del dfn em font i img ins kbd mark q s samp small
+    a abbr acronym b bdi bdo big cite code del dfn em font i img ins kbd mark q s samp small
     span strike strong sub sup time tt u var wbr
     """
 )
@@ -169,13 +188,24 @@ class Labeller:
             return "code"
         if _TROFF_REQUEST.search(text, 0, _READ):
             return "text"
+        if _XML.match(text):
+            return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
+        if _letter_share(text) < 0.4:  # in tables of numbers and in drawings magika sees code
+            return "data"
         ends = text if len(text) <= 2 * _READ else text[:_READ] + text[-_READ:]
         # JSON can hold half of a surrogate pair, which UTF-8 cannot.
-        prediction = self._magika.identify_bytes(ends.encode(errors="replace")).prediction
-        kind = str(prediction.output.label)
-        if kind not in ("txt", "unknown") and prediction.score >= _SURE:
-            return _FORMAT_OF_MAGIKA.get(kind, "data")
-        return "text" if _is_prose(text) else "data"
+        guess = self._magika.identify_bytes(ends.encode(errors="replace")).prediction
+        kind = str(guess.dl.label)
+        if guess.score < _SURE or kind in _PLAIN:
+            if _HEADER.match(text):
+                return "text" if _MAIL.match(text) else "data"
+            if _is_prose(text):
+                return "text"
+            if guess.score < _LIKELY:
+                return "data"
+        if kind in _TEMPLATES and not _TEMPLATE_TAG.search(text):
+            return "html"
+        return _FORMAT_OF_MAGIKA.get(kind, "data")
 
 
 class _OneThread(Magika):
@@ -202,13 +232,13 @@ def _format_of_name(name: str, text: str) -> _Format | None:
     if stem:
         if suffix.lower() in _FORMAT_OF:
             return _FORMAT_OF[suffix.lower()]
-        if _MANUAL_SUFFIX.fullmatch(suffix):
-            return "text" if _TROFF_REQUEST.search(text, 0, _READ) else None
-    first = re.split(r"[-._]", name, maxsplit=1)[0]
-    # "install" and "history" are programs, "INSTALL" and "History" are read.
+        if _MANUAL_SUFFIX.fullmatch(suffix) and _TROFF_REQUEST.search(text, 0, _READ):
+            return "text"
+    # "README-alpha" and "LICENSE_MIT" are read, but "announce-gen" and "install" are programs.
+    first = re.split("[.]" if name.islower() else "[-._]", name, maxsplit=1)[0]
     if first.lower() in _CODE_STEMS:
         return "code"
-    if first.lower() in _TEXT_STEMS and not first.islower() and not text.startswith("#!"):
+    if first.lower() in _TEXT_STEMS and first not in _PROGRAMS and not text.startswith("#!"):
         return "text"
     return None
 
@@ -317,13 +347,17 @@ def _label_of_html(text: str) -> Label:
             if position < 0:
                 break
     end_block()
-    return "text" if prose >= 300 and 3 * prose >= shown else "data"
+    return "text" if prose >= 200 and 3 * prose >= shown else "data"
+
+
+def _letter_share(text: str) -> float:
+    """The share of what is not space."""
+    text = text[:_PROSE_READ]
+    return sum(map(str.isalpha, text)) / max(1, sum(map(len, text.split())))
 
 
 def _is_prose(text: str) -> bool:
     """Whether most of it is letters, in lines longer than those of a list of words."""
     text = text[:_PROSE_READ]
     lines = sum(1 for line in text.splitlines() if line.strip())
-    letters = sum(map(str.isalpha, text))
-    visible = sum(map(len, text.split()))
-    return letters >= 0.75 * visible and letters >= 15 * lines
+    return _letter_share(text) >= 0.75 and sum(map(str.isalpha, text)) >= 15 * lines
