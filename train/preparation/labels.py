@@ -21,6 +21,8 @@ Four formats hold more than one kind, whatever told the format:
 
 import json
 import re
+import unicodedata
+from collections import Counter
 from typing import Literal
 
 import onnxruntime
@@ -51,7 +53,7 @@ def _by_word(table: dict[_Format, str]) -> dict[str, _Format]:
 
 
 _EXTENSIONS: dict[_Format, str] = {
-    "markdown": "md markdown mdown mkd mkdn mdx rmd qmd",
+    "markdown": "md markdown mmd mdown mkd mkdn mdx rmd qmd",
     "notebook": "ipynb",
     "html": "html htm xhtml xht",
     "text": """
@@ -85,7 +87,7 @@ _EXTENSIONS: dict[_Format, str] = {
         iml opml gpx kml rss atom bib ris ics vcf srt vtt ass ps eps pdf rtf dxf stl obj ply pdb
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
         dirs docs doc-base examples install links lintian-overrides manpages symbols triggers
-        dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx cabal opam
+        dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
     """,
 }
 _FORMAT_OF = _by_word(_EXTENSIONS)
@@ -94,8 +96,9 @@ _NAMES: dict[_Format, str] = {
     "code": """
         makefile gnumakefile bsdmakefile kbuild kconfig dockerfile containerfile rakefile gemfile
         vagrantfile jenkinsfile cmakelists.txt configure sconstruct sconscript wscript justfile
-        dune dune-project brewfile guardfile podfile fastfile capfile meson.build meson_options.txt build.bazel
-        texinfo.tex epsf.tex .bashrc .bash_profile .profile .zshrc .vimrc .emacs pkgbuild apkbuild
+        dune dune-project brewfile guardfile podfile fastfile capfile meson.build meson_options.txt
+        build.bazel texinfo.tex epsf.tex .bashrc .bash_profile .profile .zshrc .vimrc .emacs
+        pkgbuild apkbuild
     """,
     "data": """
         requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
@@ -138,7 +141,7 @@ _MAGIKA: dict[_Format, str] = {
 _FORMAT_OF_MAGIKA = _by_word(_MAGIKA)
 
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
-_TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) ", re.MULTILINE)
+_TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[NAME\]$", re.MULTILINE)
 
 _XML = re.compile(r"\ufeff?\s*<\?xml\b")
 _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
@@ -148,6 +151,7 @@ _HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
 _MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
 
 _PLAIN = _words("txt randomtxt undefined unknown")
+_STOP = re.compile(r"[.,;:!?][\"')\]]*(?:\s|$)|[\u3001\u3002\uff0c\uff01\uff1f\u0964\u06d4\u060c]")
 _TEMPLATES = _words("erb handlebars jinja twig")
 _LIST_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -190,8 +194,6 @@ class Labeller:
             return "text"
         if _XML.match(text):
             return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
-        if _letter_share(text) < 0.4:  # in tables of numbers and in drawings magika sees code
-            return "data"
         ends = text if len(text) <= 2 * _READ else text[:_READ] + text[-_READ:]
         # JSON can hold half of a surrogate pair, which UTF-8 cannot.
         guess = self._magika.identify_bytes(ends.encode(errors="replace")).prediction
@@ -205,7 +207,9 @@ class Labeller:
                 return "data"
         if kind in _TEMPLATES and not _TEMPLATE_TAG.search(text):
             return "html"
-        return _FORMAT_OF_MAGIKA.get(kind, "data")
+        format = _FORMAT_OF_MAGIKA.get(kind, "data")
+        # Tables of numbers and drawings made of characters look like code to magika.
+        return "data" if format == "code" and _letter_share(text) < 0.4 else format
 
 
 class _OneThread(Magika):
@@ -350,14 +354,29 @@ def _label_of_html(text: str) -> Label:
     return "text" if prose >= 200 and 3 * prose >= shown else "data"
 
 
+def _letters(text: str) -> int:
+    if text.isascii():
+        return sum(map(str.isalpha, text))
+    return sum(unicodedata.category(character)[0] in "LM" for character in text)
+
+
 def _letter_share(text: str) -> float:
     """The share of what is not space."""
     text = text[:_PROSE_READ]
-    return sum(map(str.isalpha, text)) / max(1, sum(map(len, text.split())))
+    return _letters(text) / max(1, sum(map(len, text.split())))
 
 
 def _is_prose(text: str) -> bool:
-    """Whether most of it is letters, in lines longer than those of a list of words."""
+    """Whether it is letters for the most, in lines longer than those of a list, and punctuated."""
     text = text[:_PROSE_READ]
-    lines = sum(1 for line in text.splitlines() if line.strip())
-    return _letter_share(text) >= 0.75 and sum(map(str.isalpha, text)) >= 15 * lines
+    lines = [line for line in text.splitlines() if line.strip()]
+    for separator in "|;:\t":
+        count, rows = Counter(line.count(separator) for line in lines).most_common(1)[0]
+        if count >= 2 and rows >= max(5, 0.8 * len(lines)):
+            return False
+    words = len(text.split())
+    return (
+        _letter_share(text) >= 0.75
+        and _letters(text) >= 15 * len(lines)
+        and 30 * len(_STOP.findall(text)) >= words - 8
+    )
