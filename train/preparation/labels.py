@@ -5,10 +5,10 @@ what is executed, compiled or built with, with style sheets, templates and diffs
 and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalogues, logs.
 
 The name decides where its extension or all of it says what the file is: of 1492 such files of the
-development set's packages, magika contradicted 16 names with a score of 0.8 or more, and was right
-about one. Otherwise `#!` makes code, troff's requests a manual and `<?xml` data; what has few
-letters is data; and magika's answer counts where it is sure. What it calls plain text or is unsure
-about is text if it reads like prose, else its guess if that is likely, else data.
+development set's packages (benchmarks/labels.py), magika contradicted 16 with a score of 0.8 or
+more, and was right about one. Otherwise `#!` makes code, troff's requests a manual, `<?xml` data,
+and magika's answer counts where it is sure. What it calls plain text or is unsure about is text if
+it reads like prose, else its guess if that is likely, else data.
 
 Four formats hold more than one kind, whatever told the format:
 
@@ -32,10 +32,11 @@ Label = Literal["text", "code", "data"]
 _Format = Literal["text", "code", "data", "markdown", "notebook", "html"]
 
 _SURE = 0.5
-"""Below this score of magika's, its answer is wrong too often to be used."""
+"""Magika's answer counts from this score on; with a higher limit, more of the development set is
+labelled wrongly."""
 
 _LIKELY = 0.3
-"""From this score on, the answer is still the best guess for what does not read like prose."""
+"""From this score on, its answer is still the best guess for what does not read like prose."""
 
 _READ = 4096
 """Magika looks at no more than this many bytes at either end."""

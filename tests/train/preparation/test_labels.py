@@ -48,6 +48,10 @@ def labeller():
         ("page.html.erb", "<p><%= x %></p>", "code"),
         (".gitignore", "*.o\n", "data"),
         ("fix.patch", "--- a\n+++ b\n", "code"),
+        ("license", "MIT", "text"),
+        ("ChangeLog.1", "x", "text"),
+        ("announce-gen", PYTHON * 3, "code"),
+        ("vector.control", PYTHON, "data"),
     ],
 )
 def test_a_name_that_says_what_a_file_is_decides(labeller, name, text, label):
@@ -214,10 +218,11 @@ def test_short_prose_without_a_name_is_text(labeller):
     "text",
     [
         PROSE,
-        "Eine kurze Notiz \u00fcber nichts.\n" * 9,
-        "\u4eca\u65e5\u306f\u96e8\u304c\u964d\u3063\u3066\u3044\u307e\u3059\u3002\u660e\u65e5\u306f\u6674\u308c\u308b\u3067\u3057\u3087\u3046\u3002\n"
-        * 9,
+        "Eine kurze Notiz \u00fcber nichts, damit es etwas gibt.\n" * 9,
+        "今日は雨が降っています。明日は晴れるでしょうから、散歩に行きましょう。\n" * 9,
+        "यह एक छोटी सी टिप्पणी है। इसमें कुछ खास नहीं लिखा है, पर इसे पढ़ा जा सकता है।\n" * 9,
     ],
+    ids=["English", "German", "Japanese", "Hindi"],
 )
 def test_prose_of_any_language_is_text(labeller, text):
     assert labeller.label("", text) == "text"
@@ -227,13 +232,28 @@ def test_prose_of_any_language_is_text(labeller, text):
     "text",
     [
         "apple\nbanana\ncherry\ndate\n" * 50,
-        "0.123 4.567 8.901\n" * 50,
+        "1    2\n2    4\n3    2\n4    4\n5    3\n6    9\n7    7\n8   10\n9   10\n10   10\n",
         "2024-01-01 00:00:01 [17] 10.0.0.1 - 200 512\n" * 50,
+        "Host|The name of a machine.|It may be long, or short.\n" * 9,
+        "HostName prefixed\nMatch host the other one\nUser somebody else\n" * 20,
+        "Document: manual\nTitle: The manual\nAbstract: It says, in short, how to use it.\n",
     ],
-    ids=["words", "numbers", "log"],
+    ids=["words", "numbers", "log", "table", "settings", "fields"],
 )
 def test_lists_and_logs_without_a_name_are_data(labeller, text):
     assert labeller.label("", text) == "data"
+
+
+def test_mail_is_text(labeller):
+    mail = f"From: a@example.org\nTo: b@example.org\nSubject: The library\n\n{PROSE}"
+    assert labeller.label("", mail) == "text"
+    assert labeller.label("", mail.replace("a@example.org", "Somebody")) == "text"
+
+
+def test_xml_is_data_unless_it_is_html(labeller):
+    page = f"<p>{PROSE * 3}</p>"
+    assert labeller.label("", f'<?xml version="1.0"?>\n<doc>{page}</doc>') == "data"
+    assert labeller.label("", f'<?xml version="1.0"?>\n<HTML>{page}</HTML>') == "text"
 
 
 def test_half_a_surrogate_pair_does_no_harm(labeller):
@@ -241,29 +261,23 @@ def test_half_a_surrogate_pair_does_no_harm(labeller):
 
 
 @pytest.mark.parametrize(
-    "unit",
+    ("name", "unit"),
     [
-        "a ",
-        "x",
-        "<",
-        "<!--",
-        "<a",
-        "<p>",
-        "<script>",
-        "<code>",
-        "{%",
-        "{{",
-        "    x\n",
-        "```\n",
-        "- a\n",
-        "\n",
-        "[",
-        "\u0130",
+        *(
+            ("", unit)
+            for unit in ("a ", "x", "\n", "A: b\n", "A: b\n ", "{% x", "\u0130", "\u0915 ")
+        ),
+        *(("a.md", unit) for unit in ("\n", "```\n", "    x\n", "- a\n", "x")),
+        *(
+            ("a.html", unit)
+            for unit in ("<!--", "<a", "<p>", "<script>", "<pre>", "{{", "\u0130", "x")
+        ),
+        *(("a.ipynb", unit) for unit in ("[", '{"a":', "9")),
+        *(("a.1", unit) for unit in (".TH", "\n.")),
     ],
 )
-@pytest.mark.parametrize("name", ["", "a.md", "a.html", "a.ipynb", "a.1"])
 def test_a_megabyte_takes_no_time(labeller, name, unit):
-    text = "x" + unit * (1_000_000 // len(unit))
+    text = "X: " + unit * (1_000_000 // len(unit))
     start = time.process_time()
     assert labeller.label(name, text) in ("text", "code", "data")
     assert time.process_time() - start < 5
