@@ -64,7 +64,7 @@ def test_a_name_that_says_what_a_file_is_decides(labeller, name, text, label):
     [
         (PROSE, "text"),
         (PYTHON * 3, "code"),
-        ("#!/usr/bin/env whatever\nsomething\n", "code"),
+        ("#!/usr/bin/env whatever\n" + PROSE * 9, "code"),
         (json.dumps({"key": [1, 2, {"a": "b"}], "other": None}, indent=2) * 1, "data"),
         (".TH LS 1\n.SH NAME\nls \\- list\n", "text"),
     ],
@@ -236,7 +236,7 @@ def test_prose_of_any_language_is_text(labeller, text):
         "2024-01-01 00:00:01 [17] 10.0.0.1 - 200 512\n" * 50,
         "Host|The name of a machine.|It may be long, or short.\n" * 9,
         "HostName prefixed\nMatch host the other one\nUser somebody else\n" * 20,
-        "Document: manual\nTitle: The manual\nAbstract: It says, in short, how to use it.\n",
+        "Document: manual\nTitle: The manual\nAuthor: Several\nAbstract: " + PROSE * 4,
     ],
     ids=["words", "numbers", "log", "table", "settings", "fields"],
 )
@@ -251,6 +251,7 @@ def test_mail_is_text(labeller):
 
 
 def test_xml_is_data_unless_it_is_html(labeller):
+    assert labeller.label("", f'<?xml version="1.0"?>\n{PROSE * 9}') == "data"
     page = f"<p>{PROSE * 3}</p>"
     assert labeller.label("", f'<?xml version="1.0"?>\n<doc>{page}</doc>') == "data"
     assert labeller.label("", f'<?xml version="1.0"?>\n<HTML>{page}</HTML>') == "text"
