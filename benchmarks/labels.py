@@ -1,0 +1,254 @@
+"""`python -m benchmarks.labels`: how often train/preparation/labels.py is right, on labelled files.
+
+benchmarks/labels.csv lists files of PyPI's and Debian's packages with their true labels: a
+development set, which the rules were made on, and a reported set of other packages. The files are
+fetched into data/raw/labels (needs apt-get and dpkg-deb), labelled, and docs/labels.md is written.
+What a registry no longer has, or has changed, is left out and counted.
+"""
+
+import csv
+import datetime
+import gzip
+import hashlib
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, get_args
+
+from train.preparation.labels import Label, Labeller
+
+LIST = Path("benchmarks/labels.csv")
+PAGE = Path("docs/labels.md")
+FOLDER = Path("data/raw/labels").absolute()
+SETS = ("reported", "development")
+LABELS: tuple[Label, ...] = get_args(Label)
+
+DEBIAN = "deb.debian.org/debian bookworm main"
+DEB_KINDS = ("deb", "deb-src")
+DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+ABOUT = """\
+How often [the labeller](../train/preparation/labels.py) is right on files whose labels are known.
+
+The list was drawn from source and binary packages before the labeller was run on any of them: at
+random, with a limit for each format of a package, text files of at most 1 MiB in UTF-8 alone, each
+content once. Formats that an extension settles were labelled by it, and the first line of these
+files was then looked at; files with no, many-sided or misleading extensions (`.txt`, `.in`, none)
+and HTML were labelled one by one from their beginning and middle; Markdown by the share of code
+blocks that markdown-it, another parser than ours, finds (files between 48 and 52 % were left out),
+notebooks by the characters of their cells. A label says what a file is for: code is executed,
+compiled or built with, and templates are code in whatever format; packages' metadata, lists of
+files, word lists, drawings made of characters and fragments of one or two words are data. Left out
+were nine files that two people would label differently, such as the expected output of a compiler.
+
+The sets share no package. The rules were made on the development set; the reported set was measured
+{measured}. Its files are harder than a usual corpus': a third of them have a name that says little.
+"""
+MEASURED = "twice"
+
+
+class Entry(NamedTuple):
+    """A file with its true label.
+
+    Attributes:
+        set: "development" or "reported".
+        source: the registry and the package, such as `pypi:name==version`.
+        path: the archive's name, and the path in it; `.gz` files are read unpacked.
+        sha256: of what is read.
+        format: the language or format, for the table by format.
+        label: the truth.
+    """
+
+    set: str
+    source: str
+    path: str
+    sha256: str
+    format: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """What the labeller is told: the base name, without `.gz`."""
+        return PurePosixPath(self.path.removesuffix(".gz")).name
+
+
+class Result(NamedTuple):
+    """A file, and what it was labelled with its name and without."""
+
+    entry: Entry
+    named: Label
+    nameless: Label
+
+
+def read_list() -> list[Entry]:
+    """What LIST has."""
+    with LIST.open(encoding="utf-8", newline="") as file:
+        return [Entry(**row) for row in csv.DictReader(file)]
+
+
+def fetch(source: str) -> Path | None:
+    """The folder with a package's archives, fetched if it is not there, or None if it failed."""
+    registry, _, pin = source.partition(":")
+    folder = FOLDER / registry / pin
+    if folder.is_dir():
+        return folder
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+    line = {
+        "pypi": [*pip, pin],
+        "debian": [*apt_get(), "download", pin],
+        "debian-source": [*apt_get(), "source", "--download-only", pin],
+    }[registry]
+    if subprocess.run(line, cwd=part, check=False).returncode:
+        return None
+    part.rename(folder)
+    return folder
+
+
+def apt_get() -> list[str]:
+    """An apt-get that knows Debian's sources and keeps what it loads to FOLDER."""
+    root = FOLDER / "apt"
+    options = {
+        "Dir::Etc::SourceList": root / "sources.list",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": root / "lists",
+        "Dir::Cache": root,
+    }
+    line = ["apt-get", "--quiet=2", *(f"--option={key}={value}" for key, value in options.items())]
+    if not (root / "sources.list").exists():
+        for name in ("lists/partial", "archives/partial"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{kind} [signed-by={DEBIAN_KEY}] http://{DEBIAN}\n" for kind in DEB_KINDS)
+        (root / "sources.list").write_text(text, encoding="utf-8")
+        subprocess.run([*line, "update"], check=True)
+    return line
+
+
+def read_archives(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The regular files in a package's archives: their paths as in LIST, and content."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".deb":
+            line = ["dpkg-deb", "--fsys-tarfile", str(path)]
+            with (
+                subprocess.Popen(line, stdout=subprocess.PIPE) as process,
+                tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+            ):
+                yield from _members(path.name, archive)
+        elif ".tar." in path.name and path.suffix != ".asc":
+            with tarfile.open(path, mode="r|*") as archive:
+                yield from _members(path.name, archive)
+
+
+def _members(archive_name: str, archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for member in archive:
+        file = archive.extractfile(member) if member.isfile() else None
+        if file is not None:
+            yield f"{archive_name}/{member.name.removeprefix('./')}", file.read()
+
+
+def read_files(entries: list[Entry]) -> Iterator[tuple[Entry, str]]:
+    """The text of each file that still is as it was labelled; says which are not."""
+    by_source: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for entry in entries:
+        by_source[entry.source][entry.path] = entry
+    for source, wanted in by_source.items():
+        folder = fetch(source)
+        left = dict(wanted)
+        for path, content in read_archives(folder) if folder else ():
+            if path not in left:
+                continue
+            data = gzip.decompress(content) if path.endswith(".gz") else content
+            if hashlib.sha256(data).hexdigest() == left[path].sha256:
+                yield left.pop(path), data.decode()
+        if left:
+            print(f"{source}: {len(left)} of {len(wanted)} files are missing or changed")
+
+
+def label_all(labeller: Labeller, files: list[tuple[Entry, str]]) -> tuple[list[Result], str]:
+    """Labels all files with and without their names, and says how fast."""
+    seconds = []
+    answers = []
+    for named in (True, False):
+        start = time.perf_counter()
+        answers.append([labeller.label(e.name if named else "", text) for e, text in files])
+        seconds.append(time.perf_counter() - start)
+    results = [Result(file[0], *pair) for file, *pair in zip(files, *answers, strict=True)]
+    speeds = [len(files) / spent for spent in seconds]
+    return results, f"{speeds[0]:.0f} documents a second with names, {speeds[1]:.0f} without"
+
+
+def accuracy(results: list[Result], *, named: bool = True) -> str:
+    """The share that is right, as a percentage and as counts."""
+    right = sum((r.named if named else r.nameless) == r.entry.label for r in results)
+    return f"{right / len(results):.1%} ({right} of {len(results)})"
+
+
+def confusion(results: list[Result]) -> list[str]:
+    """The table of true labels by answers."""
+    counts = Counter((result.entry.label, result.named) for result in results)
+    lines = ["| truth | " + " | ".join(LABELS) + " |", "|---" * (1 + len(LABELS)) + "|"]
+    for truth in LABELS:
+        row = [str(counts[truth, answer]) for answer in LABELS]
+        lines.append(f"| {truth} | " + " | ".join(row) + " |")
+    return lines
+
+
+def by_format(results: list[Result]) -> list[str]:
+    """The table of formats: their files in each set and how many of them are right."""
+    counts: Counter[tuple[str, str, bool]] = Counter(
+        (r.entry.format, r.entry.set, r.named == r.entry.label) for r in results
+    )
+    lines = [
+        "| format | reported | right | development | right |",
+        "|---|---|---|---|---|",
+    ]
+    for format in sorted({format for format, _, _ in counts}):
+        row = []
+        for which in SETS:
+            right = counts[format, which, True]
+            row += [str(right + counts[format, which, False]), str(right)]
+        lines.append(f"| {format} | " + " | ".join(row) + " |")
+    return lines
+
+
+def wrong(results: list[Result]) -> list[str]:
+    """One line for every file that is labelled wrongly."""
+    lines = ["| file | format | truth | answer |", "|---|---|---|---|"]
+    for entry, answer, _ in results:
+        if answer != entry.label:
+            file = f"{entry.source} {entry.path}"
+            lines.append(f"| {file} | {entry.format} | {entry.label} | {answer} |")
+    return lines
+
+
+def main() -> None:
+    """Measures and writes PAGE."""
+    entries = read_list()
+    files = list(read_files(entries))
+    results, speed = label_all(Labeller(), files)
+    sets = {name: [r for r in results if r.entry.set == name] for name in SETS}
+    command = "python -m benchmarks.labels"
+    lines = ["# Labels: text, code or data", ""]
+    lines += [f"{datetime.date.today()}, `{command}`, which writes this page.", ""]
+    lines += [ABOUT.format(measured=MEASURED), "## Results", ""]
+    lines += ["| set | files | right | right without the file's name |", "|---|---|---|---|"]
+    for name, of_set in sets.items():
+        row = [str(len(of_set)), accuracy(of_set), accuracy(of_set, named=False)]
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    lines += ["", f"One process, one thread: {speed}."]
+    lines += [f"{len(entries) - len(files)} files of the list were missing or changed.", ""]
+    for name, of_set in sets.items():
+        lines += [f"## The {name} set", "", "Rows are the truth, columns the answer.", ""]
+        lines += [*confusion(of_set), "", "Wrong:", "", *wrong(of_set), ""]
+    lines += ["## By format", "", *by_format(results), ""]
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(f"{name}: {accuracy(of_set)}" for name, of_set in sets.items()), speed)
+
+
+if __name__ == "__main__":
+    main()

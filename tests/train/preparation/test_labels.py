@@ -1,0 +1,303 @@
+"""The rules of train/preparation/labels.py; how often they are right, benchmarks/labels.py says."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from train.preparation.labels import Labeller
+
+PROSE = (
+    "The committee met on Tuesday to talk about the new library. Nobody could say why the old one "
+    "had been closed, but everyone agreed that a town without books was a poor place to live.\n"
+)
+PYTHON = (
+    "import os\n\n\ndef walk(folder):\n    for root, _, names in os.walk(folder):\n"
+    "        for name in names:\n            yield os.path.join(root, name)\n"
+)
+LINE = "x = compute(y)\n"
+
+
+@pytest.fixture(scope="module")
+def labeller():
+    return Labeller()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        ("a.py", "x", "code"),
+        ("A.PY", PROSE, "code"),
+        ("a.json", '{"a": 1}', "data"),
+        ("a.rst", "Title\n=====\n", "text"),
+        ("config.h.in", "#undef HAVE_X\n", "code"),
+        ("settings.yaml.example", "a: 1\n", "data"),
+        ("Makefile", "all:\n\ttrue\n", "code"),
+        ("Makefile.linux", "all:\n\ttrue\n", "code"),
+        ("CMakeLists.txt", "project(x)\n", "code"),
+        ("requirements.txt", "numpy\njax\n", "data"),
+        ("LICENSE", "MIT", "text"),
+        ("README", "Hi\n", "text"),
+        ("README.Debian", "Hi\n", "text"),
+        ("ChangeLog-2011", "x", "text"),
+        ("INSTALL", "See README.\n", "text"),
+        ("install", "#!/bin/sh\nexit 0\n", "code"),
+        ("History", "#!/bin/sh\nexit 0\n", "code"),
+        ("page.html.erb", "<p><%= x %></p>", "code"),
+        (".gitignore", "*.o\n", "data"),
+        ("fix.patch", "--- a\n+++ b\n", "code"),
+        ("license", "MIT", "text"),
+        ("ChangeLog.1", "x", "text"),
+        ("announce-gen", PYTHON * 3, "code"),
+        ("vector.control", PYTHON, "data"),
+    ],
+)
+def test_a_name_that_says_what_a_file_is_decides(labeller, name, text, label):
+    assert labeller.label(name, text) == label
+
+
+@pytest.mark.parametrize("name", ["", "a.txt", "a", "a.unheard-of", ".", "..", "trailing."])
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        (PROSE, "text"),
+        (PYTHON * 3, "code"),
+        ("#!/usr/bin/env whatever\n" + PROSE * 9, "code"),
+        (json.dumps({"key": [1, 2, {"a": "b"}], "other": None}, indent=2) * 1, "data"),
+        (".TH LS 1\n.SH NAME\nls \\- list\n", "text"),
+    ],
+    ids=["prose", "python", "shebang", "json", "troff"],
+)
+def test_a_name_that_says_nothing_leaves_it_to_the_content(labeller, name, text, label):
+    assert labeller.label(name, text) == label
+
+
+@pytest.mark.parametrize("name", ["ls.1", "printf.3p", "ls.1.in"])
+def test_a_section_number_makes_a_manual_of_troff_alone(labeller, name):
+    assert labeller.label(name, ".TH LS 1\n.SH NAME\nls \\- list\n") == "text"
+    assert labeller.label(name, "#!/bin/sh\necho hi\n") == "code"
+
+
+def test_overloaded_extensions_need_the_content(labeller):
+    translation = '<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE TS>\n<TS version="2.1">\n' + (
+        "<message><source>Open</source><translation>Offen</translation></message>\n" * 9
+    )
+    assert labeller.label("de.ts", translation) == "data"
+    script = "export function add(a: number, b: number): number {\n  return a + b;\n}\n"
+    assert labeller.label("add.ts", f"import {{ B }} from './b';\n{script * 3}") == "code"
+
+
+@pytest.mark.parametrize(
+    ("code_lines", "label"), [(0, "text"), (4, "text"), (8, "code"), (40, "code")]
+)
+@pytest.mark.parametrize("style", ["```", "~~~~", "indented", "unclosed"])
+def test_markdown_is_code_where_most_of_it_is(labeller, code_lines, label, style):
+    code = LINE * code_lines
+    if style == "indented":
+        code = "".join(f"    {line}\n" for line in code.splitlines())
+    elif style == "unclosed":
+        code = f"```python\n{code}"
+    else:
+        code = f"{style}python\n{code}{style}\n"
+    prose = "A few words. " * 5 + "Then.\n"  # as long as five lines of code
+    assert labeller.label("a.md", f"{prose}\n{code}") == label
+
+
+def test_markdown_fences_end_only_at_their_like(labeller):
+    inner = f"````\n{LINE * 3}```\n{LINE * 20}````\n"
+    assert labeller.label("a.md", PROSE + inner) == "code"
+    assert labeller.label("a.md", f"```\n{LINE}```\n{PROSE}") == "text"
+
+
+def test_markdown_indented_below_a_list_item_or_a_paragraph_is_no_code(labeller):
+    item = "- An item\n\n" + f"    {PROSE}\n" * 5
+    assert labeller.label("a.md", item) == "text"
+    assert labeller.label("a.md", "1. One\n\n" + f"    {PROSE}\n" * 5) == "text"
+    assert labeller.label("a.md", "A paragraph\n" + f"    {PROSE}" * 5) == "text"
+    after = f"- An item\n\nA paragraph.\n\n{''.join(f'    {LINE}' for _ in range(9))}"
+    assert labeller.label("a.md", after) == "code"
+
+
+def test_markdown_without_a_name_has_the_same_rule(labeller):
+    page = f"# Title\n\n{PROSE}\n## Section\n\n- [a](b)\n- **c**\n\n{PROSE}\n"
+    assert labeller.label("", page) == "text"
+    assert labeller.label("", f"{page}\n```python\n{PYTHON * 20}```\n") == "code"
+
+
+def notebook(code: str, prose: str, as_lines: bool = False) -> str:
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": prose},
+        {
+            "cell_type": "code",
+            "execution_count": None,
+            "metadata": {},
+            "outputs": [],
+            "source": code.splitlines(keepends=True) if as_lines else code,
+        },
+    ]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+
+
+@pytest.mark.parametrize("as_lines", [True, False])
+def test_notebooks_go_by_their_larger_half(labeller, as_lines):
+    assert labeller.label("a.ipynb", notebook("x" * 50, "y" * 50, as_lines)) == "code"
+    assert labeller.label("a.ipynb", notebook("x" * 49, "y" * 50, as_lines)) == "text"
+    assert labeller.label("", notebook(PYTHON * 9, "y", as_lines)) == "code"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        notebook("", ""),
+        "{",
+        "[]",
+        "3",
+        '{"cells": 3}',
+        '{"cells": [3]}',
+        '{"cells": [{"cell_type": "code"}]}',
+        '{"cells": [{"cell_type": "code", "source": 3}]}',
+        '{"cells": [{"cell_type": "code", "source": [3]}]}',
+        "[" * 100_000,
+        "9" * 5000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_is_no_notebook_is_data(labeller, text):
+    assert labeller.label("a.ipynb", text) == "data"
+
+
+def test_html_is_text_where_prose_is_shown(labeller):
+    assert labeller.label("a.html", f"<html><p>{PROSE}</p><p>{PROSE}</p></html>") == "text"
+    assert labeller.label("a.html", f"<p>{PROSE * 2}") == "text"
+    assert labeller.label("a.html", f"<p>{PROSE}</p>") == "data"  # less than 300 characters
+    assert labeller.label("", f"<!DOCTYPE html><html><body><p>{PROSE * 9}</p></html>") == "text"
+
+
+def test_html_of_short_blocks_is_data(labeller):
+    links = '<ul><li><a href="x">Some page of ours</a></li></ul>' * 400
+    assert labeller.label("a.html", f"{links}<p>{PROSE * 2}</p>") == "data"
+    assert labeller.label("a.html", f"<p>{'<b>inline</b> tags do not end it. ' * 20}</p>") == "text"
+
+
+@pytest.mark.parametrize("element", ["script", "style", "SCRIPT", "pre", "!--"])
+def test_html_that_is_not_shown_or_not_prose_does_not_count(labeller, element):
+    inside = f"<!--{PROSE * 9}-->" if element == "!--" else f"<{element}>{PROSE * 9}</{element}>"
+    assert labeller.label("a.html", f"<p>Short.</p>{inside}") == "data"
+    code = inside.replace(PROSE, "p < q; ")
+    assert labeller.label("a.html", f"{code}<p>{PROSE * 9}") == "text"
+
+
+@pytest.mark.parametrize(
+    "tag", ["{% if x %}", "{{ x }}", "{{x.y}}", "<?php echo $x->y ?>", "<% x %>", "<%= x %>"]
+)
+def test_html_templates_are_code_but_not_pages_about_them(labeller, tag):
+    assert labeller.label("a.html", f"<p>{PROSE * 9}{tag}</p>") == "code"
+    assert labeller.label("a.html", f"<p>{PROSE * 9}<code>{tag}</code></p>") == "text"
+    if "<" not in tag:
+        assert labeller.label("a.html", f'<a href="{tag}">x</a><p>{PROSE * 9}</p>') == "code"
+
+
+@pytest.mark.parametrize("name", ["", "a.txt", "a"])
+@pytest.mark.parametrize("text", ["", " ", "\n\n\t\n", "\ufeff", "x", "7", "{", "\ud800", "<", "#"])
+def test_next_to_nothing_is_data(labeller, name, text):
+    assert labeller.label(name, text) == "data"
+
+
+def test_blank_documents_are_data_whatever_their_name(labeller):
+    for name in ("a.py", "README", "a.md", "a.html", "a.ipynb"):
+        assert labeller.label(name, " \n") == "data"
+
+
+def test_short_prose_without_a_name_is_text(labeller):
+    assert labeller.label("", "A short note about nothing at all.") == "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PROSE,
+        "Eine kurze Notiz \u00fcber nichts, damit es etwas gibt.\n" * 9,
+        "今日は雨が降っています。明日は晴れるでしょうから、散歩に行きましょう。\n" * 9,
+        "यह एक छोटी सी टिप्पणी है। इसमें कुछ खास नहीं लिखा है, पर इसे पढ़ा जा सकता है।\n" * 9,
+    ],
+    ids=["English", "German", "Japanese", "Hindi"],
+)
+def test_prose_of_any_language_is_text(labeller, text):
+    assert labeller.label("", text) == "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apple\nbanana\ncherry\ndate\n" * 50,
+        "1    2\n2    4\n3    2\n4    4\n5    3\n6    9\n7    7\n8   10\n9   10\n10   10\n",
+        "2024-01-01 00:00:01 [17] 10.0.0.1 - 200 512\n" * 50,
+        "Host|The name of a machine.|It may be long, or short.\n" * 9,
+        "HostName prefixed\nMatch host the other one\nUser somebody else\n" * 20,
+        "Document: manual\nTitle: The manual\nAuthor: Several\nAbstract: " + PROSE * 4,
+    ],
+    ids=["words", "numbers", "log", "table", "settings", "fields"],
+)
+def test_lists_and_logs_without_a_name_are_data(labeller, text):
+    assert labeller.label("", text) == "data"
+
+
+def test_mail_is_text(labeller):
+    mail = f"From: a@example.org\nTo: b@example.org\nSubject: The library\n\n{PROSE}"
+    assert labeller.label("", mail) == "text"
+    assert labeller.label("", mail.replace("a@example.org", "Somebody")) == "text"
+
+
+def test_xml_is_data_unless_it_is_html(labeller):
+    assert labeller.label("", f'<?xml version="1.0"?>\n{PROSE * 9}') == "data"
+    page = f"<p>{PROSE * 3}</p>"
+    assert labeller.label("", f'<?xml version="1.0"?>\n<doc>{page}</doc>') == "data"
+    assert labeller.label("", f'<?xml version="1.0"?>\n<HTML>{page}</HTML>') == "text"
+
+
+def test_half_a_surrogate_pair_does_no_harm(labeller):
+    assert labeller.label("", "\ud83d" + PROSE) == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        *(
+            ("", unit)
+            for unit in ("a ", "x", "\n", "A: b\n", "A: b\n ", "{% x", "\u0130", "\u0915 ")
+        ),
+        *(("a.md", unit) for unit in ("\n", "```\n", "    x\n", "- a\n", "x")),
+        *(
+            ("a.html", unit)
+            for unit in ("<!--", "<a", "<p>", "<script>", "<pre>", "{{", "\u0130", "x")
+        ),
+        *(("a.ipynb", unit) for unit in ("[", '{"a":', "9")),
+        *(("a.1", unit) for unit in (".TH", "\n.")),
+    ],
+)
+def test_a_megabyte_takes_no_time(labeller, name, unit):
+    text = "X: " + unit * (1_000_000 // len(unit))
+    start = time.process_time()
+    assert labeller.label(name, text) in ("text", "code", "data")
+    assert time.process_time() - start < 5
+
+
+def test_a_long_document_is_labelled_by_its_ends_and_its_format(labeller):
+    assert labeller.label("", PYTHON * 9000) == "code"
+    assert labeller.label("", PROSE * 5000) == "text"
+
+
+def test_labels_are_the_same_every_time(labeller):
+    other = Labeller()
+    for text in (PROSE, PYTHON, "a: b\nc: d\n"):
+        assert labeller.label("", text) == other.label("", text) == labeller.label("", text)
+
+
+def test_the_module_does_without_jax():
+    program = (
+        "import sys, train.preparation.labels\n"
+        "assert not {'jax', 'flax', 'mmrec_jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,383 @@
+"""Whether a document is text, code or data, from its file name and its content.
+
+Text is what is written to be read: prose in any markup, manuals, change logs, licences. Code is
+what is executed, compiled or built with, with style sheets, templates and diffs. Data is the rest
+and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalogues, logs.
+
+The name decides where its extension or all of it says what the file is: of 1492 such files of the
+development set's packages (benchmarks/labels.py), magika contradicted 16 with a score of 0.8 or
+more, and was right about one. Otherwise `#!` makes code, troff's requests a manual, `<?xml` data,
+and magika's answer counts where it is sure. What it calls plain text or is unsure about is text if
+it reads like prose, else its guess if that is likely, else data.
+
+Four formats hold more than one kind, whatever told the format:
+
+- Markdown is code if more than half of its characters are in fenced or indented blocks.
+- A notebook is code if code cells hold at least half of its cells' characters.
+- HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 200
+  characters and a third of all that is shown; else data.
+- A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from typing import Literal
+
+import onnxruntime
+from magika import Magika
+
+Label = Literal["text", "code", "data"]
+_Format = Literal["text", "code", "data", "markdown", "notebook", "html"]
+
+_SURE = 0.5
+"""Magika's answer counts from this score on; with a higher limit, more of the development set is
+labelled wrongly."""
+
+_LIKELY = 0.3
+"""From this score on, its answer is still the best guess for what does not read like prose."""
+
+_READ = 4096
+"""Magika looks at no more than this many bytes at either end."""
+
+_PROSE_READ = 1 << 15
+"""Characters that are looked at to tell prose from data."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _by_word(table: dict[_Format, str]) -> dict[str, _Format]:
+    return {word: format for format, words in table.items() for word in words.split()}
+
+
+_EXTENSIONS: dict[_Format, str] = {
+    "markdown": "md markdown mmd mdown mkd mkdn mdx rmd qmd",
+    "notebook": "ipynb",
+    "html": "html htm xhtml xht",
+    "text": """
+        rst tex ltx latex texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
+        mediawiki wiki creole rdoc dtx
+    """,
+    "code": """
+        py pyi pyx pxd pxi pyw sage c h cc cpp cxx c++ hh hpp hxx h++ ipp tpp tcc inl cu cuh m mm
+        rs go java kt kts scala sc groovy gradle clj cljs cljc edn cs csx fs fsx fsi vb vbs vba
+        js mjs cjs jsx mts cts tsx coffee vue svelte dart swift
+        sh bash zsh fish ksh csh tcsh bats ps1 psm1 psd1 bat cmd awk sed
+        pl pm t xs psgi rb rake gemspec ru php phtml phpt lua tcl tk itcl
+        hs lhs hsc ml mli mll mly re rei elm purs agda idr v vo thy lean
+        ex exs erl hrl yrl xrl escript lfe nim nims cr zig odin d jl r jq
+        el lisp lsp cl asd scm ss sld rkt f f77 f90 f95 f03 f08 for ftn fpp
+        pas pp dpr lpr ada adb ads cob cbl cpy pro prolog
+        s asm nasm ld lds vhd vhdl sv svh vlg
+        sql psql pgsql ddl plsql plpgsql cypher sparql rq
+        css scss sass less styl
+        mk mak am cmake ninja bzl bazel m4 ac gyp gypi nix tf hcl spec ebuild eclass
+        proto thrift capnp fbs graphql gql idl aidl asn1 wat wgsl glsl vert frag hlsl metal
+        y yy l ll lex lemon g4 peg pegjs diff patch vim vimrc
+        j2 jinja jinja2 erb rhtml haml slim pug jade ejs hbs handlebars mustache liquid twig
+        mako tt tt2 jsp jspx asp aspx cshtml ftl vm xsl xslt feature sty cls bst vala gd sol move
+    """,
+    "data": """
+        json jsonl ndjson jsonc json5 jsonld geojson topojson webmanifest map
+        yaml yml toml csv tsv psv xml xsd dtd rng rnc wsdl rdf owl ttl nt svg plist xlf xliff
+        ini cfg conf cnf config properties prefs env desktop service socket timer mount target
+        lock sum log po pot mo ui glade xib storyboard qrc resx csproj vcxproj sln props targets
+        iml opml gpx kml rss atom bib ris ics vcf srt vtt ass ps eps pdf rtf dxf stl obj ply pdb
+        xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
+        dirs docs doc-base examples install links lintian-overrides manpages symbols triggers
+        dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
+    """,
+}
+_FORMAT_OF = _by_word(_EXTENSIONS)
+
+_NAMES: dict[_Format, str] = {
+    "code": """
+        makefile gnumakefile bsdmakefile kbuild kconfig dockerfile containerfile rakefile gemfile
+        vagrantfile jenkinsfile cmakelists.txt configure sconstruct sconscript wscript justfile
+        dune dune-project brewfile guardfile podfile fastfile capfile meson.build meson_options.txt
+        build.bazel texinfo.tex epsf.tex .bashrc .bash_profile .profile .zshrc .vimrc .emacs
+        pkgbuild apkbuild
+    """,
+    "data": """
+        requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
+        top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
+        .gitignore .gitattributes .gitmodules .editorconfig .dockerignore .npmignore .hgignore
+        .mailmap .npmrc .coveragerc .flake8 .pylintrc .eslintignore .prettierignore .babelrc
+        control clean dirs docs links series substvars watch
+        .eslintrc .prettierrc .jshintrc .bowerrc potfiles linguas
+    """,
+}
+_FORMAT_OF_NAME = _by_word(_NAMES)
+
+_TEXT_STEMS = _words(
+    """
+    readme license licence licenses licences copying copyright changelog changes history news
+    authors contributors contributing install installation todo thanks credits notice bugs faq
+    hacking maintainers acknowledgements acknowledgments security releasing upgrading warranty
+    unlicense announce
+    """
+)
+_PROGRAMS = _words("changes history install news")
+_CODE_STEMS = _words("makefile dockerfile gnumakefile gemfile kconfig")
+
+# They are put after the extension that says what the file is.
+_ADDED = _words("in tmpl template tpl dist example sample orig bak old default skel")
+
+_MAGIKA: dict[_Format, str] = {
+    "markdown": "markdown",
+    "notebook": "ipynb",
+    "html": "html",
+    "text": "latex rst eml",
+    "code": """
+        aidl asm asp autohotkey autoit awk batch bazel c clojure cmake cobol coffeescript cpp cs
+        css dart diff dm dockerfile elixir erb erlang fortran gemfile gemspec go gradle groovy
+        handlebars haskell hcl java javascript jinja julia kotlin lisp lua m4 makefile matlab
+        objectivec ocaml pascal perl php powershell prolog proto python r ruby rust scala scss
+        shell smali solidity sql swift tcl twig typescript vba verilog vhdl vue yara zig
+    """,
+}
+_FORMAT_OF_MAGIKA = _by_word(_MAGIKA)
+
+_MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
+_TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[NAME\]$", re.MULTILINE)
+
+_XML = re.compile(r"\ufeff?\s*<\?xml\b")
+_HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
+
+# Packages and the like are described by such lines, and so are mails, which are text.
+_HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
+_MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
+
+_PLAIN = _words("txt randomtxt undefined unknown")
+_STOP = re.compile(r"[.,;:!?][\"')\]]*(?:\s|$)|[\u3001\u3002\uff0c\uff01\uff1f\u0964\u06d4\u060c]")
+_TEMPLATES = _words("erb handlebars jinja twig")
+_LIST_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+_TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
+_TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
+_INLINE = _words(
+    """
+    a abbr acronym b bdi bdo big cite code del dfn em font i img ins kbd mark q s samp small
+    span strike strong sub sup time tt u var wbr
+    """
+)
+_HIDDEN = _words("script style svg")
+_QUOTING = _words("pre code")
+_PARAGRAPH = 60
+
+
+class Labeller:
+    """Labels documents. Making one loads magika's model, which lies in its package."""
+
+    def __init__(self) -> None:
+        self._magika = _OneThread()
+
+    def label(self, name: str, text: str) -> Label:
+        """The label of a document; the same for the same arguments.
+
+        Args:
+            name: the base name of its file, or "" where there is none.
+            text: all of it.
+        """
+        if not text.strip():
+            return "data"
+        return _label_in_format(_format_of_name(name, text) or self._format_of(text), text)
+
+    def _format_of(self, text: str) -> _Format:
+        """What a document is by its content alone."""
+        if text.startswith("#!"):
+            return "code"
+        if _TROFF_REQUEST.search(text, 0, _READ):
+            return "text"
+        if _XML.match(text):
+            return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
+        ends = text if len(text) <= 2 * _READ else text[:_READ] + text[-_READ:]
+        # JSON can hold half of a surrogate pair, which UTF-8 cannot.
+        guess = self._magika.identify_bytes(ends.encode(errors="replace")).prediction
+        kind = str(guess.dl.label)
+        if guess.score < _SURE or kind in _PLAIN:
+            if _HEADER.match(text):
+                return "text" if _MAIL.match(text) else "data"
+            if _is_prose(text):
+                return "text"
+            if guess.score < _LIKELY:
+                return "data"
+        if kind in _TEMPLATES and not _TEMPLATE_TAG.search(text):
+            return "html"
+        format = _FORMAT_OF_MAGIKA.get(kind, "data")
+        # Tables of numbers and drawings made of characters look like code to magika.
+        return "data" if format == "code" and _letter_share(text) < 0.4 else format
+
+
+class _OneThread(Magika):
+    """Magika with a session of one thread: who labels much runs several processes."""
+
+    def _init_onnx_session(self) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return onnxruntime.InferenceSession(
+            self._model_path, options, providers=["CPUExecutionProvider"]
+        )
+
+
+def _format_of_name(name: str, text: str) -> _Format | None:
+    """What a name says, or None where it says too little."""
+    stem, _, suffix = name.rpartition(".")
+    if name.lower() in _FORMAT_OF_NAME:
+        return _FORMAT_OF_NAME[name.lower()]
+    while stem and suffix.lower() in _ADDED:
+        name = stem
+        stem, _, suffix = name.rpartition(".")
+    if name.lower() in _FORMAT_OF_NAME:
+        return _FORMAT_OF_NAME[name.lower()]
+    if stem:
+        if suffix.lower() in _FORMAT_OF:
+            return _FORMAT_OF[suffix.lower()]
+        if _MANUAL_SUFFIX.fullmatch(suffix) and _TROFF_REQUEST.search(text, 0, _READ):
+            return "text"
+    # "README-alpha" and "LICENSE_MIT" are read, but "announce-gen" and "install" are programs.
+    first = re.split("[.]" if name.islower() else "[-._]", name, maxsplit=1)[0]
+    if first.lower() in _CODE_STEMS:
+        return "code"
+    if first.lower() in _TEXT_STEMS and first not in _PROGRAMS and not text.startswith("#!"):
+        return "text"
+    return None
+
+
+def _label_in_format(format: _Format, text: str) -> Label:
+    if format == "markdown":
+        return "code" if _markdown_code_share(text) > 0.5 else "text"
+    if format == "notebook":
+        return _label_of_notebook(text)
+    if format == "html":
+        return _label_of_html(text)
+    return format
+
+
+def _markdown_code_share(text: str) -> float:
+    """The share of characters, without the space at lines' ends, in fenced or indented blocks."""
+    code = total = 0
+    fence = ""
+    in_list = in_paragraph = False
+    for line in text.splitlines():
+        length = len(line.strip())
+        total += length
+        mark = _FENCE.match(line.lstrip()) if in_list else _FENCE.match(line)
+        if fence:
+            if mark and mark[1].startswith(fence) and not line.strip().strip(fence[0]):
+                fence = ""
+            else:
+                code += length
+        elif mark:
+            fence = mark[1]
+        elif not length:
+            in_paragraph = False
+        elif line.startswith(("    ", "\t")) and not in_list and not in_paragraph:
+            code += length
+        else:
+            if not line[0].isspace() and not in_paragraph:
+                in_list = False
+            in_list = in_list or bool(_LIST_ITEM.match(line.lstrip()))
+            in_paragraph = True
+    return code / max(total, 1)
+
+
+def _label_of_notebook(text: str) -> Label:
+    try:
+        notebook = json.loads(text)
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return "data"
+    code = sum(len(source) for kind, source in cells if kind == "code")
+    total = sum(len(source) for _, source in cells)
+    if not total:
+        return "data"
+    return "code" if 2 * code >= total else "text"
+
+
+def _label_of_html(text: str) -> Label:
+    """Reads a page in one pass.
+
+    The parsers in Python's library take quadratic time for some broken pages; this one passes each
+    character a fixed number of times and stops where something is not closed.
+    """
+    lower = text.lower()
+    if len(lower) != len(text):  # few letters have a lower case of another length
+        lower = text
+    prose = shown = preformatted = 0
+    block: list[str] = []
+    position = 0
+
+    def end_block() -> None:
+        nonlocal prose, shown
+        length = len(" ".join("".join(block).split()))
+        block.clear()
+        shown += length
+        if length >= _PARAGRAPH and not preformatted:
+            prose += length
+
+    while position < len(text):
+        begin = text.find("<", position)
+        begin = len(text) if begin < 0 else begin
+        block.append(text[position:begin])
+        tag = _TAG.match(text, begin)
+        if text.startswith("<!--", begin):
+            end = text.find("-->", begin)
+        elif tag or text.startswith(("<!", "<?", "<%"), begin):
+            end = text.find(">", begin)
+        else:
+            block.append(text[begin : begin + 1])
+            end = begin
+        if not preformatted and (
+            _TEMPLATE_TAG.search(text, position, begin)
+            or _TEMPLATE_TAG.search(text, begin, begin + 3 if end < 0 else end)
+        ):
+            return "code"
+        if end < 0:
+            break
+        position = end + 1
+        if not tag:
+            continue
+        element, closes = tag[1].lower(), text[begin + 1] == "/"
+        if element not in _INLINE:
+            end_block()
+        if element in _QUOTING:
+            preformatted = max(0, preformatted - 1) if closes else preformatted + 1
+        elif element in _HIDDEN and not closes and text[end - 1] != "/":
+            position = lower.find(f"</{element}", position)
+            if position < 0:
+                break
+    end_block()
+    return "text" if prose >= 200 and 3 * prose >= shown else "data"
+
+
+def _letters(text: str) -> int:
+    if text.isascii():
+        return sum(map(str.isalpha, text))
+    return sum(unicodedata.category(character)[0] in "LM" for character in text)
+
+
+def _letter_share(text: str) -> float:
+    """The share of what is not space."""
+    text = text[:_PROSE_READ]
+    return _letters(text) / max(1, sum(map(len, text.split())))
+
+
+def _is_prose(text: str) -> bool:
+    """Whether it is letters for the most, in lines longer than those of a list, and punctuated."""
+    text = text[:_PROSE_READ]
+    lines = [line for line in text.splitlines() if line.strip()]
+    for separator in "|;:\t":
+        count, rows = Counter(line.count(separator) for line in lines).most_common(1)[0]
+        if count >= 2 and rows >= max(5, 0.8 * len(lines)):
+            return False
+    words = len(text.split())
+    return (
+        _letter_share(text) >= 0.75
+        and _letters(text) >= 15 * len(lines)
+        and 30 * len(_STOP.findall(text)) >= words - 8
+    )
