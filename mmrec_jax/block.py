@@ -22,7 +22,7 @@ class BlockOutput(NamedTuple):
         h: the recurrence's state after the last token [B, D].
         planning_loss: section 2.10; 0 unless config.use_uboo.
         max_state: largest |h| of all tokens; it grows without bound where decay stays near 1.
-        mean_decay: mean of g.
+        mean_decay: mean of g, weighted if there are weights.
     """
 
     y: jax.Array
@@ -34,6 +34,11 @@ class BlockOutput(NamedTuple):
 
 def _clip_decay(decay: jax.Array) -> jax.Array:
     return jnp.clip(decay, 1e-6, 1 - 1e-6)
+
+
+def _mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """The mean of [B, T, D], weighted by [B, T]."""
+    return jnp.mean(values if weights is None else values * weights[..., None])
 
 
 class MDI(nnx.Module):
@@ -53,14 +58,24 @@ class MDI(nnx.Module):
         return _clip_decay(jax.nn.sigmoid(self.W_gamma(z)) * jax.nn.sigmoid(self.W_context(k)))
 
     def planning_loss(
-        self, z: jax.Array, decay: jax.Array, gate_z: jax.Array, previous: jax.Array
+        self,
+        z: jax.Array,
+        decay: jax.Array,
+        gate_z: jax.Array,
+        previous: jax.Array,
+        weights: jax.Array | None = None,
     ) -> jax.Array:
-        """Mean squared error of the planned update, a scalar (section 2.10); all [B, T, D]."""
+        """Mean squared error of the planned update, a scalar (section 2.10).
+
+        Args:
+            z, decay, gate_z, previous: [B, T, D].
+            weights: see `MMRecBlock.__call__`.
+        """
         dim = z.shape[-1]
         m = jax.nn.sigmoid(gate_z + previous @ self.W_g.kernel[dim:])
         update = (1 - m) * previous + m * z + decay * previous
         error = self.W_planning_error(jax.lax.stop_gradient(update))
-        return jnp.mean(jnp.square(error - self.W_planning_target(previous)))
+        return _mean(jnp.square(error - self.W_planning_target(previous)), weights)
 
 
 class MMRecBlock(nnx.Module):
@@ -112,6 +127,7 @@ class MMRecBlock(nnx.Module):
         memory: LongTermMemory | None,
         h: jax.Array,
         *,
+        weights: jax.Array | None = None,
         router_threshold: jax.Array | float = 0.0,
         dropout_key: jax.Array | None = None,
     ) -> BlockOutput:
@@ -121,6 +137,8 @@ class MMRecBlock(nnx.Module):
             x: [B, T, D].
             memory: the memory's last level [S, D] or [B, S, D] (section 2.5); None for zeros.
             h: the recurrence's state before the first token [B, D]; zeros at a sequence's start.
+            weights: [B, T], how much each token counts in the means, 1 in all; tokens of weight 0
+                are padding, which only follows others. None lets all count alike.
             router_threshold: see SparseFFN; without effect in other variants.
             dropout_key: None switches dropout off.
         """
@@ -135,7 +153,7 @@ class MMRecBlock(nnx.Module):
         planning_loss = jnp.zeros(())
         if self.config.use_uboo:
             planning_loss = self.mdi.planning_loss(
-                z, self.mdi.decay(z, k), gate_z, previous_states(states, h)
+                z, self.mdi.decay(z, k), gate_z, previous_states(states, h), weights
             )
 
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -143,11 +161,16 @@ class MMRecBlock(nnx.Module):
         r = x + dropout(states + attended + 0.1 * v, self.config.dropout, keys[0])
         n = self.norm2(r)
         if isinstance(self.ffn, SparseFFN):
+            if weights is not None:  # a chunk is routed as if it ended where the tokens do
+                n = jnp.where(weights[..., None] > 0, n, 0)
             out = self.ffn(n, router_threshold=router_threshold, dropout_key=keys[1])
         else:
             out = self.ffn(n, dropout_key=keys[1])
+        sizes = jnp.abs(states)
+        if weights is not None:
+            sizes = jnp.where(weights[..., None] > 0, sizes, 0)
         return BlockOutput(
-            r + out, states[:, -1], planning_loss, jnp.abs(states).max(), decay.mean()
+            r + out, states[:, -1], planning_loss, sizes.max(), _mean(decay, weights)
         )
 
 

@@ -115,6 +115,7 @@ class BlockStack(nnx.Module):
         x: jax.Array,
         memory: Sequence[LongTermMemory] | None = None,
         *,
+        weights: jax.Array | None = None,
         chunk_size: int | None = None,
         router_threshold: float = 0.0,
         dropout_key: jax.Array | None = None,
@@ -125,6 +126,9 @@ class BlockStack(nnx.Module):
         Args:
             x: embeddings [B, T, D].
             memory: one a layer; None for zeros.
+            weights: [B, T], how much each token counts in planning_loss and mean_decay, 1 on
+                average; tokens of weight 0 are padding, which only follows others. None lets all
+                count alike.
             chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
                 carried from piece to piece; None runs it whole.
             router_threshold: certainty below which the sparse layer gives 0.
@@ -137,7 +141,9 @@ class BlockStack(nnx.Module):
         _check_chunk_size(chunk_size)
         pooled = pool_layers(memory, self.config, x.shape[0])
         graphdef, states = _split(self.blocks)
-        out = _run(graphdef, states, x, pooled, router_threshold, dropout_key, chunk_size, remat)
+        out = _run(
+            graphdef, states, x, pooled, weights, router_threshold, dropout_key, chunk_size, remat
+        )
         return StackOutput(
             self.norm(out.y),
             filled(out.means),
@@ -225,6 +231,7 @@ def _layers(
     x: jax.Array,
     memory: LongTermMemory | None,
     h: jax.Array,
+    weights: jax.Array | None = None,
     router_threshold: jax.Array | float = 0.0,
     dropout_key: jax.Array | None = None,
     remat: bool = False,
@@ -234,7 +241,7 @@ def _layers(
     def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
         state, memory, h, key = inputs
         out = nnx.merge(graphdef, state)(
-            x, memory, h, router_threshold=router_threshold, dropout_key=key
+            x, memory, h, weights=weights, router_threshold=router_threshold, dropout_key=key
         )
         means = jax.lax.stop_gradient(out.y).mean(axis=1)
         return out.y, (out.h, means, out.planning_loss, out.max_state, out.mean_decay)
@@ -250,6 +257,7 @@ def _run(
     states: nnx.State,
     x: jax.Array,
     memory: LongTermMemory | None,
+    weights: jax.Array | None,
     router_threshold: jax.Array | float,
     dropout_key: jax.Array | None,
     chunk_size: int | None,
@@ -259,30 +267,38 @@ def _run(
     layers = jax.tree.leaves(states)[0].shape[0]
     h = jnp.zeros((layers, batch, dim), x.dtype)
 
-    def run(x: jax.Array, memory: LongTermMemory | None, key: jax.Array | None) -> _Layers:
-        return _layers(graphdef, states, x, memory, h, router_threshold, key, remat)
+    def run(inputs: Any, memory: LongTermMemory | None) -> _Layers:
+        x, weights, key = inputs
+        return _layers(graphdef, states, x, memory, h, weights, router_threshold, key, remat)
 
     if chunk_size is None or chunk_size >= tokens:
-        return run(x, memory, dropout_key)
+        return run((x, weights, dropout_key), memory)
 
     def chunk(means: jax.Array, inputs: Any) -> tuple[jax.Array, _Layers]:
         # All slots of a written memory are equal. One of them reads the same as all, and spares
         # the queries a gradient that would be rounding errors only.
-        out = run(inputs[0], LongTermMemory(means[:, :, None], means[:, :, None]), inputs[1])
+        out = run(inputs, LongTermMemory(means[:, :, None], means[:, :, None]))
         return out.means, out
 
     whole, rest = divmod(tokens, chunk_size)
     keys = None if dropout_key is None else jax.random.split(dropout_key, whole + 1)
-    pieces = x[:, : whole * chunk_size].reshape(batch, whole, chunk_size, dim).swapaxes(0, 1)
-    last = run(pieces[0], memory, None if keys is None else keys[0])
+
+    def pieces(array: jax.Array) -> jax.Array:
+        cut = array[:, : whole * chunk_size]
+        return cut.reshape(batch, whole, chunk_size, *array.shape[2:]).swapaxes(0, 1)
+
+    inputs = (*jax.tree.map(pieces, (x, weights)), keys)
+    last = run(jax.tree.map(lambda array: array[0], inputs), memory)
     parts = [(jax.tree.map(lambda array: array[None], last), chunk_size)]
     if whole > 1:
-        middle_keys = None if keys is None else keys[1:whole]
-        _, middle = jax.lax.scan(chunk, last.means, (pieces[1:], middle_keys))
+        others = jax.tree.map(lambda array: array[1:whole], inputs)
+        _, middle = jax.lax.scan(chunk, last.means, others)
         last = jax.tree.map(lambda array: array[-1], middle)
         parts.append((middle, chunk_size))
     if rest:
-        _, last = chunk(last.means, (x[:, -rest:], None if keys is None else keys[whole]))
+        ends = jax.tree.map(lambda array: array[:, -rest:], (x, weights))
+        inputs = (*ends, None if keys is None else keys[whole])
+        _, last = chunk(last.means, inputs)
         parts.append((jax.tree.map(lambda array: array[None], last), rest))
 
     def mean(name: str) -> jax.Array:

@@ -86,7 +86,7 @@ def parse_command(
     del arguments["config"]
 
     def place(key: str) -> str:
-        if key in options:
+        if any(option == key or option.startswith(f"{key}.") for option in options):
             return "command line"
         return f"{path} line {lines[key]}" if key in lines else path
 

@@ -52,8 +52,13 @@ class TrainingConfig:
         start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
             draws them anew.
         domain: the prepared token files that are trained on.
+        mix: the weights of "text" and "code" in domain mixed, such as {text: 0.7, code: 0.3}: their
+            share of the sequences of every micro-batch; null takes documents as they come.
+        packing: "contiguous" cuts the documents, one after the other, into sequences without
+            padding; "documents" fills each sequence with whole documents, the rest of it with
+            padding that is not learned from, and cuts only a document that is longer.
         steps: optimizer steps N in all.
-        batch_size: sequences in a micro-batch.
+        batch_size: sequences in a micro-batch, of all processes together.
         sequence_length: tokens in a sequence.
         chunk_size: tokens after which the long-term memory is written and read anew (section
             3.1); null runs each sequence whole, with a memory of zeros.
@@ -68,6 +73,8 @@ class TrainingConfig:
 
     start_from: str | None = None
     domain: Domain = "mixed"
+    mix: dict[str, float] | None = None
+    packing: Literal["contiguous", "documents"] = "contiguous"
     steps: int = 100_000
     batch_size: int = 8
     sequence_length: int = 2048
@@ -82,7 +89,7 @@ class TrainingConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are trained on in all."""
+        """Tokens that are trained on in all, padding included."""
         return self.steps * self.accumulation * self.batch_size * self.sequence_length
 
     def __post_init__(self) -> None:
@@ -91,6 +98,24 @@ class TrainingConfig:
             least = 0 if field.name == "validation_batches" else 1
             if type(value) is int and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
+        if self.mix is not None:
+            self._check_mix(self.mix)
+
+    def _check_mix(self, mix: dict[str, float]) -> None:
+        if set(mix) != {"text", "code"}:
+            raise ValueError(
+                f"mix must have the keys text and code, not {', '.join(mix) or 'none'}"
+            )
+        for key, weight in mix.items():
+            if not 0 < weight < math.inf:
+                raise ValueError(f"mix.{key} must be above 0 and finite, not {weight}")
+        if self.domain != "mixed":
+            raise ValueError(f"mix is of text and code: remove it, or domain {self.domain}")
+        if self.batch_size * min(mix.values()) < sum(mix.values()):
+            raise ValueError(
+                f"mix leaves some of the batches of {self.batch_size} without "
+                f"{min(mix, key=mix.__getitem__)}: raise batch_size or that weight"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -246,7 +271,7 @@ class StagesConfig:
                 raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
             if training.start_from is not None:
                 raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
-            for key in ("sequence_length", "chunk_size"):
+            for key in ("packing", "sequence_length", "chunk_size"):
                 ours, bases = getattr(training, key), getattr(self.base.training, key)
                 if ours != bases:
                     raise ValueError(

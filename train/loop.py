@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 
-from train.data import Batch
+from train.data import Batch, targets
 from train.errors import UserError
 from train.progress import TrainingProgress
 from train.step import Trainer, TrainState
@@ -69,7 +69,7 @@ def train(
     Args:
         trainer: the run's compiled functions.
         state: where to go on from.
-        batches: micro-batches [B, T + 1].
+        batches: micro-batches [B, T + 1]; each counts in its step by the tokens that it predicts.
         hooks: (every, hook): called after each `every` steps and after the last one with the
             state and the step's values: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
             learning_rate, parameter_norm.
@@ -104,16 +104,27 @@ def _step(
     step: int,
     progress: TrainingProgress,
 ) -> tuple[TrainState, Values]:
-    count = trainer.config.training.accumulation
+    training = trainer.config.training
+    count = training.accumulation
+    micro_batches = [next(batches) for _ in range(count)]
+    weights = [1] * count
+    shares: list[float | None] = [None] * count
+    if training.packing == "documents":
+        weights = [targets(batch) for batch in micro_batches]
+        shares = [weight / sum(weights) for weight in weights]
     total = None
     parts: list[Values] = []
-    for index in range(count):
-        grads, metrics = trainer.gradient(state, next(batches), index)
+    for index, (batch, share) in enumerate(zip(micro_batches, shares, strict=True)):
+        grads, metrics = trainer.gradient(state, batch, index, share=share)
         total = grads if total is None else trainer.add(total, grads)
         parts.append({name: float(value) for name, value in metrics.items()})
         progress.advance(step + (index + 1) / count, parts[-1]["loss"])
     state, metrics = trainer.update(state, total)
-    values = {name: sum(part[name] for part in parts) / count for name in parts[0]}
+    values = {
+        name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True))
+        / sum(weights)
+        for name in parts[0]
+    }
     values["max_state"] = max(part["max_state"] for part in parts)
     values |= {name: float(value) for name, value in metrics.items()}
     watched = ("loss", "grad_norm", "parameter_norm")

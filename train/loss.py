@@ -1,6 +1,6 @@
 """The training loss (section 5.1), without ever holding the logits of a whole batch."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +38,46 @@ def token_losses(hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array) -
     return out.reshape(-1)[:tokens].reshape(labels.shape)
 
 
+class Examples(NamedTuple):
+    """What a batch of tokens asks of a model.
+
+    Attributes:
+        inputs: the tokens that the model reads [B, T].
+        labels: the tokens to predict from them [B, T].
+        weights: [B, T], how much each label counts in a mean: 0 where it is padding, and alike
+            elsewhere, 1 on average; None where there is no padding.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+    weights: jax.Array | None
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """The mean of [B, T] over all labels but padding."""
+        return (values if self.weights is None else values * self.weights).mean()
+
+
+def examples(tokens: jax.Array, padded: bool = False) -> Examples:
+    """Takes a batch apart.
+
+    Args:
+        tokens: [B, T + 1]; each token but the first is predicted from those before it.
+        padded: rows may end with padding, negative numbers; the batch has a label all the same.
+    """
+    inputs, labels = tokens[:, :-1], tokens[:, 1:]
+    if not padded:
+        return Examples(inputs, labels, None)
+    real = jnp.asarray(labels >= 0, jnp.float32)
+    # Any token may stand for padding: nothing before it sees it.
+    return Examples(jnp.maximum(inputs, 0), jnp.maximum(labels, 0), real / real.mean())
+
+
 def model_loss(
     model: Network,
     tokens: jax.Array,
     memory: Any = None,
+    *,
+    padded: bool = False,
     **options: Any,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy plus the auxiliary loss of a batch.
@@ -50,15 +86,20 @@ def model_loss(
         model: in either form of its blocks.
         tokens: [B, T + 1]; each token but the first is predicted from those before it.
         memory: the long-term memory, as the model takes it; None for zeros.
+        padded: see `examples`; padding has no part in any result but token_losses.
         options: those of the model's `features`.
 
     Returns:
-        The total loss, and beside it: token_losses [B, T], auxiliary_loss, max_state, mean_decay.
+        The total loss, and beside it: loss, the mean cross entropy, token_losses [B, T],
+        auxiliary_loss, max_state, mean_decay.
     """
-    out = model.features(tokens[:, :-1], memory, **options)
-    losses = token_losses(out.y, model.head_kernel, tokens[:, 1:])
+    batch = examples(tokens, padded)
+    out = model.features(batch.inputs, memory, weights=batch.weights, **options)
+    losses = token_losses(out.y, model.head_kernel, batch.labels)
+    loss = batch.mean(losses)
     auxiliary_loss = model.config.lambda_P * out.planning_loss
-    return losses.mean() + auxiliary_loss, {
+    return loss + auxiliary_loss, {
+        "loss": loss,
         "token_losses": losses,
         "auxiliary_loss": auxiliary_loss,
         "max_state": out.max_state.max(),

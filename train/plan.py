@@ -21,7 +21,7 @@ from train.networks import file_digest, stage_folder
 from train.preparation import listing
 from train.prepare import prepare
 from train.progress import console
-from train.run_folder import CHANGEABLE, CONFIG, flat, write_text
+from train.run_folder import CHANGEABLE, CONFIG, flat, with_defaults, write_text
 from train.session import Session
 from train.stages import STAGES
 
@@ -150,7 +150,7 @@ class Plan:
         entry = self._record.get(name)
         return (
             entry is not None
-            and entry["identity"] == identity
+            and with_defaults(entry["identity"], identity) == identity
             and entry["result"] is not None
             and result.is_file()
             and entry["result"] == file_digest(result)
@@ -159,7 +159,7 @@ class Plan:
     def _begin(self, name: str, identity: Identity, folder: Path, result: Path) -> None:
         """Notes that a stage is begun, after removing what is not its own beginning."""
         entry = self._record.get(name)
-        there = entry["identity"] if entry else {}
+        there = with_defaults(entry["identity"], identity) if entry else {}
         if entry and there == identity and result.is_file():
             # Complete by its record, and yet another: trained since by another command.
             there = {} if entry["result"] not in (None, file_digest(result)) else there

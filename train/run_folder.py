@@ -158,6 +158,7 @@ def _check_same_run(config: Config, run: Path, sections: Collection[str]) -> Non
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {run / CONFIG}: {error}") from error
     now = flat(dataclasses.asdict(config))
+    before = with_defaults(before, now)
     changed = [
         f"{key} ({before.get(key)} there, {now.get(key)} now)"
         for key in sorted(before.keys() | now.keys())
@@ -170,6 +171,12 @@ def _check_same_run(config: Config, run: Path, sections: Collection[str]) -> Non
             f"{run} was started with other settings: {', '.join(changed)}; restore them to resume, "
             "or choose another run_dir"
         )
+
+
+def with_defaults(there: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an older program, and of each that it did not know yet the default."""
+    defaults = flat(dataclasses.asdict(Config(data_dir="unknown", run_dir="unknown")))
+    return {key: defaults[key] for key in now.keys() & defaults.keys()} | there
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

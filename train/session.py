@@ -9,7 +9,14 @@ import numpy.typing as npt
 
 from train import checkpoint
 from train.config import Config
-from train.data import Batch, Windows, fingerprint, training_batches
+from train.data import (
+    Batch,
+    Windows,
+    fingerprint,
+    padding_share,
+    training_batches,
+    training_rows,
+)
 from train.errors import UserError
 from train.evaluation import score
 from train.loop import Values, train, uninterrupted
@@ -33,6 +40,7 @@ class PreparedData:
         tokenizer: the folder's.
         splits: the validation split of "text" and "code".
         batches: endless training batches, whose position can be read and set.
+        padding: the share of padding in them.
         order: identifies the batches' order, see data.fingerprint.
     """
 
@@ -51,7 +59,9 @@ class PreparedData:
             domain: Windows(config.data_dir, domain, "validation", length)
             for domain in ("text", "code")
         }
-        self.batches = training_batches(config, stage)
+        rows = training_rows(config)
+        self.batches = training_batches(config, stage, rows)
+        self.padding = padding_share(config, rows)
         self.order = fingerprint(config, manifest, stage)
 
     def skip(self, count: int) -> None:
@@ -124,6 +134,9 @@ class Session:
         training = self._config.training
         start = int(self.state.step)
         tokens = training.accumulation * training.batch_size * training.sequence_length
+        if training.packing == "documents":
+            console.print(f"whole documents in a row: {self.data.padding:.1%} of it is padding")
+            tokens = round(tokens * (1 - self.data.padding))
         self._metrics = MetricsWriter(self.run, start)
         self._progress = TrainingProgress(start, training.steps, tokens)
         hooks = [

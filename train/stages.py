@@ -24,8 +24,9 @@ from mmrec_jax.transfer import (
     without_embedding,
 )
 from train.config import Config, FusionPart
-from train.data import training_batches
+from train.data import training_batches, training_rows
 from train.errors import UserError
+from train.loss import examples
 from train.networks import EMBEDDING, digest, network_of, read, read_base, stage_folder
 from train.parameters import Frozen, Network
 from train.progress import console
@@ -265,14 +266,16 @@ def _output_size(model: MMRec100M, config: Config) -> float:
 
     @jax.jit
     def size(model: MMRec100M, tokens: jax.Array) -> jax.Array:
-        x, chunk_size = model.embedding(tokens[:, :-1]), config.training.chunk_size
+        batch = examples(tokens, config.training.packing == "documents")
+        x, chunk_size = model.embedding(batch.inputs), config.training.chunk_size
         outputs = [
-            expert.hidden_states(x, chunk_size=chunk_size).y
+            expert.hidden_states(x, weights=batch.weights, chunk_size=chunk_size).y
             for expert in model.experts(None).values()
         ]
         both = jnp.concatenate(outputs, axis=-1)
-        return jnp.sqrt(jnp.square(both).mean(axis=-1)).mean()
+        return batch.mean(jnp.sqrt(jnp.square(both).mean(axis=-1)))
 
     stacked = stack_blocks(model)
-    batches = itertools.islice(training_batches(config, FusionStage.name), _MEASURED_BATCHES)
-    return float(np.mean([size(stacked, cast(Any, batch)) for batch in batches]))
+    batches = training_batches(config, FusionStage.name, training_rows(config))
+    measured = itertools.islice(batches, _MEASURED_BATCHES)
+    return float(np.mean([size(stacked, cast(Any, batch)) for batch in measured]))

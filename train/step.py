@@ -38,8 +38,9 @@ class Trainer:
 
     Attributes:
         parameters: what of the model is trained.
-        gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory) -> the
-            micro-batch's share of the step's gradient, and its metrics.
+        gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory, share) ->
+            the micro-batch's share of the step's gradient, and its metrics; no share is that of
+            micro-batches that are all alike.
         add: (gradient, gradient) -> their sum.
         update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
             parameter_norm (after the step, of what is trained).
@@ -77,7 +78,12 @@ class Trainer:
         return unstack_blocks(self.parameters.join(state.params, state.others))
 
     def _gradient(
-        self, state: TrainState, tokens: jax.Array, index: jax.Array | int, memory: Any = None
+        self,
+        state: TrainState,
+        tokens: jax.Array,
+        index: jax.Array | int,
+        memory: Any = None,
+        share: jax.Array | float | None = None,
     ) -> tuple[Arrays, Metrics]:
         training = self.config.training
         dropout_key = None
@@ -90,12 +96,13 @@ class Trainer:
                 self.parameters.join(params, state.others),
                 tokens,
                 memory,
+                padded=training.packing == "documents",
                 chunk_size=training.chunk_size,
                 dropout_key=dropout_key,
                 remat=training.remat,
             )
-            metrics["loss"] = metrics.pop("token_losses").mean()
-            return total / training.accumulation, metrics
+            del metrics["token_losses"]
+            return total / training.accumulation if share is None else total * share, metrics
 
         return jax.grad(loss, has_aux=True)(state.params)
 
