@@ -116,11 +116,13 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
     """
     kind = "dry-run" if dry_run else "partial"
     above = data_dir.with_name(f".{data_dir.name}.{kind}")
+    missing = [folder for folder in above.parents if not folder.exists()]
     keep = False
     try:
+        _restore(data_dir)
         # Its name holds the identity: a task of a killed preparation may still be writing into its.
-        for folder in (data_dir.with_name(f".{data_dir.name}.old"), *above.glob("*")):
-            if folder.name != identity and folder.exists():
+        for folder in above.glob("*"):
+            if folder.name != identity:
                 shutil.rmtree(folder, ignore_errors=True)
         (above / identity).mkdir(parents=True, exist_ok=True)
         yield above / identity
@@ -132,6 +134,9 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
     finally:
         if not keep:
             shutil.rmtree(above, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty, where data_dir was made
+                for folder in missing:
+                    folder.rmdir()
 
 
 def replace(data_dir: Path, finished: Path) -> None:
@@ -140,12 +145,23 @@ def replace(data_dir: Path, finished: Path) -> None:
     Raises:
         UserError: data_dir may not be replaced.
     """
-    old = data_dir.with_name(f".{data_dir.name}.old")
     check_replaceable(data_dir)
     if data_dir.exists():
-        data_dir.rename(old)
+        data_dir.rename(_old(data_dir))
     finished.rename(data_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    _restore(data_dir)
+
+
+def _old(data_dir: Path) -> Path:
+    return data_dir.with_name(f".{data_dir.name}.old")
+
+
+def _restore(data_dir: Path) -> None:
+    """Puts old data back that `replace` was killed over, or removes them once there are new."""
+    if data_dir.exists():
+        shutil.rmtree(_old(data_dir), ignore_errors=True)
+    elif _old(data_dir).exists():
+        _old(data_dir).rename(data_dir)
 
 
 def check_replaceable(data_dir: Path) -> None:

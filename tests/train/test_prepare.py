@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from train.corpus import read_documents
 
 from train import cli, tokens
-from train.corpus import read_documents
 from train.errors import UserError
 from train.prepare import prepare
 from train.tokenizer import Tokenizer

@@ -1,15 +1,19 @@
 """The last stages: token ids, passages that training and the held-out splits share, token files.
 
-The held-out splits, validation and test, hold no run of `WINDOW` tokens that training has too: a
-text that was learnt by heart would pass for one that was understood. Such runs are cut out of the
-held-out document; what is left on either side of them stays, each piece of at least `WINDOW`
-tokens a document of its own.
+The held-out splits, validation and test, hold no 50 tokens in a row that training has too: a text
+that was learnt by heart would pass for one that was understood. Runs of `WINDOW` tokens within a
+document that training has are cut out of it; what is left on either side of them stays, each piece
+of at least `WINDOW` tokens a document of its own. Where the end of a document and the beginning of
+the next are such 50 tokens, that beginning is cut too.
 """
 
 import heapq
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +25,23 @@ from train.preparation.account import Account
 from train.preparation.progress import Meter
 from train.preparation.splits import Borders, shuffle_key
 from train.preparation.windows import Hashes, window_hashes
-from train.token_files import SPLITS, SplitCounts, SplitWriter, token_dtype
+from train.token_files import (
+    DOMAINS,
+    SPLITS,
+    SplitCounts,
+    SplitWriter,
+    TokenFile,
+    read_tokens,
+    token_dtype,
+)
 from train.tokenizer import Tokenizer
 
 WINDOW = 49
 """Tokens of a shared run. With the end of a document on one side of it, it makes 50."""
 
 _CHUNK_TOKENS = 4_000_000
-_DOMAINS = ("text", "code")
+_CHUNK_BORDERS = 50_000
+_DOMAINS = DOMAINS[:2]
 _RECORD = np.dtype(
     [
         ("split", np.uint8),
@@ -128,38 +141,142 @@ def assemble(folder: Path, data_dir: Path, tokenizer: Tokenizer, account: Accoun
     count = len(shards.names(folder))
     shared = [np.load(_path(folder, rank, "shared.npy")) for rank in range(count)]
     leaked = np.unique(np.concatenate([np.zeros(0, np.uint64), *shared]))
-    sizes = tokenizer.token_bytes
-    end = np.array([tokenizer.end_of_text], token_dtype(tokenizer.vocab_size))
-    counts: dict[str, dict[str, SplitCounts]] = {}
+    counts: dict[str, dict[str, SplitCounts]] = {domain: {} for domain in DOMAINS}
     cut = 0
-    for index, split in enumerate(SPLITS):
-        with SplitWriter(data_dir, split, end.dtype) as writer:
-            for _, _, domain, source, name, ids in heapq.merge(
-                *(_documents(folder, rank, index) for rank in range(count)),
-                key=lambda document: document[:2],
-            ):
-                pieces: Sequence[npt.NDArray[Any]] = [ids]
-                if split != "train" and len(leaked):
-                    pieces = _pieces(ids, leaked)
-                    cut += len(pieces) != 1 or len(pieces[0]) != len(ids)
-                    if not pieces:
-                        account.parts[source].withdraw(domain, "in training", name)
-                for piece in pieces:
-                    size = int(sizes[piece].sum())
-                    writer.add(domain, size, np.concatenate([piece, end]))
-        for domain, numbers in writer.counts.items():
-            counts.setdefault(domain, {})[split] = numbers
+    for split in SPLITS:
+        beginnings: Counter[int] = Counter()
+        while True:
+            written = _write_split(folder, data_dir, tokenizer, split, leaked, beginnings)
+            meeting: set[int] = set()
+            if split != "train":
+                trained = [domain for domain in DOMAINS if counts[domain]["train"].documents]
+                meeting = _meeting(data_dir, split, written.pieces, trained)
+            if not meeting:
+                break
+            beginnings.update(dict.fromkeys(meeting, WINDOW))
+            for domain in DOMAINS:
+                shutil.rmtree(data_dir / domain / split)
+        for domain, numbers in written.counts.items():
+            counts[domain][split] = numbers
+        for source, domain, name in written.gone:
+            account.parts[source].withdraw(domain, "in training", name)
+        cut += written.cut
     return Assembled(counts, cut)
 
 
+class _Written(NamedTuple):
+    """One split as it was written.
+
+    Attributes:
+        counts: the sizes by domain.
+        pieces: by domain, for each document that was written, which piece it is: all pieces of the
+            split's documents are numbered in their order.
+        gone: source, domain and name of the documents of which nothing was left.
+        cut: documents that lost a part.
+    """
+
+    counts: dict[str, SplitCounts]
+    pieces: Mapping[str, Sequence[int]]
+    gone: list[tuple[int, str, str]]
+    cut: int
+
+
+def _write_split(
+    folder: Path,
+    data_dir: Path,
+    tokenizer: Tokenizer,
+    split: str,
+    leaked: Hashes,
+    beginnings: Mapping[int, int],
+) -> _Written:
+    """Writes a split's token files.
+
+    Args:
+        folder: the preparation's.
+        data_dir: receives the files.
+        tokenizer: gave the tokens.
+        split: its name.
+        leaked: the hashes, sorted, of the runs that are cut out of held-out documents.
+        beginnings: by the number of a piece, the tokens to cut from its beginning.
+    """
+    end = np.array([tokenizer.end_of_text], token_dtype(tokenizer.vocab_size))
+    ordinals: dict[str, array[int]] = {domain: array("q") for domain in DOMAINS}
+    gone, number, cut = [], 0, 0
+    documents = heapq.merge(
+        *(_documents(folder, rank, split) for rank in range(len(shards.names(folder)))),
+        key=lambda document: document[:2],
+    )
+    with SplitWriter(data_dir, split, end.dtype) as writer:
+        for _, _, domain, source, name, ids in documents:
+            pieces = [ids]
+            if split != "train" and len(leaked):
+                pieces = _pieces(ids, leaked)
+            left = 0
+            for piece in pieces:
+                kept = piece[beginnings.get(number, 0) :]
+                if len(kept) == len(piece) or len(kept) >= WINDOW:
+                    size = int(tokenizer.token_bytes[kept].sum())
+                    writer.add(domain, size, np.concatenate([kept, end]))
+                    for own in (domain, "mixed"):
+                        ordinals[own].append(number)
+                    left += len(kept)
+                number += 1
+            cut += left != len(ids)
+            if not left:
+                gone.append((source, domain, name))
+    return _Written(writer.counts, ordinals, gone, cut)
+
+
+def _meeting(
+    data_dir: Path, split: str, pieces: Mapping[str, Sequence[int]], trained: Sequence[str]
+) -> set[int]:
+    """The pieces of a held-out split that begin within 50 tokens which training has in a row.
+
+    Args:
+        data_dir: has the token files of the split and of training.
+        split: its name.
+        pieces: see `_Written`.
+        trained: the domains that have training documents.
+    """
+    found: set[int] = set()
+    for domain in DOMAINS:
+        if not pieces[domain]:
+            continue
+        for first, hashes in _border_hashes(read_tokens(data_dir, domain, split)):
+            wanted = np.unique(hashes)
+            known = [np.zeros(0, np.uint64)]
+            for other in trained:
+                for _, theirs in _border_hashes(read_tokens(data_dir, other, "train")):
+                    known.append(_common(wanted, np.unique(theirs)))
+            places = np.flatnonzero(np.isin(hashes, np.concatenate(known)).any(axis=1))
+            found.update(pieces[domain][first + int(place) + 1] for place in places)
+    return found
+
+
+def _border_hashes(file: TokenFile) -> Iterator[tuple[int, Hashes]]:
+    """The hashes of all WINDOW + 1 tokens in a row that hold an end of text and what follows it.
+
+    Yields:
+        The index of a document, and for it and those after it [documents, WINDOW + 1], some at a
+        time; the last document, which none follows, is left out.
+    """
+    ends = file.ends[:-1]
+    for first in range(0, len(ends), _CHUNK_BORDERS):
+        around = ends[first : first + _CHUNK_BORDERS, None] - 1 + np.arange(-WINDOW, WINDOW + 1)
+        # Near the file's ends a token is repeated; no row of another file looks like that.
+        tokens = file.tokens[np.clip(around, 0, len(file.tokens) - 1)]
+        yield first, window_hashes(tokens, WINDOW + 1)
+
+
 def _documents(
-    folder: Path, rank: int, split: int
+    folder: Path, rank: int, split: str
 ) -> Iterator[tuple[int, int, str, int, str, npt.NDArray[Any]]]:
     """A shard's documents of a split: key, shard, domain, source, name if held out, ids."""
     tokens, table = _load(folder, rank)
-    begin, end = np.searchsorted(table["split"], [split, split + 1])
+    index = SPLITS.index(split)
+    begin, end = np.searchsorted(table["split"], [index, index + 1])
     names: Iterator[str] = itertools.repeat("")
-    if split:
+    if split != "train":
         held_out = int(np.searchsorted(table["split"], 1))
         content = json.loads(_path(folder, rank, "names.json").read_text())
         names = iter(content[begin - held_out :])

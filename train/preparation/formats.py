@@ -181,7 +181,8 @@ class Reader:
                         part.reject("missing field", f"{name} row {number + 1}")
                     return
                 for batch in table.iter_batches(64, columns=fields, use_threads=False):
-                    columns = [_strings(batch.column(field)) for field in fields]
+                    names = batch.schema.names  # two may be alike: the first counts
+                    columns = [_strings(batch.column(names.index(field))) for field in fields]
                     for values in zip(*columns, strict=True):
                         row += 1
                         place = f"{name} row {row}"
@@ -194,7 +195,8 @@ class Reader:
                             continue
                         label = self._label(file.source, "", text)
                         yield from self._taken(text, label, place, place, file.source)
-        except (OSError, pyarrow.ArrowException):
+        except (OSError, ValueError, LookupError, pyarrow.ArrowException):
+            # A damaged table may even name its columns in what is no text.
             part.reject("unreadable", f"{name} after row {row}")
 
     def _file_text(self, file: File, name: str) -> str | None:
@@ -303,12 +305,12 @@ def _strings(column: Any) -> list[Any]:
     """A Parquet column's values; strings as bytes, as they need not be UTF-8."""
     import pyarrow
 
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
+    types, kind = pyarrow.types, column.type
+    if types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         column = column.cast(pyarrow.large_binary())
-    elif not pyarrow.types.is_null(kind):
+    elif not types.is_null(kind):
         return [valid or None for valid in column.is_valid().to_pylist()]
     return column.to_pylist()
 
@@ -356,8 +358,8 @@ class _Zstandard(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._plain:
-            # Few bytes at a time, as each may stand for thousands.
-            chunk = self._compressed or self._file.read(4096)
+            # Few bytes at a time, as four of them may stand for 128 KB.
+            chunk = self._compressed or self._file.read(256)
             if not chunk:
                 if self._frame is not None and not self._frame.eof:
                     raise EOFError("the last frame is cut off")

@@ -1,6 +1,7 @@
 """Which files the config lists, found without reading them."""
 
 import contextlib
+import fnmatch
 import glob
 import hashlib
 import json
@@ -160,17 +161,58 @@ def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) 
         raise UserError(
             f"{source.key}: {source.path} does not exist: correct the path or remove it"
         )
-    matches = sorted(glob.iglob(source.path, recursive=True))
+    matches = sorted(set(_matches(source.path, excluded)))
     if not matches:
         raise UserError(f"{source.key}: nothing fits {source.path}: correct the pattern")
     folders = {os.path.normpath(path) for path in matches if os.path.isdir(path)}
     for path in matches:
-        # "**" fits a folder and what is in it: the folder's walk finds that already.
+        # A pattern may fit a folder and what is in it: the folder's walk finds that already.
         above = os.path.dirname(os.path.normpath(path))
         while above not in folders and above != os.path.dirname(above):
             above = os.path.dirname(above)
         if above not in folders:
             yield from _walk(path, excluded, skipped)
+
+
+def _matches(pattern: str, excluded: Collection[str]) -> Iterator[str]:
+    """The paths that fit a pattern; links to folders are followed where it spells them out.
+
+    Python's glob follows all of them, without end where they loop.
+    """
+    parts = [part for part in pattern.split("/") if part]
+    yield from _fitting("/" if pattern.startswith("/") else "", parts, excluded)
+
+
+def _fitting(folder: str, parts: list[str], excluded: Collection[str]) -> Iterator[str]:
+    if not parts:
+        yield folder or "."
+        return
+    part, rest = parts[0], parts[1:]
+    if not glob.has_magic(part):
+        path = os.path.join(folder, part)
+        if os.path.lexists(path):
+            yield from _fitting(path, rest, excluded)
+        return
+    if part == "**":
+        yield from _fitting(folder, rest, excluded)
+        if not rest:
+            return  # the folder stands for all that is in it
+    if os.path.realpath(folder) in excluded:
+        return
+    try:
+        entries = list(os.scandir(folder or "."))
+    except OSError:
+        return  # no folder, or one that may not be read
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not part.startswith(".")
+        linked = entry.is_symlink() and os.path.isdir(entry.path)
+        if hidden or linked or (rest and not entry.is_dir()):
+            continue
+        path = os.path.join(folder, entry.name)
+        if part == "**":
+            yield from _fitting(path, parts, excluded)
+        elif fnmatch.fnmatchcase(entry.name, part):
+            yield from _fitting(path, rest, excluded)
 
 
 def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:

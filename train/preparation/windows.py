@@ -7,31 +7,32 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def window_hashes(values: npt.NDArray[np.unsignedinteger], width: int) -> Hashes:
-    """The hash of every window.
+    """The hash of every window along the last axis.
 
     Equal windows have equal hashes, always; different ones nearly never (one pair in 2**64).
 
     Args:
-        values: [N] integers.
+        values: [..., N] integers.
         width: values in a window, W, at least 1.
 
     Returns:
-        [max(N - W + 1, 0)], the window that begins at each position.
+        [..., max(N - W + 1, 0)], the window that begins at each position.
     """
-    if len(values) < width:
-        return np.zeros(0, np.uint64)
+    *leading, count = values.shape
+    if count < width:
+        return np.zeros((*leading, 0), np.uint64)
     # By doubling: `powers` hashes windows of 1, 2, 4, ... values, and those that W is the sum of
     # are joined from the left.
     powers, size = mixed(values.astype(np.uint64)), 1
-    whole, done = np.zeros(len(values) - width + 1, np.uint64), 0
+    whole, done = np.zeros((*leading, count - width + 1), np.uint64), 0
     while True:
         if width & size:
-            part = powers[done : done + len(whole)]
+            part = powers[..., done : done + whole.shape[-1]]
             whole = mixed(whole ^ np.uint64(size)) + part
             done += size
         if done == width:
             return whole
-        powers = mixed(powers[:-size]) + powers[size:]
+        powers = mixed(powers[..., :-size]) + powers[..., size:]
         size *= 2
 
 

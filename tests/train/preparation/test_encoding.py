@@ -14,9 +14,10 @@ from train.preparation import encoding, shards
 from train.preparation.account import Account, Source
 from train.preparation.formats import Document
 from train.preparation.splits import Borders, shuffle_key
-from train.token_files import SPLITS, read_tokens
+from train.token_files import DOMAINS, SPLITS, read_tokens
 from train.tokenizer import Tokenizer
 
+MEETING = encoding._meeting
 BORDERS = Borders(dict.fromkeys(("text", "code", "both"), (1 << 18, 1 << 19)))
 
 
@@ -34,6 +35,12 @@ def small(monkeypatch):
     monkeypatch.setattr(encoding, "WINDOW", 3)
     monkeypatch.setattr(encoding, "_CHUNK_TOKENS", 10)
     monkeypatch.setattr(shards, "SHARD_BYTES", 25)
+
+
+@pytest.fixture
+def no_meeting(monkeypatch):
+    """Looks within documents only."""
+    monkeypatch.setattr(encoding, "_meeting", lambda *_: set())
 
 
 def split_of(name: str, seed: int = 0) -> str:
@@ -75,7 +82,25 @@ def assembled(texts: list[tuple[str, str]], tokenizer: Path, seed: int = 0):
                     "tokens": size + len(written),
                 }
                 found[domain, split] = written
+        if encoding._meeting is MEETING:
+            check_no_shared_run(data_dir)
     return found, result.cut, account.parts[0]
+
+
+def check_no_shared_run(data_dir: Path) -> None:
+    """No WINDOW + 1 tokens in a row are in training and in a held-out file, of any domain."""
+
+    def runs(split: str) -> set[tuple[int, ...]]:
+        width = encoding.WINDOW + 1
+        found = set()
+        for domain in DOMAINS:
+            tokens = np.load(data_dir / domain / split / "tokens.npy").tolist()
+            found |= {tuple(tokens[i : i + width]) for i in range(len(tokens) - width + 1)}
+        return found
+
+    learnt = runs("train")
+    for split in SPLITS[1:]:
+        assert not runs(split) & learnt
 
 
 def windows(text: str) -> set[str]:
@@ -104,6 +129,26 @@ texts = st.lists(
 
 
 @pytest.mark.usefixtures("small")
+@settings(max_examples=30, deadline=None)
+@given(texts)
+def test_what_follows_an_end_of_text_as_in_training_is_cut(tokenizer, texts):
+    """`assembled` looks at all token files; here, for what else is lost to that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_meeting", lambda *_: set())
+        without, *_ = assembled(texts, tokenizer)
+    found, _, part = assembled(texts, tokenizer)
+    assert part.documents.total() + part.rejected.total() == len(texts)
+    for key, written in without.items():
+        left = found.get(key, [])
+        if key[1] == "train":
+            assert left == written
+        rest = iter(written)
+        for text in left:  # in the same order, each without some of its beginning
+            whole = next(other for other in rest if other.endswith(text))
+            assert (len(whole) - len(text)) % encoding.WINDOW == 0
+
+
+@pytest.mark.usefixtures("small", "no_meeting")
 @example([("text", "a" * 14)] * 12)
 @settings(max_examples=30, deadline=None)
 @given(texts)
@@ -157,7 +202,7 @@ def test_a_passage_of_its_full_length_is_cut_and_a_shorter_one_stays(tokenizer):
     assert part.examples == {"in training": [str(held_out[3])]}
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "no_meeting")
 def test_two_documents_side_by_side_share_no_window(tokenizer):
     """The end of one training document and the start of the next are no passage."""
     training, (held_out,) = named_in("train", 20), named_in("validation", 1)

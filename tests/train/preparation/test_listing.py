@@ -184,7 +184,18 @@ def replaced(path: Path) -> None:
         lambda root: os.symlink("a", root / "t" / "link"),
         lambda root: (root / "linked").write_text("other"),
     ],
-    ids=str,
+    ids=[
+        "touched",
+        "replaced",
+        "longer",
+        "new",
+        "new below",
+        "removed",
+        "renamed",
+        "code",
+        "new link",
+        "linked",
+    ],
 )
 def test_any_change_of_the_files_changes_the_digest(tmp_path, change):
     write(tmp_path, {"t/a": "12", "t/d/b": "3", "c/x": "4", "linked": "5", "aside/y": "6"})
