@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train.corpus import read_documents
 
-from train import cli, tokens
+from train import cli, token_files, tokens
 from train.errors import UserError
 from train.prepare import prepare
 from train.tokenizer import Tokenizer
@@ -107,15 +106,19 @@ def fails(done: subprocess.CompletedProcess[str], *parts: str) -> bool:
 # The data folder
 
 
-def test_the_token_files_hold_the_documents(prepared):
-    data_dir, config = prepared
+def test_the_token_files_hold_the_documents(prepared, sources):
+    data_dir, _ = prepared
     manifest = tokens.load_manifest(data_dir)
     tokenizer = Tokenizer.load(data_dir / tokens.TOKENIZER)
-    originals = {d.text: d for d in read_documents(config.prepare, [])}
+    originals = {
+        path.read_text(): domain
+        for domain in ("text", "code")
+        for path in (sources / domain).glob("*.txt")
+    }
     found = {}
     for domain in ("text", "code", "mixed"):
         for split in ("train", "validation", "test"):
-            file = tokens.read_tokens(data_dir, domain, split)
+            file = token_files.read_tokens(data_dir, domain, split)
             assert file.tokens.dtype == np.uint16
             texts = []
             for begin, end in zip([0, *file.ends[:-1]], file.ends, strict=True):
@@ -125,14 +128,14 @@ def test_the_token_files_hold_the_documents(prepared):
             found[domain, split] = texts
             counts = manifest.counts[domain][split]
             size = sum(len(text.encode()) for text in texts)
-            assert counts == tokens.SplitCounts(len(texts), size, len(file.tokens))
+            assert counts == token_files.SplitCounts(len(texts), size, len(file.tokens))
             assert tokenizer.token_bytes[file.tokens].sum() == size
     for domain, total in (("text", 28), ("code", 20)):
         splits = [found[domain, split] for split in ("train", "validation", "test")]
         texts = [text for split in splits for text in split]
         assert len(texts) == total == len(set(texts))
         assert [len(split) for split in splits[1:]] == [round(0.2 * total), round(0.1 * total)]
-        assert all(originals[text].domain == domain for text in texts)
+        assert all(originals[text] == domain for text in texts)
     for split in ("train", "validation", "test"):
         both = found["text", split] + found["code", split]
         assert sorted(found["mixed", split]) == sorted(both)
@@ -148,14 +151,18 @@ def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
     assert (manifest.vocab_size, manifest.prepare["seed"]) == (300, 0)
     assert manifest.prepare["validation_fraction"] == 0.2
     assert manifest.prepare["test_fraction"] == 0.1
-    assert manifest.sources[0] == {
-        "key": "prepare.text",
-        "path": str(sources / "text"),
-        "documents": {"text": 28},
-        "skipped": {"not UTF-8": 1, "empty": 1},
-    }
-    assert set(manifest.versions) == {"python", "numpy", "tokenizers"}
-    assert len(manifest.files) == 19
+    assert "engine" not in manifest.prepare
+    packages = {"datatrove", "magika", "numpy", "pyarrow", "tokenizers", "zstandard"}
+    assert set(manifest.versions) == {"python", *packages}
+    assert len(manifest.files) == 20
+    account = json.loads((prepared[0] / "account.json").read_text())
+    (text, code), total = account["sources"], account["total"]
+    assert (text["key"], text["path"]) == ("prepare.text", str(sources / "text"))
+    assert (text["documents"], text["files"]) == ({"text": 28}, 30)
+    assert text["rejected"] == {"undecodable": 1, "empty": 1}
+    assert text["examples"]["empty"] == [str(sources / "text" / "empty")]
+    assert len(text["sha256"]) == 1 and text["sha256"] != code["sha256"]
+    assert total["documents"] == {"text": 28, "code": 20}
 
 
 def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
@@ -167,7 +174,7 @@ def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
         "validation",
         "test ",
         "bytes/token",
-        "1 empty, 1 not UTF-8",
+        "1 rejected, undecodable: ",
         str(tmp_path / "data"),
     ):
         assert word in done.stdout
@@ -177,21 +184,26 @@ def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
 
 
 def test_large_vocabularies_get_wider_tokens():
-    assert tokens.token_dtype(65535) == np.uint16 and tokens.token_dtype(65536) == np.uint32
+    assert (
+        token_files.token_dtype(65535) == np.uint16 and token_files.token_dtype(65536) == np.uint32
+    )
 
 
-@pytest.mark.parametrize(
-    "fatal",
-    [
-        "tokens.write_manifest = die",
-        "tokens.shutil.rmtree = lambda folder, **_: (os.remove(folder / 'manifest.json'), die())",
-    ],
-)
+KILL_BEFORE_THE_MANIFEST = "tokens.write_manifest = die"
+KILL_WHILE_REPLACING = """
+rename = Path.rename
+Path.rename = lambda path, to: die() if path.name == "finished" else rename(path, to)
+"""
+
+
+@pytest.mark.parametrize("fatal", [KILL_BEFORE_THE_MANIFEST, KILL_WHILE_REPLACING])
 def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
     data_dir = tmp_path / "data"
     prepare(cli.parse_config(["--config", str(config_file)], ""))
+    before = hashes(data_dir)
     program = (
         "import os, signal\n"
+        "from pathlib import Path\n"
         "from train import cli, prepare, tokens\n"
         "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{fatal}\n"
@@ -200,7 +212,10 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
     arguments = ["--config", str(config_file), "--prepare.seed", "1"]
     killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".data.*"))) == 1
+    # Another command, which ends without data of its own, leaves the old ones.
+    with pytest.raises(UserError, match="vocab_size"):
+        prepare(cli.parse_config([*arguments, "--model.vocab_size", "9999"], ""))
+    assert hashes(data_dir) == before
     tokens.load_manifest(data_dir)
     prepare(cli.parse_config([*arguments[:-1], "2"], ""))
     assert tokens.load_manifest(data_dir).prepare["seed"] == 2
@@ -253,10 +268,10 @@ def test_changed_files_are_found(prepared, tmp_path, name):
         ("[]", "manifest.json is not a manifest"),
         ('{"format": "other"}', "it is another program's"),
         ('{"format": "mmrec-jax prepared data", "version": 99}', "it has version 99"),
-        ('{"format": "mmrec-jax prepared data", "version": 2}', "missing"),
+        ('{"format": "mmrec-jax prepared data", "version": 3}', "missing"),
         (
             '{"format": "mmrec-jax prepared data", "version": 1}',
-            "has version 1, this program reads version 2: run python -m train.prepare again",
+            "has version 1, this program reads version 3: run python -m train.prepare again",
         ),
     ],
 )
@@ -289,10 +304,10 @@ def test_token_files_are_checked(tmp_path, ends, values, message):
     if values is not None:
         np.save(folder / "tokens.npy", values)
     if message is None:
-        assert tokens.read_tokens(tmp_path, "text", "train").ends.tolist() == [2, 5]
+        assert token_files.read_tokens(tmp_path, "text", "train").ends.tolist() == [2, 5]
         return
     with pytest.raises(UserError, match=message):
-        tokens.read_tokens(tmp_path, "text", "train")
+        token_files.read_tokens(tmp_path, "text", "train")
 
 
 def test_empty_token_files_are_refused(tmp_path):
@@ -300,7 +315,7 @@ def test_empty_token_files_are_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "tokens.npy").touch()
     with pytest.raises(UserError, match=r"cannot read .*tokens.npy"):
-        tokens.read_tokens(tmp_path, "code", "train")
+        token_files.read_tokens(tmp_path, "code", "train")
 
 
 # What users get wrong, as they see it
@@ -311,8 +326,8 @@ def test_empty_token_files_are_refused(tmp_path):
     [
         ({"text": "[nowhere/at/all]"}, ["prepare.text: nowhere/at/all does not exist"]),
         ({"text": "[EMPTY]"}, ["prepare.text: no usable document in ", "EMPTY"]),
-        ({"text": "[LATIN1]"}, ["prepare.text: no usable document", "1 not UTF-8"]),
-        ({"code": "[SINGLE]"}, ["prepare.code: ", "at least 3 files, found 1"]),
+        ({"text": "[LATIN1]"}, ["prepare.text: no usable document", "1 undecodable"]),
+        ({"code": "[SINGLE]"}, ["code: the 3 splits", "at least 3 files, found 1"]),
         ({"vocab_size": "9999"}, ["model.vocab_size: 9999 tokens are more than the "]),
         (
             {"data_dir": "FOREIGN", "text": "[nowhere]"},
@@ -365,18 +380,18 @@ def test_mistakes_on_the_command_line_end_with_one_line(config_file, arguments, 
 def test_data_of_an_older_version_are_replaced(prepared, tmp_path, sources):
     data_dir = copy(prepared, tmp_path / "data")
     content = json.loads((data_dir / "manifest.json").read_text())
-    for version, message in ((1, "run python -m train.prepare again"), (3, "another data_dir")):
+    for version, message in ((1, "run python -m train.prepare again"), (4, "another data_dir")):
         other = content | {"version": version}
         if version == 1:  # as it was then
             other = {"seed": 0} | {key: value for key, value in other.items() if key != "inputs"}
         (data_dir / "manifest.json").write_text(json.dumps(other))
         with pytest.raises(
-            UserError, match=f"has version {version}, .* reads version 2.*{message}"
+            UserError, match=f"has version {version}, .* reads version 3.*{message}"
         ):
             tokens.load_manifest(data_dir)
         config = cli.parse_config(["--config", str(write_config(tmp_path, sources))], "")
-        if version == 3:
-            with pytest.raises(UserError, match="has version 3"):
+        if version == 4:
+            with pytest.raises(UserError, match="has version 4"):
                 prepare(config)
         else:
             prepare(config)
