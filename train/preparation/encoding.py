@@ -90,31 +90,32 @@ class Encode:
         held_out = int(np.searchsorted(table["split"], 1))  # training comes first
         with shards.writing(_path(self._folder, rank, "names.json")) as file:
             file.write(json.dumps([names[i] for i in order[held_out:]]).encode())
-        hashes = [np.zeros(0, np.uint64), *_runs(tokens, table[held_out:])]
-        shards.save(_path(self._folder, rank, "runs.npy"), np.unique(np.concatenate(hashes)))
+        for name, rows in (("training", table[:held_out]), ("held-out", table[held_out:])):
+            shards.save(_path(self._folder, rank, f"{name}.npy"), _sorted_runs(tokens, rows))
 
 
 class FindShared:
-    """A task a shard: which runs of the held-out documents its training documents have."""
+    """A task a range of hashes: which runs training and the held-out documents both have."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        """Writes the hashes that are found."""
-        tokens, table = _load(self._folder, rank)
-        training = table[: int(np.searchsorted(table["split"], 1))]
-        found = [np.zeros(0, np.uint64)]
-        held_out = [
-            np.load(_path(self._folder, other, "runs.npy"), mmap_mode="r")
-            for other in range(world_size)
-        ]
-        with Meter(self._folder, "leaks", rank) as meter:
-            for hashes in _runs(tokens, training):
-                ours = np.unique(hashes)
-                found += [_common(ours, theirs) for theirs in held_out]
-                meter.add(0, len(hashes) * tokens.itemsize)
-        shards.save(_path(self._folder, rank, "shared.npy"), np.unique(np.concatenate(found)))
+        """Writes the hashes that are found, of the `rank`-th of `world_size` ranges."""
+        training = self._in_range("training", rank, world_size)
+        training.sort()
+        held_out = np.unique(self._in_range("held-out", rank, world_size))
+        shards.save(_path(self._folder, rank, "shared.npy"), _common(training, held_out))
+
+    def _in_range(self, name: str, rank: int, count: int) -> Hashes:
+        first, last = (2**64 * rank) // count, (2**64 * (rank + 1)) // count - 1
+        parts = []
+        for shard in range(count):
+            hashes = np.load(_path(self._folder, shard, f"{name}.npy"), mmap_mode="r")
+            begin = np.searchsorted(hashes, np.uint64(first), "left")
+            end = np.searchsorted(hashes, np.uint64(last), "right")
+            parts.append(hashes[begin:end])
+        return np.concatenate(parts)
 
 
 class Assembled(NamedTuple):
@@ -284,6 +285,18 @@ def _documents(
         ids = tokens[record["begin"] : record["end"]]
         domain = _DOMAINS[record["domain"]]
         yield int(record["key"]), rank, domain, int(record["source"]), name, np.asarray(ids)
+
+
+def _sorted_runs(tokens: npt.NDArray[Any], records: npt.NDArray[Any]) -> Hashes:
+    """The hashes of all runs of WINDOW tokens within documents."""
+    lengths = records["end"] - records["begin"]
+    found = np.empty(int(np.maximum(lengths - WINDOW + 1, 0).sum()), np.uint64)
+    filled = 0
+    for hashes in _runs(tokens, records):
+        found[filled : filled + len(hashes)] = hashes
+        filled += len(hashes)
+    found.sort()
+    return found
 
 
 def _runs(tokens: npt.NDArray[Any], records: npt.NDArray[Any]) -> Iterator[Hashes]:

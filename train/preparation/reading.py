@@ -42,12 +42,13 @@ class Read:
                 meter.add(0, file.size - counted)
 
         with Meter(self._folder, "read", rank) as meter:
-            shards.write(self._folder, rank, documents(meter))
+            size = shards.write(self._folder, rank, documents(meter))
         for part in parts:  # as many files as may be must not be listed one by one
             listed = "\n".join(part.sha256).encode(errors="surrogatepass")
             part.sha256 = [hashlib.sha256(listed).hexdigest()] if part.sha256 else []
+        content = {"bytes": size, "account": [vars(part) for part in parts]}
         with shards.writing(self._folder / "read" / f"{rank:05d}.json") as file:
-            file.write(json.dumps([vars(part) for part in parts]).encode())
+            file.write(json.dumps(content).encode())
 
 
 class Survey:

@@ -3,7 +3,7 @@
     tasks/00000.jsonl            what each task reads (listing.py)
     read/00000-00000.zst         documents: task, number within it
     read/00000-00000.npy         [n, 2] uint64, the first half of each document's SHA-256
-    read/00000.json              the account of a task
+    read/00000.json              the account of a task, and the bytes of its documents
     duplicates/00000.npy         exact duplicates of one range of hashes: (shard, index)
     near/000000.remove           near-duplicates of a shard, by datatrove
     encoded/..., leaks/...       token ids, and what training and the held-out documents share
@@ -13,7 +13,6 @@ under another name and renamed, so that what a killed task leaves is never taken
 """
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -49,12 +48,15 @@ def save(path: Path, array: npt.NDArray[Any]) -> None:
         np.save(stream, array)
 
 
-def write(folder: Path, rank: int, documents: Iterator[Document]) -> None:
-    """Writes a task's documents as shards, with their hashes; a group is never cut in two."""
+def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
+    """Writes a task's documents as shards, with their hashes; a group is never cut in two.
+
+    Returns:
+        The bytes of their texts.
+    """
     following = next(documents, None)
-    for number in itertools.count():
-        if following is None:
-            return
+    number = total = 0
+    while following is not None:
         path = folder / "read" / f"{rank:05d}-{number:05d}.zst"
         size, group, hashes = 0, following.group, []
         with writing(path) as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
@@ -65,8 +67,11 @@ def write(folder: Path, rank: int, documents: Iterator[Document]) -> None:
                 stream.write(line.encode(errors="surrogatepass"))  # files' names may have them
                 size += len(text)
                 following = next(documents, None)
+        total += size
         array = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2)
         save(path.with_suffix(".npy"), array.astype(np.uint64))
+        number += 1
+    return total
 
 
 def names(folder: Path) -> list[str]:

@@ -63,18 +63,21 @@ def run(
     account = Account(sources)
     tasks, size = _list(prepare, exclude, folder, account)
     engine.run("read", tasks, [reading.Read(folder, prepare, sources)], size)
+    written = 0
     for rank in range(tasks):
-        account.add(json.loads((folder / "read" / f"{rank:05d}.json").read_text()))
+        content = json.loads((folder / "read" / f"{rank:05d}.json").read_text())
+        account.add(content["account"])
+        written += content["bytes"]
     _check(account)
 
     count = len(shards.names(folder))
     exact = duplicates.FindExact(folder)
     engine.run("duplicates", duplicates.ranges(folder), [exact])
     signatures = [duplicates.ReadShard(folder), duplicates.Signatures(folder)]
-    engine.run("signatures", count, signatures)
+    engine.run("signatures", count, signatures, written)
     engine.run("pairs", duplicates.BANDS, [duplicates.Buckets(folder)])
     engine.run("near-duplicates", 1, [duplicates.Cluster(folder)])
-    engine.run("survey", count, [reading.Survey(folder, sources, prepare.seed)])
+    engine.run("survey", count, [reading.Survey(folder, sources, prepare.seed)], written)
     histogram, kept = reading.survey(folder, account)
     shares = prepare.validation_fraction, prepare.test_fraction
     borders = splits.choose_borders(histogram, *shares)
