@@ -207,7 +207,9 @@ def training_batches(
     dataset = grain.MapDataset.select_from_datasets([dataset], own)
     # Reading a memory map is so fast that threads would only slow it down.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return iter(dataset.batch(training.batch_size // count).to_iter_dataset(options))
+    # Without end there is no remainder; where one is asked for, Grain rounds the length by floats.
+    batches = dataset.batch(training.batch_size // count, drop_remainder=True)
+    return iter(batches.to_iter_dataset(options))
 
 
 def targets(batch: Batch) -> int:

@@ -18,7 +18,7 @@ import train.data
 import train.loss
 from mmrec_jax import MMRec100M, ModelConfig
 from train import loop, stages
-from train.config import Config, TrainingConfig
+from train.config import Config, OptimizerConfig, TrainingConfig
 from train.data import (
     PADDING,
     fingerprint,
@@ -267,7 +267,11 @@ def trainer_of(variant=None, **training):
     )
     settings = {"packing": "documents", "accumulation": 1, "steps": 9000, **training}
     config = Config(
-        data_dir="unused", run_dir="unused", model=model, training=TrainingConfig(**settings)
+        data_dir="unused",
+        run_dir="unused",
+        model=model,
+        training=TrainingConfig(**settings),
+        optimizer=OptimizerConfig(warmup_steps=0),
     )
     trainer = Trainer(config, stages.initial_model(config))
     return trainer, trainer.initial_state(stages.initial_model(config))
