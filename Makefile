@@ -40,7 +40,7 @@ bench: .venv ## measure speed and memory
 lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra dev --build-deps-for editable --allow-unsafe \
+	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra ray --extra dev --build-deps-for editable --allow-unsafe \
 		--strip-extras --annotation-style line --no-header --no-emit-index-url --no-emit-find-links \
 		--upgrade-package torch==2.13.0 $(LOCK_FLAGS) \
 		--output-file requirements.lock pyproject.toml

@@ -59,9 +59,11 @@ class Engine:
             return
         began = time.monotonic()
         with self._shown(name, total):
-            executor.run()
             if isinstance(executor, SlurmPipelineExecutor):
+                _submit(executor)
                 self._await_slurm(executor)
+            else:
+                executor.run()
         left = executor.get_incomplete_ranks()
         if left:
             log = self._folder / "logs" / name / "logs" / f"task_{left[0]:05d}.log"
@@ -177,6 +179,21 @@ class _Ray(RayPipelineExecutor):
         """Runs what is left."""
         logger.remove()
         super().run()
+
+
+def _submit(executor: SlurmPipelineExecutor) -> None:
+    try:
+        executor.run()
+    except OSError as error:
+        raise UserError(
+            f"prepare.engine.kind is slurm, and sbatch cannot be run: {error.strerror}: use a "
+            "machine that submits to the cluster"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise UserError(
+            f"sbatch refused the job with exit code {error.returncode}: see its message above, and "
+            "prepare.engine.slurm"
+        ) from error
 
 
 def _start_ray(workers: int) -> None:
