@@ -290,6 +290,7 @@ def assert_trees_close(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "chunk_size"), VARIANTS)
 def test_a_padded_batch_is_its_rows_alone(padded, variant, chunk_size):
     trainer, state = trainer_of(variant, chunk_size=chunk_size)
@@ -312,6 +313,7 @@ def test_a_padded_batch_is_its_rows_alone(padded, variant, chunk_size):
         assert float(metrics["auxiliary_loss"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "chunk_size"), VARIANTS)
 def test_what_stands_for_padding_changes_nothing(padded, variant, chunk_size, monkeypatch):
     plain = train.loss.examples
