@@ -6,16 +6,19 @@ and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalog
 
 The name decides where its extension or all of it says what the file is: of 1492 such files of the
 development set's packages (benchmarks/labels.py), magika contradicted 16 with a score of 0.8 or
-more, and was right about one. Otherwise `#!` makes code, troff's requests a manual, `<?xml` data,
-and magika's answer counts where it is sure. What it calls plain text or is unsure about is text if
-it reads like prose, else its guess if that is likely, else data.
+more, and was right about one. Hidden files are settings unless their name says otherwise.
+Otherwise `#!`, `<?php` and a diff's header make code, troff's requests a manual, `<?xml` and
+checksums or comments alone data, and magika's answer counts where it is sure. What it calls plain
+text or is unsure about is data if it is a table, text if it reads like prose, its `#` comments left
+out, else its guess if that is likely, else data.
 
-Four formats hold more than one kind, whatever told the format:
+Five formats hold more than one kind, whatever told the format:
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if code cells hold at least half of its cells' characters.
 - HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 200
   characters and a third of all that is shown; else data.
+- Data with the block tags of a template, such as `{% if`, at lines' beginnings is code.
 - A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
 """
 
@@ -54,17 +57,18 @@ def _by_word(table: dict[_Format, str]) -> dict[str, _Format]:
 
 
 _EXTENSIONS: dict[_Format, str] = {
-    "markdown": "md markdown mmd mdown mkd mkdn mdx rmd qmd",
+    "markdown": "md markdown mmd mdown mkd mkdn mdwn mdx rmd qmd ronn",
     "notebook": "ipynb",
     "html": "html htm xhtml xht",
     "text": """
         rst tex ltx latex texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
-        mediawiki wiki creole rdoc dtx
+        mediawiki wiki creole rdoc dtx sgml docbook dbk mld eml
+        readme changelog copyright license licence news todo
     """,
     "code": """
         py pyi pyx pxd pxi pyw sage c h cc cpp cxx c++ hh hpp hxx h++ ipp tpp tcc inl cu cuh m mm
         rs go java kt kts scala sc groovy gradle clj cljs cljc edn cs csx fs fsx fsi vb vbs vba
-        js mjs cjs jsx mts cts tsx coffee vue svelte dart swift
+        js mjs cjs jsx mts cts tsx coffee vue svelte qml dart swift
         sh bash zsh fish ksh csh tcsh bats ps1 psm1 psd1 bat cmd awk sed
         pl pm t xs psgi rb rake gemspec ru php phtml phpt lua tcl tk itcl
         hs lhs hsc ml mli mll mly re rei elm purs agda idr v vo thy lean
@@ -78,20 +82,30 @@ _EXTENSIONS: dict[_Format, str] = {
         proto thrift capnp fbs graphql gql idl aidl asn1 wat wgsl glsl vert frag hlsl metal
         y yy l ll lex lemon g4 peg pegjs diff patch vim vimrc
         j2 jinja jinja2 erb rhtml haml slim pug jade ejs hbs handlebars mustache liquid twig
-        mako tt tt2 jsp jspx asp aspx cshtml ftl vm xsl xslt feature sty cls bst vala gd sol move
+        njk mako tt tt2 jsp jspx asp aspx cshtml ftl vm xsl xslt feature sty cls bst ins
+        vala gd sol move
     """,
     "data": """
         json jsonl ndjson jsonc json5 jsonld geojson topojson webmanifest map
         yaml yml toml csv tsv psv xml xsd dtd rng rnc wsdl rdf owl ttl nt svg plist xlf xliff
         ini cfg conf cnf config properties prefs env desktop service socket timer mount target
         lock sum log po pot mo ui glade xib storyboard qrc resx csproj vcxproj sln props targets
-        iml opml gpx kml rss atom bib ris ics vcf srt vtt ass ps eps pdf rtf dxf stl obj ply pdb
+        iml opml gpx kml rss atom bib ris ics vcf srt vtt ass snap ps eps pdf
+        rtf dxf stl obj ply wrl
+        fasta fa fna faa fastq fq gb gbk embl gff gff3 gtf bed sam pdb cif mol mol2 sdf xyz nex nwk
+        aln sto phy graphml gexf gml mtx strings typed automount lcl
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
-        dirs docs doc-base examples install links lintian-overrides manpages symbols triggers
         dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
     """,
 }
 _FORMAT_OF = _by_word(_EXTENSIONS)
+
+# Debian's lists are named so, or `package.docs` where a source makes several packages.
+_DEBHELPER = """
+    clean dirs docs doc-base examples install links lintian-overrides maintscript manpages
+    not-installed series shlibs symbols triggers
+"""
+_FORMAT_OF |= _by_word({"data": _DEBHELPER})
 
 _NAMES: dict[_Format, str] = {
     "code": """
@@ -100,17 +114,17 @@ _NAMES: dict[_Format, str] = {
         dune dune-project brewfile guardfile podfile fastfile capfile meson.build meson_options.txt
         build.bazel texinfo.tex epsf.tex .bashrc .bash_profile .profile .zshrc .vimrc .emacs
         pkgbuild apkbuild
+        .bash_aliases .bash_login .bash_logout .login .logout .zshenv .zprofile .zlogin .cshrc
+        .kshrc .xinitrc .xsession .envrc .gvimrc .exrc .gdbinit .irbrc .pryrc .rprofile .latexmkrc
     """,
     "data": """
         requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
         top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
-        .gitignore .gitattributes .gitmodules .editorconfig .dockerignore .npmignore .hgignore
-        .mailmap .npmrc .coveragerc .flake8 .pylintrc .eslintignore .prettierignore .babelrc
-        control clean dirs docs links series substvars watch
-        .eslintrc .prettierrc .jshintrc .bowerrc potfiles linguas
+        control compat format version substvars watch potfiles linguas .git_archival.txt
     """,
 }
 _FORMAT_OF_NAME = _by_word(_NAMES)
+_NAMES_OF_LISTS = _words(_DEBHELPER)
 
 _TEXT_STEMS = _words(
     """
@@ -120,6 +134,7 @@ _TEXT_STEMS = _words(
     unlicense announce
     """
 )
+# In lower case these are names of programs and of tests, too.
 _PROGRAMS = _words("changes history install news")
 _CODE_STEMS = _words("makefile dockerfile gnumakefile gemfile kconfig")
 
@@ -141,6 +156,8 @@ _MAGIKA: dict[_Format, str] = {
 }
 _FORMAT_OF_MAGIKA = _by_word(_MAGIKA)
 
+_PROGRAM_STARTS = ("#!", "<?php")
+
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
 _TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[NAME\]$", re.MULTILINE)
 
@@ -150,14 +167,23 @@ _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
 # Packages and the like are described by such lines, and so are mails, which are text.
 _HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
 _MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
+_BODY = re.compile(r"\n\r?\n\s*\S")
+
+_DIFF = re.compile(r"^--- .+\n\+\+\+ .+\n@@ -", re.MULTILINE)
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{32,128}[ \t]+\*?\S")
 
 _PLAIN = _words("txt randomtxt undefined unknown")
 _STOP = re.compile(r"[.,;:!?][\"')\]]*(?:\s|$)|[\u3001\u3002\uff0c\uff01\uff1f\u0964\u06d4\u060c]")
 _TEMPLATES = _words("erb handlebars jinja twig")
+_COMMENT = re.compile(r"#(?:[\s#]|$)")
+_SENTENCE = re.compile(r"\w+(?:,? \w+){2,9}[.!?]")
 _LIST_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 _TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
+_BLOCK_TAG = re.compile(
+    r"^[ \t]*\{%-? *(?:if|for|set|block|extends|include|import|macro)\b", re.MULTILINE
+)
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
 _INLINE = _words(
     """
@@ -189,19 +215,25 @@ class Labeller:
 
     def _format_of(self, text: str) -> _Format:
         """What a document is by its content alone."""
-        if text.startswith("#!"):
+        if text.startswith(_PROGRAM_STARTS):
             return "code"
         if _TROFF_REQUEST.search(text, 0, _READ):
             return "text"
         if _XML.match(text):
             return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
+        if _CHECKSUM.match(text) or not _lines(text):
+            return "data"
+        if _DIFF.search(text, 0, _PROSE_READ):
+            return "code"
         ends = text if len(text) <= 2 * _READ else text[:_READ] + text[-_READ:]
         # JSON can hold half of a surrogate pair, which UTF-8 cannot.
         guess = self._magika.identify_bytes(ends.encode(errors="replace")).prediction
         kind = str(guess.dl.label)
         if guess.score < _SURE or kind in _PLAIN:
             if _HEADER.match(text):
-                return "text" if _MAIL.match(text) else "data"
+                return "text" if _MAIL.match(text) and _BODY.search(text) else "data"
+            if _is_table(text):
+                return "data"
             if _is_prose(text):
                 return "text"
             if guess.score < _LIKELY:
@@ -226,9 +258,12 @@ class _OneThread(Magika):
 
 def _format_of_name(name: str, text: str) -> _Format | None:
     """What a name says, or None where it says too little."""
+    executable = text.startswith(_PROGRAM_STARTS)
     stem, _, suffix = name.rpartition(".")
     if name.lower() in _FORMAT_OF_NAME:
         return _FORMAT_OF_NAME[name.lower()]
+    if name in _NAMES_OF_LISTS:
+        return "code" if executable else "data"
     while stem and suffix.lower() in _ADDED:
         name = stem
         stem, _, suffix = name.rpartition(".")
@@ -236,14 +271,17 @@ def _format_of_name(name: str, text: str) -> _Format | None:
         return _FORMAT_OF_NAME[name.lower()]
     if stem:
         if suffix.lower() in _FORMAT_OF:
-            return _FORMAT_OF[suffix.lower()]
+            format = _FORMAT_OF[suffix.lower()]
+            return "code" if format == "text" and executable else format
         if _MANUAL_SUFFIX.fullmatch(suffix) and _TROFF_REQUEST.search(text, 0, _READ):
             return "text"
+    if len(name) > 1 and name[0] == "." and name[1].isalpha() and not executable:
+        return "data"
     # "README-alpha" and "LICENSE_MIT" are read, but "announce-gen" and "install" are programs.
     first = re.split("[.]" if name.islower() else "[-._]", name, maxsplit=1)[0]
     if first.lower() in _CODE_STEMS:
         return "code"
-    if first.lower() in _TEXT_STEMS and first not in _PROGRAMS and not text.startswith("#!"):
+    if first.lower() in _TEXT_STEMS and first not in _PROGRAMS and not executable:
         return "text"
     return None
 
@@ -255,7 +293,7 @@ def _label_in_format(format: _Format, text: str) -> Label:
         return _label_of_notebook(text)
     if format == "html":
         return _label_of_html(text)
-    return format
+    return "code" if format == "data" and _BLOCK_TAG.search(text) else format
 
 
 def _markdown_code_share(text: str) -> float:
@@ -367,17 +405,34 @@ def _letter_share(text: str) -> float:
     return _letters(text) / max(1, sum(map(len, text.split())))
 
 
+def _lines(text: str) -> list[str]:
+    """Those that are neither blank nor comments: these say nothing of what they are put on."""
+    lines = [line.strip() for line in text[:_PROSE_READ].splitlines()]
+    return [line for line in lines if line and not _COMMENT.match(line)]
+
+
+def _is_table(text: str) -> bool:
+    """Whether a separator is as often in nearly all lines."""
+    lines = _lines(text)
+    for separator in "|;:\t":
+        counts = Counter(line.count(separator) for line in lines)
+        count, rows = max(counts.items(), key=lambda item: item[1], default=(0, 0))
+        if count >= 2 and rows >= max(5, 0.8 * len(lines)):
+            return True
+    return False
+
+
 def _is_prose(text: str) -> bool:
     """Whether it is letters for the most, in lines longer than those of a list, and punctuated."""
-    text = text[:_PROSE_READ]
-    lines = [line for line in text.splitlines() if line.strip()]
-    for separator in "|;:\t":
-        count, rows = Counter(line.count(separator) for line in lines).most_common(1)[0]
-        if count >= 2 and rows >= max(5, 0.8 * len(lines)):
-            return False
+    lines = _lines(text)
+    text = "\n".join(lines)
+    if _SENTENCE.fullmatch(text):
+        return True
     words = len(text.split())
     return (
-        _letter_share(text) >= 0.75
+        bool(lines)
+        and (words >= 3 or not text.isascii())
+        and _letter_share(text) >= 0.75
         and _letters(text) >= 15 * len(lines)
         and 30 * len(_STOP.findall(text)) >= words - 8
     )

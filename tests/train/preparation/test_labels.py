@@ -74,6 +74,80 @@ def test_a_name_that_says_nothing_leaves_it_to_the_content(labeller, name, text,
     assert labeller.label(name, text) == label
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        (".bazelrc", "build --symlink_prefix=/ # Out of source build\n", "data"),
+        (".git-blame-ignore-revs", PROSE, "data"),
+        (".cookierc", PYTHON * 3, "data"),
+        (".perltidyrc.sh", "x", "code"),
+        (".zshenv", "x", "code"),
+        (".hidden", "#!/bin/sh\ntrue\n", "code"),
+        (".hidden", "<?php\nreturn 3;\n", "code"),
+    ],
+)
+def test_hidden_files_are_settings_unless_they_are_programs(labeller, name, text, label):
+    assert labeller.label(name, text) == label
+
+
+def test_debian_lists_are_data_with_a_package_and_without(labeller):
+    text = "usr/bin/hello\nThe manual of it, as a page of the documentation.\n"
+    for name in ("docs", "hello.docs", "install", "hello.install", "not-installed", "maintscript"):
+        assert labeller.label(name, text) == "data"
+    assert labeller.label("format", "3.0 (native)\n") == "data"
+
+
+def test_a_program_is_code_even_where_its_extension_is_of_text(labeller):
+    assert labeller.label("a.pod", "#!perl -T\nuse warnings;\n") == "code"
+    assert labeller.label("a.install", "#!/usr/bin/dh-exec\nusr/bin/a\n") == "data"
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.yaml", "a.cfg"])
+def test_data_with_block_tags_is_a_template(labeller, name):
+    assert labeller.label(name, "<a>\n  {%- for x in y %}\n  {{ x }}\n  {% endfor %}\n") == "code"
+    assert labeller.label(name, "a: ${{ secrets.x }}\nb: '{% if'\n") == "data"
+
+
+def test_xml_with_block_tags_is_a_template_without_a_name(labeller):
+    assert labeller.label("", '<?xml version="1.0"?>\n<a>\n{% if b %}<b/>{% endif %}\n') == "code"
+
+
+@pytest.mark.parametrize("digits", [32, 40, 64])
+def test_checksums_are_data(labeller, digits):
+    digest = "0123456789abcdef" * 8
+    for space in ("  ", " *", " "):
+        assert labeller.label("sums.txt", f"{digest[:digits]}{space}a-file.tar.gz\n" * 5) == "data"
+
+
+def test_the_header_of_a_mail_is_data_without_a_body(labeller):
+    header = "Author: A U Thor\nEmail: a@example.org\nSubject: The library, again.\n\n"
+    assert labeller.label("info", header) == "data"
+    assert labeller.label("info", f"{header}\n{PROSE}") == "text"
+
+
+def test_a_diff_is_code_with_whatever_above_it(labeller):
+    change = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-A sentence of words.\n+Another sentence.\n"
+    mail = f"From: A\nSubject: B\nDate: C\n\n{PROSE * 3}"
+    assert labeller.label("manpage", mail + change) == "code"
+
+
+def test_comments_do_not_make_text(labeller):
+    comment = "# You can put comments anywhere. They hold for the rest of the line, or for less.\n"
+    assert labeller.label("overrides", f"{comment}\n{comment}\nalpha=3\nbeta=4\n") == "data"
+    assert labeller.label("a", "# A marker for those who look for one.\n") == "data"
+    assert labeller.label("a", f"# Title\n\n{PROSE}") == "text"
+
+
+def test_a_table_is_no_code(labeller):
+    rows = "AAA:Anaa:PF\nAAB:Arrabury:AU\nAAC:El Arish International Airport:EG\n"
+    assert labeller.label("airport", "# Airport Code:Airport:Country Code\n" + rows * 9) == "data"
+
+
+def test_a_sentence_of_three_words_is_text_but_not_less(labeller):
+    assert labeller.label("a.txt", "this is a test.\n") == "text"
+    assert labeller.label("a.txt", "Ha ha!\n") == "data"
+
+
 @pytest.mark.parametrize("name", ["ls.1", "printf.3p", "ls.1.in"])
 def test_a_section_number_makes_a_manual_of_troff_alone(labeller, name):
     assert labeller.label(name, ".TH LS 1\n.SH NAME\nls \\- list\n") == "text"
