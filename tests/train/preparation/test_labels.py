@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -138,9 +139,24 @@ def test_comments_do_not_make_text(labeller):
     assert labeller.label("a", f"# Title\n\n{PROSE}") == "text"
 
 
-def test_a_table_is_no_code(labeller):
-    rows = "AAA:Anaa:PF\nAAB:Arrabury:AU\nAAC:El Arish International Airport:EG\n"
-    assert labeller.label("airport", "# Airport Code:Airport:Country Code\n" + rows * 9) == "data"
+def test_a_table_is_data(labeller):
+    header = (
+        "# Airport Code:Airport:Country Code:Geographic subdivision:Major city or cities serving\n"
+    )
+    rows = """\
+        AAL:Aalborg:DK::Aalborg
+        AAR:Aarhus:DK::Aarhus
+        ABD:Abadan:IR::Abadan
+        ABE:Lehigh Valley International Airport:US:PA:Allentown, PA|Bethlehem, PA
+        ABQ:Albuquerque International Sunport:US:NM:Albuquerque, NM
+        ABV:Abuja:NG::Abuja
+        ABZ:Aberdeen Dyce:GB:Scotland:Aberdeen
+        ACA:Juan Álvarez International:MX:Guerrero:Acapulco
+        ACC:Kotoka International:GH::Accra
+        ACE:Arrecife:ES::Lanzarote
+        ADA:Adana:TR::Adana
+        """
+    assert labeller.label("airport", header + textwrap.dedent(rows) * 4) == "data"
 
 
 def test_a_sentence_of_three_words_is_text_but_not_less(labeller):
