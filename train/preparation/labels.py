@@ -7,10 +7,10 @@ and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalog
 The name decides where its extension or all of it says what the file is: of 1492 such files of the
 development set's packages (benchmarks/labels.py), magika contradicted 16 with a score of 0.8 or
 more, and was right about one. Hidden files are settings unless their name says otherwise.
-Otherwise `#!`, `<?php` and a diff's header make code, troff's requests a manual, `<?xml` and
-checksums or comments alone data, and magika's answer counts where it is sure. What it calls plain
-text or is unsure about is data if it is a table, text if it reads like prose, its `#` comments left
-out, else its guess if that is likely, else data.
+Otherwise `#!`, `<?php`, `/*` and a diff's header make code, troff's requests a manual, an element
+as of XML, checksums, requirements and comments alone data, and magika's answer counts where it is
+sure. What it calls plain text or is unsure about is data if it is a table, text if it reads like
+prose, its `#` comments left out, else its guess if that is likely, else data.
 
 Five formats hold more than one kind, whatever told the format:
 
@@ -18,7 +18,7 @@ Five formats hold more than one kind, whatever told the format:
 - A notebook is code if code cells hold at least half of its cells' characters.
 - HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 200
   characters and a third of all that is shown; else data.
-- Data with the block tags of a template, such as `{% if`, at lines' beginnings is code.
+- Data and text with a template's block tags, such as `{% if`, at lines' beginnings are code.
 - A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
 """
 
@@ -63,6 +63,7 @@ _EXTENSIONS: dict[_Format, str] = {
     "text": """
         rst tex ltx latex texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
         mediawiki wiki creole rdoc dtx sgml docbook dbk mld eml
+        dox
         readme changelog copyright license licence news todo
     """,
     "code": """
@@ -83,7 +84,7 @@ _EXTENSIONS: dict[_Format, str] = {
         y yy l ll lex lemon g4 peg pegjs diff patch vim vimrc
         j2 jinja jinja2 erb rhtml haml slim pug jade ejs hbs handlebars mustache liquid twig
         njk mako tt tt2 jsp jspx asp aspx cshtml ftl vm xsl xslt feature sty cls bst ins
-        vala gd sol move
+        vala gd sol move prg dem gnuplot gp plt als dockerfile ep srctree
     """,
     "data": """
         json jsonl ndjson jsonc json5 jsonld geojson topojson webmanifest map
@@ -94,6 +95,8 @@ _EXTENSIONS: dict[_Format, str] = {
         rtf dxf stl obj ply wrl
         fasta fa fna faa fastq fq gb gbk embl gff gff3 gtf bed sam pdb cif mol mol2 sdf xyz nex nwk
         aln sto phy graphml gexf gml mtx strings typed automount lcl
+        afm ent enc cert vcproj filters neon templates menu tre
+        output out right ok expected expect good golden ref dump stdout stderr
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
         dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
     """,
@@ -121,6 +124,7 @@ _NAMES: dict[_Format, str] = {
         requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
         top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
         control compat format version substvars watch potfiles linguas .git_archival.txt
+        description namespace
     """,
 }
 _FORMAT_OF_NAME = _by_word(_NAMES)
@@ -156,12 +160,18 @@ _MAGIKA: dict[_Format, str] = {
 }
 _FORMAT_OF_MAGIKA = _by_word(_MAGIKA)
 
-_PROGRAM_STARTS = ("#!", "<?php")
+# zsh's functions begin with #compdef and #autoload.
+_PROGRAM_STARTS = ("#!", "<?php", "#compdef ", "#autoload")
+
+_REQUIREMENT = re.compile(
+    r"-[cer] .+|--\w.*|[\w.-]+(?:\[[\w,.-]+\])? ?(?:[<>=!~]=? ?[\w.*+]+,? ?)*(?:;.*)?[ \\]*"
+)
 
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
 _TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[NAME\]$", re.MULTILINE)
 
 _XML = re.compile(r"\ufeff?\s*<\?xml\b")
+_ELEMENT = re.compile(r"\s*<([a-zA-Z][\w.:-]*)[\s>]")
 _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
 
 # Packages and the like are described by such lines, and so are mails, which are text.
@@ -184,6 +194,8 @@ _TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
 _BLOCK_TAG = re.compile(
     r"^[ \t]*\{%-? *(?:if|for|set|block|extends|include|import|macro)\b", re.MULTILINE
 )
+# In text, examples of them are indented.
+_BLOCK_TAG_AT_MARGIN = re.compile(_BLOCK_TAG.pattern.replace(r"[ \t]*", "", 1), re.MULTILINE)
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
 _INLINE = _words(
     """
@@ -193,6 +205,17 @@ _INLINE = _words(
 )
 _HIDDEN = _words("script style svg")
 _QUOTING = _words("pre code")
+_ELEMENTS_OF_PAGES = (
+    _INLINE
+    | _HIDDEN
+    | _QUOTING
+    | _words(
+        """
+    html head body template div p h1 h2 h3 h4 h5 h6 ul ol dl table form section article header
+    footer main nav aside center blockquote figure button input label fieldset
+    """
+    )
+)
 _PARAGRAPH = 60
 
 
@@ -221,9 +244,11 @@ class Labeller:
             return "text"
         if _XML.match(text):
             return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
-        if _CHECKSUM.match(text) or not _lines(text):
+        if _is_element(text) or _CHECKSUM.match(text):
             return "data"
-        if _DIFF.search(text, 0, _PROSE_READ):
+        if all(map(_REQUIREMENT.fullmatch, _lines(text))):
+            return "data"
+        if text.lstrip().startswith("/*") or _DIFF.search(text, 0, _PROSE_READ):
             return "code"
         ends = text if len(text) <= 2 * _READ else text[:_READ] + text[-_READ:]
         # JSON can hold half of a surrogate pair, which UTF-8 cannot.
@@ -273,6 +298,9 @@ def _format_of_name(name: str, text: str) -> _Format | None:
         if suffix.lower() in _FORMAT_OF:
             format = _FORMAT_OF[suffix.lower()]
             return "code" if format == "text" and executable else format
+        # Qt's translations are XML.
+        if suffix.lower() == "ts" and not text.lstrip("\ufeff").lstrip().startswith("<"):
+            return "code"
         if _MANUAL_SUFFIX.fullmatch(suffix) and _TROFF_REQUEST.search(text, 0, _READ):
             return "text"
     if len(name) > 1 and name[0] == "." and name[1].isalpha() and not executable:
@@ -293,7 +321,8 @@ def _label_in_format(format: _Format, text: str) -> Label:
         return _label_of_notebook(text)
     if format == "html":
         return _label_of_html(text)
-    return "code" if format == "data" and _BLOCK_TAG.search(text) else format
+    tag = {"data": _BLOCK_TAG, "text": _BLOCK_TAG_AT_MARGIN}.get(format)
+    return "code" if tag and tag.search(text) else format
 
 
 def _markdown_code_share(text: str) -> float:
@@ -403,6 +432,16 @@ def _letter_share(text: str) -> float:
     """The share of what is not space."""
     text = text[:_PROSE_READ]
     return _letters(text) / max(1, sum(map(len, text.split())))
+
+
+def _is_element(text: str) -> bool:
+    """Whether it is an element as of XML, which HTML has not, from its beginning to its end."""
+    element = _ELEMENT.match(text)
+    return (
+        element is not None
+        and element[1].lower() not in _ELEMENTS_OF_PAGES
+        and text.rstrip().endswith(f"</{element[1]}>")
+    )
 
 
 def _lines(text: str) -> list[str]:

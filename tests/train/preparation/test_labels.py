@@ -159,6 +159,48 @@ def test_a_table_is_data(labeller):
     assert labeller.label("airport", header + textwrap.dedent(rows) * 4) == "data"
 
 
+@pytest.mark.parametrize("start", ["#compdef tex", "#autoload", "/* A program. */"])
+def test_what_only_programs_begin_with_makes_code(labeller, start):
+    assert labeller.label("_tex", f"{start}\n\n# {PROSE * 3}") == "code"
+
+
+def test_an_element_is_data_unless_it_is_of_html(labeller):
+    info = "<info>\n<keywords>\nunittest\nNTLM\n</keywords>\n</info>\n\n#\n# Client-side\n"
+    client = "<client>\n<server>\nnone\n</server>\n <name>\nNTLM unit tests\n </name>\n</client>\n"
+    assert labeller.label("test91", f"<testcase>\n{info}{client}</testcase>\n") == "data"
+    assert labeller.label("page", f"<div>\n{f'<p>{PROSE}</p>' * 9}</div>\n") == "text"
+    assert labeller.label("a", f"<script>\n{LINE * 9}</script>\n") != "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-r base.in\n-r test-common.in\n",
+        "pyro4==4.82; python_version < '3.11'\n",
+        "# By pip-compile\n#\nattrs>=20,<30\nrequests[socks] ~= 2.0\nidna\n",
+        f"idna==3.4 \\\n    --hash=sha256:{'0123456789abcdef' * 4}\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["", "typing.txt", "test.in"])
+def test_requirements_are_data(labeller, name, text):
+    assert labeller.label(name, text) == "data"
+
+
+@pytest.mark.parametrize("name", ["a.output", "a.right", "a.dump"])
+def test_what_programs_print_is_data(labeller, name):
+    assert labeller.label(name, PROSE * 9) == "data"
+
+
+def test_ts_is_code_whatever_magika_says(labeller):
+    assert labeller.label("intl.d.ts", f"/*! {PROSE * 20}*/\n\ndeclare var a;\n") == "code"
+    assert labeller.label("intl.ts", "x") == "code"
+
+
+def test_text_with_block_tags_at_the_margin_is_a_template(labeller):
+    assert labeller.label("a.rst", "{% for x in y %}\n.. automodule:: x\n{% endfor %}\n") == "code"
+    assert labeller.label("a.rst", f"{PROSE}\n::\n\n  {{% for x in y %}}\n\n{PROSE}") == "text"
+
+
 def test_a_sentence_of_three_words_is_text_but_not_less(labeller):
     assert labeller.label("a.txt", "this is a test.\n") == "text"
     assert labeller.label("a.txt", "Ha ha!\n") == "data"
@@ -356,7 +398,18 @@ def test_half_a_surrogate_pair_does_no_harm(labeller):
     [
         *(
             ("", unit)
-            for unit in ("a ", "x", "\n", "A: b\n", "A: b\n ", "{% x", "\u0130", "\u0915 ")
+            for unit in (
+                "a ",
+                "x",
+                "a!",
+                "<a ",
+                "\n",
+                "A: b\n",
+                "A: b\n ",
+                "{% x",
+                "\u0130",
+                "\u0915 ",
+            )
         ),
         *(("a.md", unit) for unit in ("\n", "```\n", "    x\n", "- a\n", "x")),
         *(
