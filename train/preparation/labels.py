@@ -16,8 +16,8 @@ Five formats hold more than one kind, whatever told the format:
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if code cells hold at least half of its cells' characters.
-- HTML is code if it is a template; else text if its paragraphs of at least 60 characters hold 200
-  characters and a third of all that is shown; else data.
+- HTML is code if it is a template; else text if its paragraphs of at least 60 characters and a
+  sentence's end hold 200 characters and a third of all that is shown; else data.
 - Data and text with a template's block tags, such as `{% if`, at lines' beginnings are code.
 - A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
 """
@@ -56,6 +56,7 @@ def _by_word(table: dict[_Format, str]) -> dict[str, _Format]:
     return {word: format for format, words in table.items() for word in words.split()}
 
 
+# The rarer ones are GitHub Linguist's, where they say one kind alone.
 _EXTENSIONS: dict[_Format, str] = {
     "markdown": "md markdown mmd mdown mkd mkdn mdwn mdx rmd qmd ronn",
     "notebook": "ipynb",
@@ -84,6 +85,22 @@ _EXTENSIONS: dict[_Format, str] = {
         y yy l ll lex lemon g4 peg pegjs diff patch vim vimrc
         j2 jinja jinja2 erb rhtml haml slim pug jade ejs hbs handlebars mustache liquid twig
         njk mako tt tt2 jsp jspx asp aspx cshtml ftl vm xsl xslt feature sty cls bst ins
+        abap ado ahk angelscript apl applescript asax ascx ash asmx at au3 bal bas befunge bf
+        bison blade bmx boo bro bsv cake cc-tst cfc cfm cfml cgi chpl click clp clw cobol cocci
+        coq cp cps csd ctp cw cwl dats dfm dhall di djs dtsx dwl dyalog e4x eex eliom em
+        emberscript es6 fan flex forth frm fsh fshader fst fth fun fut gaml gap gawk gdb gdbinit
+        gleam glslf glslv gms gn gni gperf gsh gsp gvy hack heex hhi hx hxsl hy icl idc ijs ik ily
+        ino ipf isl iss janet jav jflex jison jsb jscad jsfl jslib jsm jsonnet kak krl lagda las
+        lasso latte leex lgt libsonnet lidr logtalk lookml lsl m2 m3 mac mao marko mata
+        mathematica mawk mcfunction mjml mkfile ml4 mlg mlir mlx moo moon mpl mq4 mq5 mqh mspec
+        mss nas nasl nawk nbp ncl nqp nse nsh nsi nut ny omgrofl opa opal opencl orc ox oxygene p6
+        pb pbi pcss pig pike pmod podsl podspec pogo pony postcss pov prw psc pt py3 pyp pyt qasm
+        qbs qs r2 r3 raku rakumod razor rbi rbw rbx reb rebol red rego rex rexx riot rktd robot
+        rockspec rpgle rsh ruby sas sbt scad scaml sce sci shader shen sls sma smali smk sml smt
+        smt2 soy spin sqf sqlrpgle sss stan sthlp tac tcss tesc tese thor tla trigger txl uc udo
+        unity upc urs vapi vark vcl vhost volt vsh vshader vtl webidl whiley wlt wren wsgi x10 xc
+        xojo_code xpl xproc xq xql xquery xqy xtend yacc yap yar yara zap zeek zep zil zimpl zpt
+        zs zsh-theme
         vala gd sol move prg dem gnuplot gp plt als dockerfile ep srctree
     """,
     "data": """
@@ -95,6 +112,9 @@ _EXTENSIONS: dict[_Format, str] = {
         rtf dxf stl obj ply wrl
         fasta fa fna faa fastq fq gb gbk embl gff gff3 gtf bed sam pdb cif mol mol2 sdf xyz nex nwk
         aln sto phy graphml gexf gml mtx strings typed automount lcl
+        supp valgrind nanorc har conll conllu gltf dae kicad_pcb kicad_sch nuspec natvis dita rviz
+        urdf xacro sdf wxs wxi wixproj fsproj vbproj dsw xcconfig pbxproj tfstate textproto
+        cson yang xmi tmlanguage snippet code-snippets sha224 sha384 crc32
         afm ent enc cert vcproj filters neon templates menu tre
         output out right ok expected expect good golden ref dump stdout stderr
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
@@ -106,7 +126,7 @@ _FORMAT_OF = _by_word(_EXTENSIONS)
 # Debian's lists are named so, or `package.docs` where a source makes several packages.
 _DEBHELPER = """
     clean dirs docs doc-base examples install links lintian-overrides maintscript manpages
-    not-installed series shlibs symbols triggers
+    mime not-installed series shlibs symbols sysusers tmpfiles triggers
 """
 _FORMAT_OF |= _by_word({"data": _DEBHELPER})
 
@@ -124,7 +144,7 @@ _NAMES: dict[_Format, str] = {
         requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
         top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
         control compat format version substvars watch potfiles linguas .git_archival.txt
-        description namespace
+        description index manifest namespace
     """,
 }
 _FORMAT_OF_NAME = _by_word(_NAMES)
@@ -143,7 +163,8 @@ _PROGRAMS = _words("changes history install news")
 _CODE_STEMS = _words("makefile dockerfile gnumakefile gemfile kconfig")
 
 # They are put after the extension that says what the file is.
-_ADDED = _words("in tmpl template tpl dist example sample orig bak old default skel")
+_ADDED = _words("in tmpl template tpl dist example sample orig bak old default skel txt")
+_ADDED_TO_TEMPLATES = _words("tmpl template tpl")
 
 _MAGIKA: dict[_Format, str] = {
     "markdown": "markdown",
@@ -217,6 +238,7 @@ _ELEMENTS_OF_PAGES = (
     )
 )
 _PARAGRAPH = 60
+_ENDS = re.compile(r"[.!?:]\W{0,3}(?:\s|$)|[\u3002\uff01\uff1f\u0964\u06d4]")
 
 
 class Labeller:
@@ -289,6 +311,7 @@ def _format_of_name(name: str, text: str) -> _Format | None:
         return _FORMAT_OF_NAME[name.lower()]
     if name in _NAMES_OF_LISTS:
         return "code" if executable else "data"
+    template = suffix.lower() in _ADDED_TO_TEMPLATES
     while stem and suffix.lower() in _ADDED:
         name = stem
         stem, _, suffix = name.rpartition(".")
@@ -297,6 +320,9 @@ def _format_of_name(name: str, text: str) -> _Format | None:
     if stem:
         if suffix.lower() in _FORMAT_OF:
             format = _FORMAT_OF[suffix.lower()]
+            # "README.mac" and "INSTALL.pt" are read.
+            if format == "code" and stem.isupper() and stem.lower() in _TEXT_STEMS:
+                return "code" if executable else "text"
             return "code" if format == "text" and executable else format
         # Qt's translations are XML.
         if suffix.lower() == "ts" and not text.lstrip("\ufeff").lstrip().startswith("<"):
@@ -305,6 +331,8 @@ def _format_of_name(name: str, text: str) -> _Format | None:
             return "text"
     if len(name) > 1 and name[0] == "." and name[1].isalpha() and not executable:
         return "data"
+    if template:
+        return "code"
     # "README-alpha" and "LICENSE_MIT" are read, but "announce-gen" and "install" are programs.
     first = re.split("[.]" if name.islower() else "[-._]", name, maxsplit=1)[0]
     if first.lower() in _CODE_STEMS:
@@ -381,10 +409,11 @@ def _label_of_html(text: str) -> Label:
 
     def end_block() -> None:
         nonlocal prose, shown
-        length = len(" ".join("".join(block).split()))
+        shown_text = " ".join("".join(block).split())
+        length = len(shown_text)
         block.clear()
         shown += length
-        if length >= _PARAGRAPH and not preformatted:
+        if length >= _PARAGRAPH and _ENDS.search(shown_text) and not preformatted:
             prose += length
 
     while position < len(text):

@@ -186,6 +186,36 @@ def test_requirements_are_data(labeller, name, text):
     assert labeller.label(name, text) == "data"
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("README.pt", "text"),
+        ("INSTALL.mac", "text"),
+        ("integral.mac", "code"),
+        ("bootstrap.js.LICENSE.txt", "text"),
+        ("index.rst.txt", "text"),
+        ("filelog.tmpl", "code"),
+        ("page.html.tpl", "text"),
+        ("screen.tmpfiles", "data"),
+        ("MANIFEST", "data"),
+    ],
+)
+def test_rarer_names_decide_too(labeller, name, label):
+    assert labeller.label(name, f"/*! {PROSE * 9}*/\n") == label
+
+
+def test_templates_are_code_whatever_is_in_them(labeller):
+    assert labeller.label("filelog.tmpl", f"<p>{PROSE * 9}{{x}}</p>") == "code"
+    assert labeller.label("settings.yaml.tmpl", "a: 1\n") == "data"
+    assert labeller.label("README.pt", PROSE) == "text"
+
+
+def test_html_entries_without_an_end_are_no_prose(labeller):
+    entries = "<li>add_column (in a module of a package of a name that is long), [1], [2]</li>" * 99
+    assert labeller.label("genindex.html", f"<ul>{entries}</ul>") == "data"
+    assert labeller.label("a.html", f"<ul>{entries.replace('[2]', '[2].')}</ul>") == "text"
+
+
 @pytest.mark.parametrize("name", ["a.output", "a.right", "a.dump"])
 def test_what_programs_print_is_data(labeller, name):
     assert labeller.label(name, PROSE * 9) == "data"
@@ -414,7 +444,7 @@ def test_half_a_surrogate_pair_does_no_harm(labeller):
         *(("a.md", unit) for unit in ("\n", "```\n", "    x\n", "- a\n", "x")),
         *(
             ("a.html", unit)
-            for unit in ("<!--", "<a", "<p>", "<script>", "<pre>", "{{", "\u0130", "x")
+            for unit in ("<!--", "<a", "<p>", ".", "<script>", "<pre>", "{{", "\u0130", "x")
         ),
         *(("a.ipynb", unit) for unit in ("[", '{"a":', "9")),
         *(("a.1", unit) for unit in (".TH", "\n.")),
