@@ -12,10 +12,11 @@ as of XML, checksums, requirements and comments alone data, and magika's answer 
 sure. What it calls plain text or is unsure about is data if it is a table, text if it reads like
 prose, its `#` comments left out, else its guess if that is likely, else data.
 
-Five formats hold more than one kind, whatever told the format:
+Six formats hold more than one kind, whatever told the format:
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if code cells hold at least half of its cells' characters.
+- LaTeX is code if it is no document, and more than 15 % of its lines define macros.
 - HTML is code if it is a template; else text if its paragraphs of at least 60 characters and a
   sentence's end hold 200 characters and a third of all that is shown; else data.
 - Data and text with a template's block tags, such as `{% if`, at lines' beginnings are code.
@@ -32,7 +33,7 @@ import onnxruntime
 from magika import Magika
 
 Label = Literal["text", "code", "data"]
-_Format = Literal["text", "code", "data", "markdown", "notebook", "html"]
+_Format = Literal["text", "code", "data", "markdown", "notebook", "html", "latex"]
 
 _SURE = 0.5
 """Magika's answer counts from this score on; with a higher limit, more of the development set is
@@ -61,8 +62,9 @@ _EXTENSIONS: dict[_Format, str] = {
     "markdown": "md markdown mmd mdown mkd mkdn mdwn mdx rmd qmd ronn",
     "notebook": "ipynb",
     "html": "html htm xhtml xht",
+    "latex": "tex ltx latex",
     "text": """
-        rst tex ltx latex texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
+        rst texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
         mediawiki wiki creole rdoc dtx sgml docbook dbk mld eml
         dox
         readme changelog copyright license licence news todo
@@ -101,7 +103,7 @@ _EXTENSIONS: dict[_Format, str] = {
         unity upc urs vapi vark vcl vhost volt vsh vshader vtl webidl whiley wlt wren wsgi x10 xc
         xojo_code xpl xproc xq xql xquery xqy xtend yacc yap yar yara zap zeek zep zil zimpl zpt
         zs zsh-theme
-        vala gd sol move prg dem gnuplot gp plt als dockerfile ep srctree
+        vala gd sol move prg dem gnuplot gp plt als dockerfile ep srctree swg
     """,
     "data": """
         json jsonl ndjson jsonc json5 jsonld geojson topojson webmanifest map
@@ -116,7 +118,7 @@ _EXTENSIONS: dict[_Format, str] = {
         urdf xacro sdf wxs wxi wixproj fsproj vbproj dsw xcconfig pbxproj tfstate textproto
         cson yang xmi tmlanguage snippet code-snippets sha224 sha384 crc32
         afm ent enc cert vcproj filters neon templates menu tre
-        output out right ok expected expect good golden ref dump stdout stderr
+        output out right ok expected expect good gold golden ref wrong dump stdout stderr
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
         dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
     """,
@@ -170,7 +172,8 @@ _MAGIKA: dict[_Format, str] = {
     "markdown": "markdown",
     "notebook": "ipynb",
     "html": "html",
-    "text": "latex rst eml",
+    "latex": "latex",
+    "text": "rst eml",
     "code": """
         aidl asm asp autohotkey autoit awk batch bazel c clojure cmake cobol coffeescript cpp cs
         css dart diff dm dockerfile elixir erb erlang fortran gemfile gemspec go gradle groovy
@@ -189,7 +192,7 @@ _REQUIREMENT = re.compile(
 )
 
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
-_TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[NAME\]$", re.MULTILINE)
+_TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[(?:NAME|SEE ALSO)\]$", re.M | re.I)
 
 _XML = re.compile(r"\ufeff?\s*<\?xml\b")
 _ELEMENT = re.compile(r"\s*<([a-zA-Z][\w.:-]*)[\s>]")
@@ -204,11 +207,17 @@ _DIFF = re.compile(r"^--- .+\n\+\+\+ .+\n@@ -", re.MULTILINE)
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{32,128}[ \t]+\*?\S")
 
 _PLAIN = _words("txt randomtxt undefined unknown")
+_PROSE_KINDS = _PLAIN | _words("markdown rst latex html eml")
 _STOP = re.compile(r"[.,;:!?][\"')\]]*(?:\s|$)|[\u3001\u3002\uff0c\uff01\uff1f\u0964\u06d4\u060c]")
 _TEMPLATES = _words("erb handlebars jinja twig")
 _COMMENT = re.compile(r"#(?:[\s#]|$)")
 _SENTENCE = re.compile(r"\w+(?:,? \w+){2,9}[.!?]")
 _LIST_ITEM = re.compile(r"(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
+_DEFINITION = re.compile(
+    r"\s*\\(?:(?:long|outer|global|protected)\s*\\)?"
+    r"(?:[gex]?def|let|(?:re)?newcommand|providecommand|newif|newcount|newdimen|newskip|newbox|"
+    r"newtoks|newenvironment|catcode|futurelet|DeclareTextCommand)(?![a-zA-Z])"
+)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 _TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
@@ -238,7 +247,7 @@ _ELEMENTS_OF_PAGES = (
     )
 )
 _PARAGRAPH = 60
-_ENDS = re.compile(r"[.!?:]\W{0,3}(?:\s|$)|[\u3002\uff01\uff1f\u0964\u06d4]")
+_ENDS = re.compile(r"[.!?:][^\w\s]{0,3}(?:\s|$)|[\u3002\uff01\uff1f\u0964\u06d4]")
 
 
 class Labeller:
@@ -281,7 +290,7 @@ class Labeller:
                 return "text" if _MAIL.match(text) and _BODY.search(text) else "data"
             if _is_table(text):
                 return "data"
-            if _is_prose(text):
+            if _is_prose(text, sentences=kind not in _PROSE_KINDS):
                 return "text"
             if guess.score < _LIKELY:
                 return "data"
@@ -349,8 +358,17 @@ def _label_in_format(format: _Format, text: str) -> Label:
         return _label_of_notebook(text)
     if format == "html":
         return _label_of_html(text)
+    if format == "latex":
+        return "code" if _is_of_macros(text) else "text"
     tag = {"data": _BLOCK_TAG, "text": _BLOCK_TAG_AT_MARGIN}.get(format)
     return "code" if tag and tag.search(text) else format
+
+
+def _is_of_macros(text: str) -> bool:
+    """Whether it is LaTeX of definitions rather than of prose."""
+    lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "%"]
+    definitions = sum(map(bool, map(_DEFINITION.match, lines)))
+    return definitions > 0.15 * len(lines) and "\\begin{document}" not in text
 
 
 def _markdown_code_share(text: str) -> float:
@@ -487,11 +505,18 @@ def _is_table(text: str) -> bool:
         count, rows = max(counts.items(), key=lambda item: item[1], default=(0, 0))
         if count >= 2 and rows >= max(5, 0.8 * len(lines)):
             return True
+        if count >= 5 and rows == len(lines):
+            return True
     return False
 
 
-def _is_prose(text: str) -> bool:
-    """Whether it is letters for the most, in lines longer than those of a list, and punctuated."""
+def _is_prose(text: str, *, sentences: bool) -> bool:
+    """Whether it is letters for the most, in lines longer than those of a list, and punctuated.
+
+    Args:
+        text: the document.
+        sentences: whether it takes ends of sentences, not punctuation of any kind.
+    """
     lines = _lines(text)
     text = "\n".join(lines)
     if _SENTENCE.fullmatch(text):
@@ -502,5 +527,6 @@ def _is_prose(text: str) -> bool:
         and (words >= 3 or not text.isascii())
         and _letter_share(text) >= 0.75
         and _letters(text) >= 15 * len(lines)
-        and 30 * len(_STOP.findall(text)) >= words - 8
+        and 30 * len((_ENDS if sentences else _STOP).findall(text))
+        >= (words if sentences else words - 8)
     )

@@ -210,6 +210,30 @@ def test_templates_are_code_whatever_is_in_them(labeller):
     assert labeller.label("README.pt", PROSE) == "text"
 
 
+def test_latex_of_definitions_is_code_unless_it_is_a_document(labeller):
+    macros = "\\def\\a{b}\n\\gdef\\putwordIndex{Indice}\n% A comment.\n\\global\\let\\c=\\a\n"
+    assert labeller.label("macros.tex", macros + PROSE) == "code"
+    assert labeller.label("manual.tex", macros + PROSE * 30) == "text"
+    assert labeller.label("a.tex", macros + "\\begin{document}\nx\\end{document}\n") == "text"
+    assert labeller.label("a.tex", "Defined by \\def.\n\\default\n") == "text"
+
+
+def test_a_line_of_many_fields_is_data(labeller):
+    line = "function-redefined:21:0:21:25:double_with_docstring:function already defined line 16\n"
+    assert labeller.label("typing_use.txt", line) == "data"
+
+
+def test_what_is_included_in_manuals_is_text(labeller):
+    assert labeller.label("common.x", "[see also]\n.BR autoconf (1),\n.BR automake (1)\n") == "text"
+
+
+def test_without_ends_of_sentences_what_is_no_prose_to_magika_is_data(labeller):
+    menu = '?package(gap-core):needs="text" section="Applications/Science/Mathematics" \\\n'
+    menu += '  title="GAP"\\\n  command="/usr/bin/gap"\\\n  icon="/usr/share/pixmaps/gap.xpm"\\\n'
+    menu += '  longtitle="GAP - Groups, Algorithms and Programming"\n'
+    assert labeller.label("gap-core", menu) == "data"
+
+
 def test_html_entries_without_an_end_are_no_prose(labeller):
     entries = "<li>add_column (in a module of a package of a name that is long), [1], [2]</li>" * 99
     assert labeller.label("genindex.html", f"<ul>{entries}</ul>") == "data"
