@@ -39,8 +39,9 @@ The reported set was drawn from {packages} source and binary packages that the d
 not use, before the labeller was run on any of its files: of each package, the text files of at most
 1 MiB in UTF-8, each content once, sorted by path and shuffled by
 `random.Random("labels 5 SOURCE")`, and of these the first seven, whatever their format. One reader
-labelled all of them, without a second opinion, before the labeller was run: formats that an extension settles by it, after a look at their first line; all others one by one
-from their beginning and middle; Markdown by the share of code blocks that markdown-it, another
+labelled all of them, without a second opinion, before the labeller was run: formats
+that an extension settles by it, after a look at their first line; all others one by one from their
+beginning and middle; Markdown by the share of code blocks that markdown-it, another
 parser than ours, finds (files between 48 and 52 % were left out). A label says what a file is for:
 code is executed, compiled or built with, and templates are code in whatever format; packages'
 metadata, lists of files, word lists, what programs printed, drawings made of characters and
@@ -65,7 +66,6 @@ are those that two people would label differently, or Markdown of half code.
 | random, first | 490 | 62 | 1 | 96.5% (473) |
 | random, second | 478 | 63 | 13 | 96.4% (461) |
 | random, third | 521 | 66 | 2 | 97.1% (506) |
-
 """
 
 
