@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -72,6 +73,191 @@ def test_a_name_that_says_what_a_file_is_decides(labeller, name, text, label):
 )
 def test_a_name_that_says_nothing_leaves_it_to_the_content(labeller, name, text, label):
     assert labeller.label(name, text) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        (".bazelrc", "build --symlink_prefix=/ # Out of source build\n", "data"),
+        (".git-blame-ignore-revs", PROSE, "data"),
+        (".cookierc", PYTHON * 3, "data"),
+        (".perltidyrc.sh", "x", "code"),
+        (".zshenv", "x", "code"),
+        (".hidden", "#!/bin/sh\ntrue\n", "code"),
+        (".hidden", "<?php\nreturn 3;\n", "code"),
+    ],
+)
+def test_hidden_files_are_settings_unless_they_are_programs(labeller, name, text, label):
+    assert labeller.label(name, text) == label
+
+
+def test_debian_lists_are_data_with_a_package_and_without(labeller):
+    text = "usr/bin/hello\nThe manual of it, as a page of the documentation.\n"
+    for name in ("docs", "hello.docs", "install", "hello.install", "not-installed", "maintscript"):
+        assert labeller.label(name, text) == "data"
+    assert labeller.label("format", "3.0 (native)\n") == "data"
+
+
+def test_a_program_is_code_even_where_its_extension_is_of_text(labeller):
+    assert labeller.label("a.pod", "#!perl -T\nuse warnings;\n") == "code"
+    assert labeller.label("a.install", "#!/usr/bin/dh-exec\nusr/bin/a\n") == "data"
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.yaml", "a.cfg"])
+def test_data_with_block_tags_is_a_template(labeller, name):
+    assert labeller.label(name, "<a>\n  {%- for x in y %}\n  {{ x }}\n  {% endfor %}\n") == "code"
+    assert labeller.label(name, "a: ${{ secrets.x }}\nb: '{% if'\n") == "data"
+
+
+def test_xml_with_block_tags_is_a_template_without_a_name(labeller):
+    assert labeller.label("", '<?xml version="1.0"?>\n<a>\n{% if b %}<b/>{% endif %}\n') == "code"
+
+
+@pytest.mark.parametrize("digits", [32, 40, 64])
+def test_checksums_are_data(labeller, digits):
+    digest = "0123456789abcdef" * 8
+    for space in ("  ", " *", " "):
+        assert labeller.label("sums.txt", f"{digest[:digits]}{space}a-file.tar.gz\n" * 5) == "data"
+
+
+def test_the_header_of_a_mail_is_data_without_a_body(labeller):
+    header = "Author: A U Thor\nEmail: a@example.org\nSubject: The library, again.\n\n"
+    assert labeller.label("info", header) == "data"
+    assert labeller.label("info", f"{header}\n{PROSE}") == "text"
+
+
+def test_a_diff_is_code_with_whatever_above_it(labeller):
+    change = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-A sentence of words.\n+Another sentence.\n"
+    mail = f"From: A\nSubject: B\nDate: C\n\n{PROSE * 3}"
+    assert labeller.label("manpage", mail + change) == "code"
+
+
+def test_comments_do_not_make_text(labeller):
+    comment = "# You can put comments anywhere. They hold for the rest of the line, or for less.\n"
+    assert labeller.label("overrides", f"{comment}\n{comment}\nalpha=3\nbeta=4\n") == "data"
+    assert labeller.label("a", "# A marker for those who look for one.\n") == "data"
+    assert labeller.label("a", f"# Title\n\n{PROSE}") == "text"
+
+
+def test_a_table_is_data(labeller):
+    header = (
+        "# Airport Code:Airport:Country Code:Geographic subdivision:Major city or cities serving\n"
+    )
+    rows = """\
+        AAL:Aalborg:DK::Aalborg
+        AAR:Aarhus:DK::Aarhus
+        ABD:Abadan:IR::Abadan
+        ABE:Lehigh Valley International Airport:US:PA:Allentown, PA|Bethlehem, PA
+        ABQ:Albuquerque International Sunport:US:NM:Albuquerque, NM
+        ABV:Abuja:NG::Abuja
+        ABZ:Aberdeen Dyce:GB:Scotland:Aberdeen
+        ACA:Juan Álvarez International:MX:Guerrero:Acapulco
+        ACC:Kotoka International:GH::Accra
+        ACE:Arrecife:ES::Lanzarote
+        ADA:Adana:TR::Adana
+        """
+    assert labeller.label("airport", header + textwrap.dedent(rows) * 4) == "data"
+
+
+@pytest.mark.parametrize("start", ["#compdef tex", "#autoload", "/* A program. */"])
+def test_what_only_programs_begin_with_makes_code(labeller, start):
+    assert labeller.label("_tex", f"{start}\n\n# {PROSE * 3}") == "code"
+
+
+def test_an_element_is_data_unless_it_is_of_html(labeller):
+    info = "<info>\n<keywords>\nunittest\nNTLM\n</keywords>\n</info>\n\n#\n# Client-side\n"
+    client = "<client>\n<server>\nnone\n</server>\n <name>\nNTLM unit tests\n </name>\n</client>\n"
+    assert labeller.label("test91", f"<testcase>\n{info}{client}</testcase>\n") == "data"
+    assert labeller.label("page", f"<div>\n{f'<p>{PROSE}</p>' * 9}</div>\n") == "text"
+    assert labeller.label("a", f"<script>\n{LINE * 9}</script>\n") != "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-r base.in\n-r test-common.in\n",
+        "pyro4==4.82; python_version < '3.11'\n",
+        "# By pip-compile\n#\nattrs>=20,<30\nrequests[socks] ~= 2.0\nidna\n",
+        f"idna==3.4 \\\n    --hash=sha256:{'0123456789abcdef' * 4}\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["", "typing.txt", "test.in"])
+def test_requirements_are_data(labeller, name, text):
+    assert labeller.label(name, text) == "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("README.pt", "text"),
+        ("INSTALL.mac", "text"),
+        ("integral.mac", "code"),
+        ("bootstrap.js.LICENSE.txt", "text"),
+        ("index.rst.txt", "text"),
+        ("filelog.tmpl", "code"),
+        ("page.html.tpl", "text"),
+        ("screen.tmpfiles", "data"),
+        ("MANIFEST", "data"),
+    ],
+)
+def test_rarer_names_decide_too(labeller, name, label):
+    assert labeller.label(name, f"/*! {PROSE * 9}*/\n") == label
+
+
+def test_templates_are_code_whatever_is_in_them(labeller):
+    assert labeller.label("filelog.tmpl", f"<p>{PROSE * 9}{{x}}</p>") == "code"
+    assert labeller.label("settings.yaml.tmpl", "a: 1\n") == "data"
+    assert labeller.label("README.pt", PROSE) == "text"
+
+
+def test_latex_of_definitions_is_code_unless_it_is_a_document(labeller):
+    macros = "\\def\\a{b}\n\\gdef\\putwordIndex{Indice}\n% A comment.\n\\global\\let\\c=\\a\n"
+    assert labeller.label("macros.tex", macros + PROSE) == "code"
+    assert labeller.label("manual.tex", macros + PROSE * 30) == "text"
+    assert labeller.label("a.tex", macros + "\\begin{document}\nx\\end{document}\n") == "text"
+    assert labeller.label("a.tex", "Defined by \\def.\n\\default\n") == "text"
+
+
+def test_a_line_of_many_fields_is_data(labeller):
+    line = "function-redefined:21:0:21:25:double_with_docstring:function already defined line 16\n"
+    assert labeller.label("typing_use.txt", line) == "data"
+
+
+def test_what_is_included_in_manuals_is_text(labeller):
+    assert labeller.label("common.x", "[see also]\n.BR autoconf (1),\n.BR automake (1)\n") == "text"
+
+
+def test_without_ends_of_sentences_what_is_no_prose_to_magika_is_data(labeller):
+    menu = '?package(gap-core):needs="text" section="Applications/Science/Mathematics" \\\n'
+    menu += '  title="GAP"\\\n  command="/usr/bin/gap"\\\n  icon="/usr/share/pixmaps/gap.xpm"\\\n'
+    menu += '  longtitle="GAP - Groups, Algorithms and Programming"\n'
+    assert labeller.label("gap-core", menu) == "data"
+
+
+def test_html_entries_without_an_end_are_no_prose(labeller):
+    entries = "<li>add_column (in a module of a package of a name that is long), [1], [2]</li>" * 99
+    assert labeller.label("genindex.html", f"<ul>{entries}</ul>") == "data"
+    assert labeller.label("a.html", f"<ul>{entries.replace('[2]', '[2].')}</ul>") == "text"
+
+
+@pytest.mark.parametrize("name", ["a.output", "a.right", "a.dump"])
+def test_what_programs_print_is_data(labeller, name):
+    assert labeller.label(name, PROSE * 9) == "data"
+
+
+def test_ts_is_code_whatever_magika_says(labeller):
+    assert labeller.label("intl.d.ts", f"/*! {PROSE * 20}*/\n\ndeclare var a;\n") == "code"
+    assert labeller.label("intl.ts", "x") == "code"
+
+
+def test_text_with_block_tags_at_the_margin_is_a_template(labeller):
+    assert labeller.label("a.rst", "{% for x in y %}\n.. automodule:: x\n{% endfor %}\n") == "code"
+    assert labeller.label("a.rst", f"{PROSE}\n::\n\n  {{% for x in y %}}\n\n{PROSE}") == "text"
+
+
+def test_a_sentence_of_three_words_is_text_but_not_less(labeller):
+    assert labeller.label("a.txt", "this is a test.\n") == "text"
+    assert labeller.label("a.txt", "Ha ha!\n") == "data"
 
 
 @pytest.mark.parametrize("name", ["ls.1", "printf.3p", "ls.1.in"])
@@ -266,12 +452,23 @@ def test_half_a_surrogate_pair_does_no_harm(labeller):
     [
         *(
             ("", unit)
-            for unit in ("a ", "x", "\n", "A: b\n", "A: b\n ", "{% x", "\u0130", "\u0915 ")
+            for unit in (
+                "a ",
+                "x",
+                "a!",
+                "<a ",
+                "\n",
+                "A: b\n",
+                "A: b\n ",
+                "{% x",
+                "\u0130",
+                "\u0915 ",
+            )
         ),
         *(("a.md", unit) for unit in ("\n", "```\n", "    x\n", "- a\n", "x")),
         *(
             ("a.html", unit)
-            for unit in ("<!--", "<a", "<p>", "<script>", "<pre>", "{{", "\u0130", "x")
+            for unit in ("<!--", "<a", "<p>", ".", "<script>", "<pre>", "{{", "\u0130", "x")
         ),
         *(("a.ipynb", unit) for unit in ("[", '{"a":', "9")),
         *(("a.1", unit) for unit in (".TH", "\n.")),
