@@ -162,9 +162,15 @@ class _Local(LocalPipelineExecutor):
         kept = main.__dict__.copy()
         main.__spec__ = None
         main.__dict__.pop("__file__", None)
+        # The processes that it starts print a traceback each where Ctrl-C ends them; what the tasks
+        # have to say is in their logs.
+        stderr = os.dup(2)
+        os.dup2(_QUIET.fileno(), 2)
         try:
             super().run()
         finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
             main.__dict__.update(kept)
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:

@@ -19,13 +19,11 @@ SBATCH = """#!{python}
 import os, re, subprocess, sys
 if "REFUSED" in os.environ:
     sys.exit("sbatch: error: invalid partition specified")
-assert any(argument.startswith("--export=") for argument in sys.argv) or "merge_stats" in open(
-    sys.argv[-1]
-).read()
 script = open(sys.argv[-1]).read()
-assert "#SBATCH --partition=small" in script and "#SBATCH --mem-per-cpu=3G" in script
+assert "#SBATCH --partition=small" in script
 print("Submitted batch job 7")
 if "launch_pickled_pipeline" in script:
+    assert "#SBATCH --mem-per-cpu=3G" in script
     (last,) = re.findall("array=0-([0-9]+)", script)
     for task in range(int(last) + 1):
         variables = dict(os.environ, SLURM_ARRAY_TASK_ID=str(task), SLURM_NODELIST="here")
@@ -158,6 +156,7 @@ def cluster(tmp_path):
         ("sbatch", SBATCH.format(python=sys.executable)),
         ("srun", SRUN),
         ("squeue", "#!/bin/sh\n"),
+        ("scontrol", "#!/bin/sh\necho here\n"),
     ):
         (folder / name).write_text(content)
         (folder / name).chmod(0o755)
