@@ -7,7 +7,6 @@ together, and whether all files that the engines wrote are the same.
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -17,11 +16,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import zstandard
+
+from bridge import manifest
 
 FOLDER = Path("data/benchmark")
 ROWS = 2000  # documents of a Parquet row group
@@ -118,7 +120,7 @@ class PeakMemory:
             self.bytes = max(self.bytes, sum(sizes.get(member, 0) for member in members))
 
 
-def prepare(engine: str, workers: int) -> dict[str, str]:
+def prepare(engine: str, workers: int) -> dict[str, dict[str, Any]]:
     """Prepares the input, prints what it takes, and returns the files' hashes."""
     data_dir = FOLDER / engine
     shutil.rmtree(data_dir, ignore_errors=True)
@@ -140,11 +142,7 @@ def prepare(engine: str, workers: int) -> dict[str, str]:
         sys.exit(f"{engine}: exit code {code}")
     seconds = time.monotonic() - began
     print(f"{engine}: {seconds:.0f} s in all, peak memory of all processes {peak / 1e9:.2f} GB")
-    return {
-        path.relative_to(data_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(data_dir.rglob("*"))
-        if path.is_file()
-    }
+    return manifest.describe(data_dir)
 
 
 def main() -> None:

@@ -91,8 +91,9 @@ def _show(console: Console, account: Account, assembled: Assembled) -> None:
     console.print(table)
     total = account.total
     for reason, count in sorted(total.rejected.items()):
-        examples = ", ".join(total.examples[reason])
-        console.print(f"{count:,} rejected, {reason}: {examples}{', ...' if count > 3 else ''}")
+        examples = total.examples[reason]
+        more = ", ..." if count > len(examples) else ""
+        console.print(f"{count:,} rejected, {reason}: {', '.join(examples)}{more}")
     if total.skipped:
         console.print(f"not documents, skipped: {_counts(total.skipped)}")
 

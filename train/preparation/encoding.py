@@ -105,7 +105,8 @@ class FindShared:
         training = self._in_range("training", rank, world_size)
         training.sort()
         held_out = np.unique(self._in_range("held-out", rank, world_size))
-        shards.save(_path(self._folder, rank, "shared.npy"), _common(training, held_out))
+        common = held_out[_among(held_out, training)]
+        shards.save(_path(self._folder, rank, "shared.npy"), common)
 
     def _in_range(self, name: str, rank: int, count: int) -> Hashes:
         first, last = (2**64 * rank) // count, (2**64 * (rank + 1)) // count - 1
@@ -210,7 +211,7 @@ def _write_split(
     with SplitWriter(data_dir, split, end.dtype) as writer:
         for _, _, domain, source, name, ids in documents:
             pieces = [ids]
-            if split != "train" and len(leaked):
+            if split != "train":
                 pieces = _pieces(ids, leaked)
             left = 0
             for piece in pieces:
@@ -248,8 +249,9 @@ def _meeting(
             known = [np.zeros(0, np.uint64)]
             for other in trained:
                 for _, theirs in _border_hashes(read_tokens(data_dir, other, "train")):
-                    known.append(_common(wanted, np.unique(theirs)))
-            places = np.flatnonzero(np.isin(hashes, np.concatenate(known)).any(axis=1))
+                    known.append(theirs[_among(theirs, wanted)])
+            shared = np.unique(np.concatenate(known))
+            places = np.flatnonzero(_among(hashes, shared).any(axis=1))
             found.update(pieces[domain][first + int(place) + 1] for place in places)
     return found
 
@@ -315,19 +317,17 @@ def _runs(tokens: npt.NDArray[Any], records: npt.NDArray[Any]) -> Iterator[Hashe
         begin = end
 
 
-def _common(ours: Hashes, theirs: Hashes) -> Hashes:
-    """The values of two sorted arrays that both have."""
-    if not len(ours):
-        return ours
-    places = np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)
-    return np.asarray(theirs[ours[places] == theirs])
+def _among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+    """For each of the values, of any shape, whether it is among the known ones, sorted."""
+    if not len(known):
+        return np.zeros(values.shape, bool)
+    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.asarray(known[places] == values)
 
 
 def _pieces(ids: npt.NDArray[Any], leaked: Hashes) -> list[npt.NDArray[Any]]:
     """What is left of a document without the runs whose hashes are in `leaked`, sorted."""
-    hashes = window_hashes(ids, WINDOW)
-    places = np.minimum(np.searchsorted(leaked, hashes), len(leaked) - 1)
-    starts = np.flatnonzero(leaked[places] == hashes)
+    starts = np.flatnonzero(_among(window_hashes(ids, WINDOW), leaked))
     if not len(starts):
         return [ids]
     # +1 where a run begins, -1 behind its end: a token is in one where the sum is above zero.

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
+import zstandard
+
 from train.preparation import python_library
 from train.preparation.account import Reason, Source, SourceAccount
 from train.preparation.labels import Labeller
@@ -157,7 +159,7 @@ class Reader:
                         continue
                     label = self._label(file.source, "", text)
                     yield from self._taken(text, label, place, place, file.source)
-        except (OSError, EOFError, zlib.error, _zstd_error()):
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
             part.reject("unreadable", f"{name} after line {number}")
 
     def _field(self, record: dict[str, Any]) -> Any:
@@ -345,8 +347,6 @@ class _Zstandard(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        import zstandard
-
         self._file = file
         self._decompressor = zstandard.ZstdDecompressor()
         self._frame: Any = None
@@ -376,9 +376,3 @@ class _Zstandard(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def _zstd_error() -> type[Exception]:
-    import zstandard
-
-    return zstandard.ZstdError

@@ -1,9 +1,10 @@
 """How far the tasks of a stage are, wherever they run: each keeps a small file of its counts."""
 
-import os
 import time
 from pathlib import Path
 from types import TracebackType
+
+from train.preparation import shards
 
 _INTERVAL = 0.5  # seconds between updates
 
@@ -18,7 +19,6 @@ class Meter:
         self._next = 0.0
 
     def __enter__(self) -> "Meter":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
@@ -38,9 +38,8 @@ class Meter:
             self._next = time.monotonic() + _INTERVAL
 
     def _write(self) -> None:
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        partial.write_text(f"{self._documents} {self._bytes}")
-        partial.rename(self._path)
+        with shards.writing(self._path) as stream:
+            stream.write(f"{self._documents} {self._bytes}".encode())
 
 
 def counts(folder: Path, stage: str) -> tuple[int, int]:

@@ -46,9 +46,7 @@ class Read:
         for part in parts:  # as many files as may be must not be listed one by one
             listed = "\n".join(part.sha256).encode(errors="surrogatepass")
             part.sha256 = [hashlib.sha256(listed).hexdigest()] if part.sha256 else []
-        content = {"bytes": size, "account": [vars(part) for part in parts]}
-        with shards.writing(self._folder / "read" / f"{rank:05d}.json") as file:
-            file.write(json.dumps(content).encode())
+        _save_account(self._folder, "read", rank, size, parts)
 
 
 class Survey:
@@ -86,14 +84,44 @@ class Survey:
                 size += sum(document.size for document in documents)
         filled = np.argwhere(histogram)
         values = histogram[tuple(filled.T)][:, None]
-        shards.save(path(self._folder, rank, "npy"), np.concatenate([filled, values], 1))
-        with shards.writing(path(self._folder, rank, "json")) as file:
-            file.write(json.dumps({"bytes": size, "account": account.to_json()}).encode())
+        shards.save(_histogram(self._folder, rank), np.concatenate([filled, values], 1))
+        _save_account(self._folder, "survey", rank, size, account.parts)
 
 
-def path(folder: Path, rank: int, ending: str) -> Path:
-    """Where the survey of a shard lies."""
-    return folder / "survey" / f"{rank:05d}.{ending}"
+def add_accounts(folder: Path, stage: str, tasks: int, account: Account) -> int:
+    """Adds what the tasks of a stage counted to an account.
+
+    Args:
+        folder: the preparation's.
+        stage: "read" or "survey".
+        tasks: their number.
+        account: what is added to.
+
+    Returns:
+        The bytes of the documents that the tasks passed on.
+    """
+    size = 0
+    for rank in range(tasks):
+        content = json.loads(_account(folder, stage, rank).read_text())
+        account.add(content["account"])
+        size += content["bytes"]
+    return size
+
+
+def _save_account(
+    folder: Path, stage: str, rank: int, size: int, parts: list[SourceAccount]
+) -> None:
+    content = {"bytes": size, "account": [vars(part) for part in parts]}
+    with shards.writing(_account(folder, stage, rank)) as file:
+        file.write(json.dumps(content).encode())
+
+
+def _account(folder: Path, stage: str, rank: int) -> Path:
+    return folder / stage / f"{rank:05d}.json"
+
+
+def _histogram(folder: Path, rank: int) -> Path:
+    return folder / "survey" / f"{rank:05d}.npy"
 
 
 def survey(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
@@ -103,14 +131,11 @@ def survey(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
         folder: the preparation's.
         account: what was removed is added to it.
     """
-    histogram, size = splits.no_groups(), 0
-    for rank in range(len(shards.names(folder))):
-        kinds, places, counts = np.load(path(folder, rank, "npy")).T
+    histogram, count = splits.no_groups(), len(shards.names(folder))
+    for rank in range(count):
+        kinds, places, counts = np.load(_histogram(folder, rank)).T
         np.add.at(histogram, (kinds, places), counts)
-        content = json.loads(path(folder, rank, "json").read_text())
-        account.add(content["account"])
-        size += content["bytes"]
-    return histogram, size
+    return histogram, add_accounts(folder, "survey", count, account)
 
 
 def divided(

@@ -63,11 +63,7 @@ def run(
     account = Account(sources)
     tasks, size = _list(prepare, exclude, folder, account)
     engine.run("read", tasks, [reading.Read(folder, prepare, sources)], size)
-    written = 0
-    for rank in range(tasks):
-        content = json.loads((folder / "read" / f"{rank:05d}.json").read_text())
-        account.add(content["account"])
-        written += content["bytes"]
+    written = reading.add_accounts(folder, "read", tasks, account)
     _check(account)
 
     count = len(shards.names(folder))
