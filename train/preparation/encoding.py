@@ -39,7 +39,7 @@ from train.tokenizer import Tokenizer
 WINDOW = 49
 """Tokens of a shared run. With the end of a document on one side of it, it makes 50."""
 
-_CHUNK_TOKENS = 4_000_000
+_CHUNK_TOKENS = 1_000_000
 _CHUNK_BORDERS = 50_000
 _DOMAINS = DOMAINS[:2]
 _RECORD = np.dtype(
@@ -85,6 +85,7 @@ class Encode:
         table["end"] = np.cumsum(table["end"])
         table["begin"][1:] = table["end"][:-1]
         tokens = np.concatenate([np.zeros(0, dtype), *(arrays[i] for i in order)])
+        del arrays  # the hashes need as much
         shards.save(_path(self._folder, rank, "tokens.npy"), tokens)
         shards.save(_path(self._folder, rank, "records.npy"), table)
         held_out = int(np.searchsorted(table["split"], 1))  # training comes first
@@ -202,6 +203,7 @@ def _write_split(
         beginnings: by the number of a piece, the tokens to cut from its beginning.
     """
     end = np.array([tokenizer.end_of_text], token_dtype(tokenizer.vocab_size))
+    token_bytes = tokenizer.token_bytes
     ordinals: dict[str, array[int]] = {domain: array("q") for domain in DOMAINS}
     gone, number, cut = [], 0, 0
     documents = heapq.merge(
@@ -217,7 +219,7 @@ def _write_split(
             for piece in pieces:
                 kept = piece[beginnings.get(number, 0) :]
                 if len(kept) == len(piece) or len(kept) >= WINDOW:
-                    size = int(tokenizer.token_bytes[kept].sum())
+                    size = int(token_bytes[kept].sum())
                     writer.add(domain, size, np.concatenate([kept, end]))
                     for own in (domain, "mixed"):
                         ordinals[own].append(number)

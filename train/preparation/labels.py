@@ -12,13 +12,17 @@ as of XML, checksums, requirements and comments alone data, and magika's answer 
 sure. What it calls plain text or is unsure about is data if it is a table, text if it reads like
 prose, its `#` comments left out, else its guess if that is likely, else data.
 
-Six formats hold more than one kind, whatever told the format:
+Seven formats hold more than one kind, whatever told the format:
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if code cells hold at least half of its cells' characters.
-- LaTeX is code if it is no document, and more than 15 % of its lines define macros.
+- LaTeX is code if it is no document, and more than 15 % of its lines define macros, or it has no
+  environment and does not read like prose.
 - HTML is code if it is a template; else text if its paragraphs of at least 60 characters and a
-  sentence's end hold 200 characters and a third of all that is shown; else data.
+  sentence's end hold 200 characters and a third of all that is shown; else code if its scripts and
+  style sheets are twice as long as what is shown; else data.
+- XML is code if it is XSLT; text if its root is one of DocBook's or another document's and it has
+  sentences; else data.
 - Data and text with a template's block tags, such as `{% if`, at lines' beginnings are code.
 - A name that ends in a manual's section number, such as `.1`, is text if it has troff's requests.
 """
@@ -33,7 +37,7 @@ import onnxruntime
 from magika import Magika
 
 Label = Literal["text", "code", "data"]
-_Format = Literal["text", "code", "data", "markdown", "notebook", "html", "latex"]
+_Format = Literal["text", "code", "data", "markdown", "notebook", "html", "latex", "xml"]
 
 _SURE = 0.5
 """Magika's answer counts from this score on; with a higher limit, more of the development set is
@@ -63,6 +67,7 @@ _EXTENSIONS: dict[_Format, str] = {
     "notebook": "ipynb",
     "html": "html htm xhtml xht",
     "latex": "tex ltx latex",
+    "xml": "xml",
     "text": """
         rst texi texinfo txi adoc asciidoc org pod rd man mdoc roff troff textile
         mediawiki wiki creole rdoc dtx sgml docbook dbk mld eml
@@ -103,11 +108,12 @@ _EXTENSIONS: dict[_Format, str] = {
         unity upc urs vapi vark vcl vhost volt vsh vshader vtl webidl whiley wlt wren wsgi x10 xc
         xojo_code xpl xproc xq xql xquery xqy xtend yacc yap yar yara zap zeek zep zil zimpl zpt
         zs zsh-theme
+        asn rl vers
         vala gd sol move prg dem gnuplot gp plt als dockerfile ep srctree swg
     """,
     "data": """
         json jsonl ndjson jsonc json5 jsonld geojson topojson webmanifest map
-        yaml yml toml csv tsv psv xml xsd dtd rng rnc wsdl rdf owl ttl nt svg plist xlf xliff
+        yaml yml toml csv tsv psv xsd dtd rng rnc wsdl rdf owl ttl nt svg plist xlf xliff
         ini cfg conf cnf config properties prefs env desktop service socket timer mount target
         lock sum log po pot mo ui glade xib storyboard qrc resx csproj vcxproj sln props targets
         iml opml gpx kml rss atom bib ris ics vcf srt vtt ass snap ps eps pdf
@@ -120,6 +126,7 @@ _EXTENSIONS: dict[_Format, str] = {
         afm ent enc cert vcproj filters neon templates menu tre
         output out right ok expected expect good gold golden ref wrong dump stdout stderr
         xpm xbm ppm pgm pbm bdf pem crt cer key pub asc sig gpg md5 sha1 sha256 sha512
+        uu uue dsp
         dic aff hyp tmx arff dot gv pc la dat tab reg lst toc idx control pom icon theme cabal opam
     """,
 }
@@ -143,10 +150,10 @@ _NAMES: dict[_Format, str] = {
         .kshrc .xinitrc .xsession .envrc .gvimrc .exrc .gdbinit .irbrc .pryrc .rprofile .latexmkrc
     """,
     "data": """
-        requirements.txt constraints.txt manifest.in sources.txt entry_points.txt requires.txt
+        requirements.txt requirements.in constraints.txt manifest.in sources.txt entry_points.txt requires.txt
         top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
         control compat format version substvars watch potfiles linguas .git_archival.txt
-        description index manifest namespace
+        description index manifest namespace hosts
     """,
 }
 _FORMAT_OF_NAME = _by_word(_NAMES)
@@ -163,6 +170,7 @@ _TEXT_STEMS = _words(
 # In lower case these are names of programs and of tests, too.
 _PROGRAMS = _words("changes history install news")
 _CODE_STEMS = _words("makefile dockerfile gnumakefile gemfile kconfig")
+_MAKEFILES = _words("makefile gnumakefile")
 
 # They are put after the extension that says what the file is.
 _ADDED = _words("in tmpl template tpl dist example sample orig bak old default skel txt")
@@ -194,7 +202,10 @@ _REQUIREMENT = re.compile(
 _MANUAL_SUFFIX = re.compile(r"[1-9](?:[a-z]{1,4})?")
 _TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[(?:NAME|SEE ALSO)\]$", re.M | re.I)
 
-_XML = re.compile(r"\ufeff?\s*<\?xml\b")
+_XML = re.compile(
+    r"\ufeff?\s*(?:<!--.{0,4096}?-->\s*)?<(?:\?xml\b|!DOCTYPE\s+(?!html\b))", re.IGNORECASE | re.S
+)
+_XML_ROOT = re.compile(r"(?:<(?:[?!][^>]*|!--.*?--)>|\s|\ufeff)*<([\w.:-]+)", re.S)
 _ELEMENT = re.compile(r"\s*<([a-zA-Z][\w.:-]*)[\s>]")
 _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
 
@@ -220,6 +231,16 @@ _DEFINITION = re.compile(
 )
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
+# The roots of DocBook, TEI, DITA, RFCs and Apache's pages, and of XSLT.
+_XML_DOCUMENTS = _words(
+    """
+    article book bookinfo part chapter appendix preface refentry reference section sect1 sect2
+    para glossary set document page rfc tei tei.2 topic concept task manual guide faqs helpdocument
+    """
+)
+_XML_PROGRAMS = _words("xsl:stylesheet xsl:transform")
+_XML_TAG = re.compile(r"<[^<>]*>")
+
 _TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
 _BLOCK_TAG = re.compile(
     r"^[ \t]*\{%-? *(?:if|for|set|block|extends|include|import|macro)\b", re.MULTILINE
@@ -229,7 +250,7 @@ _BLOCK_TAG_AT_MARGIN = re.compile(_BLOCK_TAG.pattern.replace(r"[ \t]*", "", 1), 
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)")
 _INLINE = _words(
     """
-    a abbr acronym b bdi bdo big cite code del dfn em font i img ins kbd mark q s samp small
+    a abbr acronym b bdi bdo big br cite code del dfn em font i img ins kbd mark q s samp small
     span strike strong sub sup time tt u var wbr
     """
 )
@@ -274,7 +295,7 @@ class Labeller:
         if _TROFF_REQUEST.search(text, 0, _READ):
             return "text"
         if _XML.match(text):
-            return "html" if _HTML_ROOT.search(text, 0, _READ) else "data"
+            return "html" if _HTML_ROOT.search(text, 0, _READ) else "xml"
         if _is_element(text) or _CHECKSUM.match(text):
             return "data"
         if all(map(_REQUIREMENT.fullmatch, _lines(text))):
@@ -320,6 +341,8 @@ def _format_of_name(name: str, text: str) -> _Format | None:
         return _FORMAT_OF_NAME[name.lower()]
     if name in _NAMES_OF_LISTS:
         return "code" if executable else "data"
+    if name.partition(".")[0].lower() in _MAKEFILES:  # "Makefile.svg" makes images
+        return "code"
     template = suffix.lower() in _ADDED_TO_TEMPLATES
     while stem and suffix.lower() in _ADDED:
         name = stem
@@ -360,6 +383,8 @@ def _label_in_format(format: _Format, text: str) -> Label:
         return _label_of_html(text)
     if format == "latex":
         return "code" if _is_of_macros(text) else "text"
+    if format == "xml":
+        return _label_of_xml(text)
     tag = {"data": _BLOCK_TAG, "text": _BLOCK_TAG_AT_MARGIN}.get(format)
     return "code" if tag and tag.search(text) else format
 
@@ -368,7 +393,21 @@ def _is_of_macros(text: str) -> bool:
     """Whether it is LaTeX of definitions rather than of prose."""
     lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "%"]
     definitions = sum(map(bool, map(_DEFINITION.match, lines)))
-    return definitions > 0.15 * len(lines) and "\\begin{document}" not in text
+    if "\\begin{document}" in text:
+        return False
+    if definitions > 0.15 * len(lines):
+        return True
+    return "\\begin{" not in text and not _is_prose("\n".join(lines), sentences=True)
+
+
+def _label_of_xml(text: str) -> Label:
+    root = _XML_ROOT.match(text)
+    kind = root[1].lower() if root else ""
+    if kind in _XML_PROGRAMS or _BLOCK_TAG.search(text):
+        return "code"
+    shown = _XML_TAG.sub(" ", text[: 4 * _PROSE_READ])
+    reads = len(_ENDS.findall(shown)) >= 3 and _letter_share(shown) >= 0.75
+    return "text" if kind in _XML_DOCUMENTS and reads else "data"
 
 
 def _markdown_code_share(text: str) -> float:
@@ -421,7 +460,7 @@ def _label_of_html(text: str) -> Label:
     lower = text.lower()
     if len(lower) != len(text):  # few letters have a lower case of another length
         lower = text
-    prose = shown = preformatted = 0
+    prose = shown = hidden = preformatted = 0
     block: list[str] = []
     position = 0
 
@@ -462,11 +501,14 @@ def _label_of_html(text: str) -> Label:
         if element in _QUOTING:
             preformatted = max(0, preformatted - 1) if closes else preformatted + 1
         elif element in _HIDDEN and not closes and text[end - 1] != "/":
-            position = lower.find(f"</{element}", position)
+            begin, position = position, lower.find(f"</{element}", position)
             if position < 0:
                 break
+            hidden += position - begin if element != "svg" else 0
     end_block()
-    return "text" if prose >= 200 and 3 * prose >= shown else "data"
+    if prose >= 200 and 3 * prose >= shown:
+        return "text"
+    return "code" if hidden > 2 * shown else "data"
 
 
 def _letters(text: str) -> int:

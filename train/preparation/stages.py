@@ -1,7 +1,10 @@
 """All stages of a preparation, in their order."""
 
+import contextlib
 import hashlib
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,13 +83,12 @@ def run(
 
     path = data_dir / "tokenizer.json"
     texts = reading.sampled(folder, borders, prepare.seed, TOKENIZER_BYTES / kept)
-    with console.status("training the tokenizer"):
+    with _timed(console, "tokenizer"):
         tokenizer = Tokenizer.train(texts, vocab_size)
     tokenizer.save(path)
-    console.print(f"tokenizer: {tokenizer.vocab_size:,} tokens")
     engine.run("encode", count, [encoding.Encode(folder, borders, prepare.seed, path)], kept)
     engine.run("leaks", count, [encoding.FindShared(folder)])
-    with console.status("writing the token files"):
+    with _timed(console, "token files"):
         assembled = encoding.assemble(folder, data_dir, tokenizer, account)
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
@@ -109,6 +111,15 @@ def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: obj
     """
     content = json.dumps([prepare.choices(), vocab_size, inputs, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _timed(console: Console, name: str) -> Iterator[None]:
+    """A stage of this process alone: its name while it runs, and its time when it has ended."""
+    began = time.monotonic()
+    with console.status(name):
+        yield
+    console.print(f"{name}: {time.monotonic() - began:.1f} s")
 
 
 def _list(

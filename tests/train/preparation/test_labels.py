@@ -37,6 +37,7 @@ def labeller():
         ("settings.yaml.example", "a: 1\n", "data"),
         ("Makefile", "all:\n\ttrue\n", "code"),
         ("Makefile.linux", "all:\n\ttrue\n", "code"),
+        ("Makefile.svg", "all:\n\ttrue\n", "code"),
         ("CMakeLists.txt", "project(x)\n", "code"),
         ("requirements.txt", "numpy\njax\n", "data"),
         ("LICENSE", "MIT", "text"),
@@ -215,7 +216,13 @@ def test_latex_of_definitions_is_code_unless_it_is_a_document(labeller):
     assert labeller.label("macros.tex", macros + PROSE) == "code"
     assert labeller.label("manual.tex", macros + PROSE * 30) == "text"
     assert labeller.label("a.tex", macros + "\\begin{document}\nx\\end{document}\n") == "text"
-    assert labeller.label("a.tex", "Defined by \\def.\n\\default\n") == "text"
+    assert labeller.label("a.tex", f"Defined by \\def.\n\\default\n{PROSE}") == "text"
+
+
+def test_latex_of_neither_definitions_nor_prose_is_code(labeller):
+    settings = "\\usepackage{xcolor}\n\\lstset{\n  frame=lrtb,\n  tabsize=2,\n}\n"
+    assert labeller.label("style.tex", settings) == "code"
+    assert labeller.label("a.tex", f"\\begin{{document}}\n{settings}") == "text"
 
 
 def test_a_line_of_many_fields_is_data(labeller):
@@ -361,6 +368,36 @@ def test_html_is_text_where_prose_is_shown(labeller):
     assert labeller.label("", f"<!DOCTYPE html><html><body><p>{PROSE * 9}</p></html>") == "text"
 
 
+def test_html_of_little_but_scripts_or_styles_is_code(labeller):
+    for element in ("script", "style", "SVG"):
+        page = f"<p>Short.</p><{element}>{LINE * 9}</{element}>"
+        assert labeller.label("a.html", page) == ("data" if element == "SVG" else "code")
+
+
+def test_lines_that_are_broken_make_a_paragraph(labeller):
+    assert labeller.label("a.html", f"<p>{PROSE.replace(' ', ' <br>')}</p>" * 9) == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("<article><para>{}</para></article>", "text"),
+        ('<?xml version="1.0"?>\n<!DOCTYPE refentry [\n]>\n<refentry>{}</refentry>', "text"),
+        ("<!-- By {} -->\n<?xml version='1.0'?>\n<document><p>{}</p></document>", "text"),
+        ("<document><a>1.</a><b>2.</b><c>3.</c></document>", "data"),
+        ("<catalogue><item>{}</item></catalogue>", "data"),
+        ("<xsl:stylesheet version='1.0'>{}</xsl:stylesheet>", "code"),
+        ("no element", "data"),
+    ],
+)
+def test_xml_is_what_its_root_says(labeller, text, label):
+    assert labeller.label("a.xml", text.replace("{}", PROSE * 3)) == label
+
+
+def test_xml_without_a_name_may_begin_with_a_comment(labeller):
+    assert labeller.label("", f"<!-- {PROSE} -->\n<!DOCTYPE TS><TS>{LINE}</TS>\n") == "data"
+
+
 def test_html_of_short_blocks_is_data(labeller):
     links = '<ul><li><a href="x">Some page of ours</a></li></ul>' * 400
     assert labeller.label("a.html", f"{links}<p>{PROSE * 2}</p>") == "data"
@@ -370,7 +407,7 @@ def test_html_of_short_blocks_is_data(labeller):
 @pytest.mark.parametrize("element", ["script", "style", "SCRIPT", "pre", "!--"])
 def test_html_that_is_not_shown_or_not_prose_does_not_count(labeller, element):
     inside = f"<!--{PROSE * 9}-->" if element == "!--" else f"<{element}>{PROSE * 9}</{element}>"
-    assert labeller.label("a.html", f"<p>Short.</p>{inside}") == "data"
+    assert labeller.label("a.html", f"<p>{'short ' * 150}</p>{inside}") == "data"
     code = inside.replace(PROSE, "p < q; ")
     assert labeller.label("a.html", f"{code}<p>{PROSE * 9}") == "text"
 
