@@ -150,8 +150,8 @@ _NAMES: dict[_Format, str] = {
         .kshrc .xinitrc .xsession .envrc .gvimrc .exrc .gdbinit .irbrc .pryrc .rprofile .latexmkrc
     """,
     "data": """
-        requirements.txt requirements.in constraints.txt manifest.in sources.txt entry_points.txt requires.txt
-        top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
+        requirements.txt requirements.in constraints.txt manifest.in sources.txt entry_points.txt
+        requires.txt top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
         control compat format version substvars watch potfiles linguas .git_archival.txt
         description index manifest namespace hosts
     """,

@@ -11,9 +11,11 @@ from train.token_files import DOMAINS
 PACKAGES = sysconfig.get_path("purelib")
 CORPORA = {
     "python's library": "python_library: true",
-    # The files that packages carry to be read are few; their licences repeat one another.
-    "installed packages": f"detect: [{PACKAGES}/networkx, {PACKAGES}/hypothesis, {PACKAGES}/mpmath, "
-    f"{PACKAGES}/click, '{PACKAGES}/*.dist-info']",
+    "installed packages": "detect: [{}]".format(
+        ", ".join(f"{PACKAGES}/{name}" for name in ("networkx", "hypothesis", "mpmath", "click"))
+        # Packages carry little to be read; their licences repeat one another.
+        + f", '{PACKAGES}/*.dist-info'"
+    ),
 }
 WINDOW = 50
 
