@@ -151,8 +151,8 @@ _NAMES: dict[_Format, str] = {
     """,
     "data": """
         requirements.txt requirements.in constraints.txt manifest.in sources.txt entry_points.txt
-        requires.txt top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners md5sums
-        control compat format version substvars watch potfiles linguas .git_archival.txt
+        requires.txt top_level.txt robots.txt go.mod pipfile pkg-info metadata record codeowners
+        md5sums control compat format version substvars watch potfiles linguas .git_archival.txt
         description index manifest namespace hosts
     """,
 }
