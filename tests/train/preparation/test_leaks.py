@@ -34,7 +34,7 @@ def windows(path):
 def test_no_window_is_in_training_too(tmp_path, source):
     config = tmp_path / "c.yaml"
     config.write_text(
-        f"data_dir: data\nmodel: {{vocab_size: 2048}}\nprepare:\n  {source}\n"
+        f"data_dir: data\nrun_dir: runs\nmodel: {{vocab_size: 2048}}\nprepare:\n  {source}\n"
         "  validation_fraction: 0.1\n  test_fraction: 0.1\n"
     )
     done = run(tmp_path, "train.prepare", "--config", config)
