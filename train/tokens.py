@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from bridge import manifest
 from train.errors import TasksFailedError, UserError
 from train.token_files import SplitCounts
@@ -112,19 +114,30 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
         dry_run: keep apart from what is interrupted, and leave nothing in any case.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or another process works in it.
     """
     kind = "dry-run" if dry_run else "partial"
     above = data_dir.with_name(f".{data_dir.name}.{kind}")
     missing = [folder for folder in above.parents if not folder.exists()]
     keep = False
+    lock = filelock.FileLock(above / ".lock", timeout=0)  # a killed process holds it no longer
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(
+            f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
+            "another data_dir"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
     try:
         _restore(data_dir)
         # Its name holds the identity: a task of a killed preparation may still be writing into its.
         for folder in above.glob("*"):
-            if folder.name != identity:
+            if folder.name != identity and folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
-        (above / identity).mkdir(parents=True, exist_ok=True)
+        (above / identity).mkdir(exist_ok=True)
         yield above / identity
     except OSError as error:
         raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
@@ -137,6 +150,7 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
             with contextlib.suppress(OSError):  # not empty, where data_dir was made
                 for folder in missing:
                     folder.rmdir()
+        lock.release()
 
 
 def replace(data_dir: Path, finished: Path) -> None:

@@ -222,6 +222,21 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 
+def test_two_at_once_are_one(config_file, tmp_path):
+    """The second is told so, and does not disturb the first."""
+    config = cli.parse_config(["--config", str(config_file)], "")
+    with tokens.unfinished(tmp_path / "data", "first", dry_run=False) as folder:
+        (folder / "work").touch()
+        with pytest.raises(UserError, match=r"another train\.prepare is at work on it"):
+            prepare(config)
+        assert (folder / "work").exists()
+        done = run("--config", config_file)
+        assert fails(done, "another train.prepare is at work on it")
+        prepare(config, dry_run=True)
+    prepare(config)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
+
+
 def test_a_failed_write_leaves_nothing(config_file, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
