@@ -28,7 +28,7 @@ lint: .venv ## check style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (about an hour)
+stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (half an hour and more)
 	$(PY) -m benchmarks.stages --jobs 2
 
 bench: .venv ## measure speed and memory
