@@ -1,10 +1,30 @@
 """Files to prepare, and what is read of them."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 from train.preparation import listing
 from train.preparation.account import SourceAccount
 from train.preparation.formats import Reader
+
+
+class Killed:
+    """A step whose task 1 is killed the first time, when task 0 is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        dying = self.folder.with_name("dying")
+        if rank == 1 and not dying.exists():
+            while not (self.folder / "0").exists():
+                time.sleep(0.01)
+            time.sleep(0.5)  # until datatrove has marked it complete
+            dying.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / str(rank)).touch()
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> str:

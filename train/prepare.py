@@ -106,7 +106,8 @@ def _show(console: Console, account: Account, assembled: Assembled) -> None:
     console.print(table)
     if assembled.cut:
         console.print(
-            f"passages that training has too were cut from {assembled.cut:,} held-out documents"
+            f"passages that training has too were cut from {assembled.cut:,} held-out documents; "
+            "each piece that is left of one counts as a document of its split"
         )
 
 

@@ -116,7 +116,7 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
     Raises:
         UserError: the folder cannot be written, or another process works in it.
     """
-    kind = "dry-run" if dry_run else "partial"
+    kind = "prepare-dry-run" if dry_run else "prepare-partial"
     above = data_dir.with_name(f".{data_dir.name}.{kind}")
     missing = [folder for folder in above.parents if not folder.exists()]
     keep = False
@@ -167,7 +167,7 @@ def replace(data_dir: Path, finished: Path) -> None:
 
 
 def _old(data_dir: Path) -> Path:
-    return data_dir.with_name(f".{data_dir.name}.old")
+    return data_dir.with_name(f".{data_dir.name}.prepare-old")
 
 
 def _restore(data_dir: Path) -> None:

@@ -19,7 +19,7 @@ Reason = Literal[
     "unreadable",  # a file that cannot be opened, or a damaged archive or table
     "duplicate",  # the same text as a document before it
     "near-duplicate",  # nearly the words of another document
-    "in training",  # held out, and all of it occurs in training too
+    "in training",  # held out, and nothing is left without what training has too
 ]
 """Why a document was rejected."""
 

@@ -8,7 +8,6 @@ of such documents one stays.
 
 import hashlib
 import re
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,7 @@ class Buckets(MinhashDedupBuckets):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Writes the pairs of band `rank`."""
-        # It opens all shards' signatures at once.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        shards.allow_many_files()
         super().run(data, rank, world_size)
 
 

@@ -4,7 +4,8 @@ The held-out splits, validation and test, hold no 50 tokens in a row that traini
 that was learnt by heart would pass for one that was understood. Runs of `WINDOW` tokens within a
 document that training has are cut out of it; what is left on either side of them stays, each piece
 of at least `WINDOW` tokens a document of its own. Where the end of a document and the beginning of
-the next are such 50 tokens, that beginning is cut too.
+the next are such 50 tokens, that beginning is cut too. What is left under `WINDOW` tokens goes with
+what is cut, so that a short document may go whole.
 """
 
 import heapq
@@ -103,6 +104,7 @@ class FindShared:
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         """Writes the hashes that are found, of the `rank`-th of `world_size` ranges."""
+        shards.allow_many_files()
         training = self._in_range("training", rank, world_size)
         training.sort()
         held_out = np.unique(self._in_range("held-out", rank, world_size))
@@ -141,6 +143,7 @@ def assemble(folder: Path, data_dir: Path, tokenizer: Tokenizer, account: Accoun
         tokenizer: gave the tokens.
         account: held-out documents of which nothing is left are moved to "in training".
     """
+    shards.allow_many_files()
     count = len(shards.names(folder))
     shared = [np.load(_path(folder, rank, "shared.npy")) for rank in range(count)]
     leaked = np.unique(np.concatenate([np.zeros(0, np.uint64), *shared]))

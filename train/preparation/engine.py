@@ -1,7 +1,10 @@
 """Runs the tasks of a stage by datatrove: on this machine, on Ray or on Slurm."""
 
+import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import multiprocess
 import rich.console
 import rich.progress
 from datatrove.executor import (
@@ -63,7 +65,13 @@ class Engine:
                 _submit(executor)
                 self._await_slurm(executor)
             else:
-                executor.run()
+                try:
+                    executor.run()
+                except concurrent.futures.process.BrokenProcessPool as error:
+                    raise TasksFailedError(
+                        f"{name}: a worker was killed, as a system does that is short of memory: "
+                        "set prepare.engine.workers lower; the same command goes on"
+                    ) from error
         left = executor.get_incomplete_ranks()
         if left:
             log = self._folder / "logs" / name / "logs" / f"task_{left[0]:05d}.log"
@@ -157,7 +165,7 @@ class _Local(LocalPipelineExecutor):
             return
         # JAX's threads do not survive a fork. And a process that is started otherwise begins with
         # importing the main module, which here is the whole training: it needs none of it.
-        multiprocess.set_start_method("forkserver", force=True)
+        context = multiprocessing.get_context("forkserver")
         main = sys.modules["__main__"]
         kept = main.__dict__.copy()
         main.__spec__ = None
@@ -166,9 +174,21 @@ class _Local(LocalPipelineExecutor):
         # have to say is in their logs.
         stderr = os.dup(2)
         os.dup2(_QUIET.fileno(), 2)
+        pool = concurrent.futures.ProcessPoolExecutor(self.workers, context)
         try:
-            super().run()
+            # datatrove's own pool waits without end for the task of a worker that was killed.
+            running = [
+                pool.submit(self._run_for_rank, rank) for rank in self.get_incomplete_ranks()
+            ]
+            for future in concurrent.futures.as_completed(running):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
+            pool.shutdown()
             os.dup2(stderr, 2)
             os.close(stderr)
             main.__dict__.update(kept)

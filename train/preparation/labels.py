@@ -205,7 +205,7 @@ _TROFF_REQUEST = re.compile(r"^[.'](?:TH|Dd|so) |^\[(?:NAME|SEE ALSO)\]$", re.M 
 _XML = re.compile(
     r"\ufeff?\s*(?:<!--.{0,4096}?-->\s*)?<(?:\?xml\b|!DOCTYPE\s+(?!html\b))", re.IGNORECASE | re.S
 )
-_XML_ROOT = re.compile(r"(?:<(?:[?!][^>]*|!--.*?--)>|\s|\ufeff)*<([\w.:-]+)", re.S)
+_XML_NAME = re.compile(r"<([\w.:-]+)")
 _ELEMENT = re.compile(r"\s*<([a-zA-Z][\w.:-]*)[\s>]")
 _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
 
@@ -401,13 +401,27 @@ def _is_of_macros(text: str) -> bool:
 
 
 def _label_of_xml(text: str) -> Label:
-    root = _XML_ROOT.match(text)
-    kind = root[1].lower() if root else ""
-    if kind in _XML_PROGRAMS or _BLOCK_TAG.search(text):
+    root = _xml_root(text)
+    if root in _XML_PROGRAMS or _BLOCK_TAG.search(text):
         return "code"
     shown = _XML_TAG.sub(" ", text[: 4 * _PROSE_READ])
     reads = len(_ENDS.findall(shown)) >= 3 and _letter_share(shown) >= 0.75
-    return "text" if kind in _XML_DOCUMENTS and reads else "data"
+    return "text" if root in _XML_DOCUMENTS and reads else "data"
+
+
+def _xml_root(text: str) -> str:
+    """The name of the first element in lower case, "" where there is none."""
+    begin = text.find("<")
+    while begin >= 0:
+        if text.startswith("<!--", begin):
+            end = text.find("-->", begin)
+        elif text.startswith(("<!", "<?"), begin):
+            end = text.find(">", begin)
+        else:
+            name = _XML_NAME.match(text, begin)
+            return name[1].lower() if name else ""
+        begin = text.find("<", end) if end >= 0 else -1
+    return ""
 
 
 def _markdown_code_share(text: str) -> float:

@@ -161,7 +161,13 @@ def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) 
         raise UserError(
             f"{source.key}: {source.path} does not exist: correct the path or remove it"
         )
-    matches = sorted(set(_matches(source.path, excluded)))
+    try:
+        matches = sorted(set(_matches(source.path, excluded, skipped)))
+    except RecursionError as error:
+        raise UserError(
+            f"{source.key}: the folders that {source.path} may fit are nested too deeply: name a "
+            "folder instead of a pattern"
+        ) from error
     if not matches:
         raise UserError(f"{source.key}: nothing fits {source.path}: correct the pattern")
     folders = {os.path.normpath(path) for path in matches if os.path.isdir(path)}
@@ -174,16 +180,18 @@ def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) 
             yield from _walk(path, excluded, skipped)
 
 
-def _matches(pattern: str, excluded: Collection[str]) -> Iterator[str]:
+def _matches(pattern: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
     """The paths that fit a pattern; links to folders are followed where it spells them out.
 
     Python's glob follows all of them, without end where they loop.
     """
     parts = [part for part in pattern.split("/") if part]
-    yield from _fitting("/" if pattern.startswith("/") else "", parts, excluded)
+    yield from _fitting("/" if pattern.startswith("/") else "", parts, excluded, skipped)
 
 
-def _fitting(folder: str, parts: list[str], excluded: Collection[str]) -> Iterator[str]:
+def _fitting(
+    folder: str, parts: list[str], excluded: Collection[str], skipped: Counter[str]
+) -> Iterator[str]:
     if not parts:
         yield folder or "."
         return
@@ -191,28 +199,31 @@ def _fitting(folder: str, parts: list[str], excluded: Collection[str]) -> Iterat
     if not glob.has_magic(part):
         path = os.path.join(folder, part)
         if os.path.lexists(path):
-            yield from _fitting(path, rest, excluded)
+            yield from _fitting(path, rest, excluded, skipped)
         return
     if part == "**":
-        yield from _fitting(folder, rest, excluded)
+        yield from _fitting(folder, rest, excluded, skipped)
         if not rest:
             return  # the folder stands for all that is in it
     if os.path.realpath(folder) in excluded:
         return
     try:
         entries = list(os.scandir(folder or "."))
+    except NotADirectoryError:
+        return
     except OSError:
-        return  # no folder, or one that may not be read
+        skipped["unreadable folder"] += 1
+        return
     for entry in entries:
         hidden = entry.name.startswith(".") and not part.startswith(".")
-        linked = entry.is_symlink() and os.path.isdir(entry.path)
-        if hidden or linked or (rest and not entry.is_dir()):
+        fits = part == "**" or fnmatch.fnmatchcase(entry.name, part)
+        if hidden or not fits or (rest and not os.path.isdir(entry.path)):
             continue
         path = os.path.join(folder, entry.name)
-        if part == "**":
-            yield from _fitting(path, parts, excluded)
-        elif fnmatch.fnmatchcase(entry.name, part):
-            yield from _fitting(path, rest, excluded)
+        if entry.is_symlink() and os.path.isdir(path):
+            skipped["link to a folder"] += 1
+        else:
+            yield from _fitting(path, parts if part == "**" else rest, excluded, skipped)
 
 
 def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
@@ -220,19 +231,28 @@ def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterat
     if not os.path.isdir(path):
         yield path
         return
-    if os.path.realpath(path) in excluded:
-        return
-    try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    except OSError:
-        skipped["unreadable folder"] += 1
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__pycache__":
+    above = [_entries(path, excluded, skipped)]
+    while above:
+        entry = next(above[-1], None)
+        if entry is None:
+            above.pop()
+        elif entry.name.startswith(".") or entry.name == "__pycache__":
             skipped["hidden"] += 1
         elif entry.is_symlink() and os.path.isdir(entry.path):
             skipped["link to a folder"] += 1
         elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, excluded, skipped)
+            above.append(_entries(entry.path, excluded, skipped))
         else:
             yield entry.path
+
+
+def _entries(
+    folder: str, excluded: Collection[str], skipped: Counter[str]
+) -> Iterator[os.DirEntry[str]]:
+    if os.path.realpath(folder) in excluded:
+        return iter(())
+    try:
+        return iter(sorted(os.scandir(folder), key=lambda entry: entry.name))
+    except OSError:
+        skipped["unreadable folder"] += 1
+        return iter(())

@@ -15,6 +15,7 @@ under another name and renamed, so that what a killed task leaves is never taken
 import hashlib
 import json
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def allow_many_files() -> None:
+    """Lets this process open a file or more of every shard at once."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def save(path: Path, array: npt.NDArray[Any]) -> None:

@@ -79,7 +79,10 @@ def run(
     engine.run("survey", count, [reading.Survey(folder, sources, prepare.seed)], written)
     histogram, kept = reading.survey(folder, account)
     shares = prepare.validation_fraction, prepare.test_fraction
-    borders = splits.choose_borders(histogram, *shares)
+    try:
+        borders = splits.choose_borders(histogram, *shares)
+    except UserError as error:
+        raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
     texts = reading.sampled(folder, borders, prepare.seed, TOKENIZER_BYTES / kept)
@@ -94,8 +97,8 @@ def run(
         for split, found in numbers.items():
             if not found.documents:
                 raise UserError(
-                    f"{domain}: no document is left for {split}, as training has all that they "
-                    "hold: add documents that differ"
+                    f"{domain}: nothing is left of the documents for {split} without what training "
+                    "has too: add documents that differ"
                 )
     return Prepared(tokenizer, account, assembled)
 

@@ -1,5 +1,6 @@
 """The engines agree, and what interrupts them costs nothing (preparation/engine.py)."""
 
+import io
 import json
 import os
 import random
@@ -8,7 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import pytest
+import rich.console
+
+from train.errors import TasksFailedError
+from train.preparation.engine import Engine
+from train.preparation.settings import EngineConfig
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train.prepare"]
@@ -113,7 +120,6 @@ def test_strict_is_an_exit_code_of_1_where_a_document_is_rejected(tmp_path, sour
 def test_killed_at_random_and_run_again_it_writes_the_same(tmp_path, sources, expected, seed):
     config = write_config(tmp_path, sources)
     moments = random.Random(seed)
-    went_on = False
     for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         command = [*COMMAND, "--config", str(config)]
         with subprocess.Popen(
@@ -129,14 +135,26 @@ def test_killed_at_random_and_run_again_it_writes_the_same(tmp_path, sources, ex
                 process.communicate(timeout=moments.uniform(2, 12))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, sent)
-                out, error = process.communicate(timeout=60)
-                went_on |= "done before" in out
+                _, error = process.communicate(timeout=60)
                 assert sent == signal.SIGKILL or "Traceback" not in error, error
         assert not (tmp_path / "data").exists() or hashes(tmp_path) == expected[0]
     done = prepare(config)
     assert done.returncode == 0
     assert hashes(tmp_path) == expected[0]
     assert {path.name for path in tmp_path.iterdir()} == {"c.yaml", "data"}
+
+
+def test_a_killed_worker_ends_the_stage_and_the_next_one_goes_on(tmp_path):
+    """Where a system is short of memory it kills one process, not the group."""
+    console = rich.console.Console(file=io.StringIO())
+    done = tmp_path / "done"
+    done.mkdir()
+    engine = Engine(EngineConfig(workers=2), tmp_path, console)
+    with pytest.raises(TasksFailedError, match="a worker was killed"):
+        engine.run("stage", 4, [documents.Killed(done)])
+    assert (done / "0").exists()
+    Engine(EngineConfig(workers=2), tmp_path, console).run("stage", 4, [documents.Killed(done)])
+    assert sorted(path.name for path in done.iterdir()) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.slow

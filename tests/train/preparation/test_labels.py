@@ -394,6 +394,12 @@ def test_xml_is_what_its_root_says(labeller, text, label):
     assert labeller.label("a.xml", text.replace("{}", PROSE * 3)) == label
 
 
+def test_xml_of_comments_alone_takes_no_time(labeller):
+    start = time.process_time()
+    assert labeller.label("a.xml", '<?xml version="1.0"?>\n' + "<!-- x -->\n" * 20_000) == "data"
+    assert time.process_time() - start < 2
+
+
 def test_xml_without_a_name_may_begin_with_a_comment(labeller):
     assert labeller.label("", f"<!-- {PROSE} -->\n<!DOCTYPE TS><TS>{LINE}</TS>\n") == "data"
 

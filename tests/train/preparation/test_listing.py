@@ -54,6 +54,27 @@ def test_a_pattern_lists_each_file_once(tmp_path, monkeypatch, pattern, names):
     assert sorted(paths) == sorted(names)
 
 
+def test_a_path_of_any_depth_is_walked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):  # deeper than Python calls functions
+        os.mkdir("d")
+        os.chdir("d")
+    Path("end").touch()
+    os.chdir(tmp_path)
+    names, skipped = found(Path("."), "d")
+    assert names == ["d/" * 1100 + "end"] and not skipped
+    with pytest.raises(UserError, match="nested too deeply"):
+        found(Path("."), "**/end")
+
+
+def test_links_that_a_pattern_fits_are_counted(tmp_path):
+    write(tmp_path, {"a/x.txt": "x"})
+    os.symlink("../a", tmp_path / "a" / "link")
+    os.symlink("self", tmp_path / "self")
+    assert found(tmp_path, "*/*.txt") == (["a/x.txt"], Counter())
+    assert found(tmp_path, "a/*") == (["a/x.txt"], Counter({"link to a folder": 1}))
+
+
 def test_a_name_that_looks_like_a_pattern_is_found(tmp_path):
     write(tmp_path, {"a[1]*?": "x", "a1": "y", "[b]/c": "z"})
     assert found(tmp_path, "a[1]*?")[0] == ["a[1]*?"]
