@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,7 +121,11 @@ def run(
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
-    """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted."""
+    """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted.
+
+    SIGTERM interrupts as Ctrl-C does, so that no worker is left behind.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except UserError as error:

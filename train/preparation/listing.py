@@ -205,7 +205,7 @@ def _fitting(
         yield from _fitting(folder, rest, excluded, skipped)
         if not rest:
             return  # the folder stands for all that is in it
-    if os.path.realpath(folder) in excluded:
+    if excluded and os.path.realpath(folder) in excluded:
         return
     try:
         entries = list(os.scandir(folder or "."))
@@ -249,7 +249,7 @@ def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterat
 def _entries(
     folder: str, excluded: Collection[str], skipped: Counter[str]
 ) -> Iterator[os.DirEntry[str]]:
-    if os.path.realpath(folder) in excluded:
+    if excluded and os.path.realpath(folder) in excluded:
         return iter(())
     try:
         return iter(sorted(os.scandir(folder), key=lambda entry: entry.name))
