@@ -174,7 +174,9 @@ class _Local(LocalPipelineExecutor):
         # have to say is in their logs.
         stderr = os.dup(2)
         os.dup2(_QUIET.fileno(), 2)
-        pool = concurrent.futures.ProcessPoolExecutor(self.workers, context)
+        pool = concurrent.futures.ProcessPoolExecutor(
+            self.workers, context, initializer=_end_with_parent
+        )
         try:
             # datatrove's own pool waits without end for the task of a worker that was killed.
             running = [
@@ -196,6 +198,18 @@ class _Local(LocalPipelineExecutor):
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
         with contextlib.redirect_stderr(_QUIET):  # its log goes to a file as well
             return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that started it is gone, killed for instance."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Ray(RayPipelineExecutor):
