@@ -185,12 +185,11 @@ class _Local(LocalPipelineExecutor):
             for future in concurrent.futures.as_completed(running):
                 future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
         finally:
-            pool.shutdown()
+            pool.shutdown(cancel_futures=True)
             os.dup2(stderr, 2)
             os.close(stderr)
             main.__dict__.update(kept)

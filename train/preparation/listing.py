@@ -205,16 +205,9 @@ def _fitting(
         yield from _fitting(folder, rest, excluded, skipped)
         if not rest:
             return  # the folder stands for all that is in it
-    if excluded and os.path.realpath(folder) in excluded:
+    if not os.path.isdir(folder or "."):
         return
-    try:
-        entries = list(os.scandir(folder or "."))
-    except NotADirectoryError:
-        return
-    except OSError:
-        skipped["unreadable folder"] += 1
-        return
-    for entry in entries:
+    for entry in _entries(folder or ".", excluded, skipped):
         hidden = entry.name.startswith(".") and not part.startswith(".")
         fits = part == "**" or fnmatch.fnmatchcase(entry.name, part)
         if hidden or not fits or (rest and not os.path.isdir(entry.path)):
@@ -249,6 +242,7 @@ def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterat
 def _entries(
     folder: str, excluded: Collection[str], skipped: Counter[str]
 ) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, sorted by name; nothing where it is excluded or may not be read."""
     if excluded and os.path.realpath(folder) in excluded:
         return iter(())
     try:
