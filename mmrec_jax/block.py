@@ -8,8 +8,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mmrec_jax.config import ModelConfig
-from mmrec_jax.layers import MLP, RMSNorm, bias, dropout, linear
+from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, dropout, linear
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
+from mmrec_jax.products import dot
 from mmrec_jax.recurrence import previous_states, recurrence
 from mmrec_jax.sparse import SparseFFN
 
@@ -72,7 +73,7 @@ class MDI(nnx.Module):
             weights: see `MMRecBlock.__call__`.
         """
         dim = z.shape[-1]
-        m = jax.nn.sigmoid(gate_z + previous @ self.W_g.kernel[dim:])
+        m = jax.nn.sigmoid(gate_z + dot(previous, self.W_g.kernel[dim:]))
         update = (1 - m) * previous + m * z + decay * previous
         error = self.W_planning_error(jax.lax.stop_gradient(update))
         return _mean(jnp.square(error - self.W_planning_target(previous)), weights)
@@ -85,7 +86,7 @@ class MMRecBlock(nnx.Module):
         dim = config.model_dim
         self.config = config
         if config.use_hem:
-            self.W_fused = nnx.Linear(
+            self.W_fused = Linear(
                 dim, config.fused_projection_dim, kernel_init=_fused_xavier(config), rngs=rngs
             )
         else:
@@ -112,7 +113,7 @@ class MMRecBlock(nnx.Module):
         if not self.config.use_hem:
             return self.W_q(n), self.W_k(n), self.W_v(n), self.W_z(n)
         used = 4 * n.shape[-1]
-        fused = n @ self.W_fused.kernel[:, :used] + bias(self.W_fused)[:used]
+        fused = dot(n, self.W_fused.kernel[:, :used]) + bias(self.W_fused)[:used]
         return tuple(jnp.split(fused, 4, axis=-1))
 
     def decay(self, z: jax.Array, k: jax.Array) -> jax.Array:
@@ -146,7 +147,7 @@ class MMRecBlock(nnx.Module):
         q, k, v, z = self.project(self.norm1(x))
         decay = self.decay(z, k)
         mdi_kernel = self.mdi.W_g.kernel[...]
-        gate_z = z @ mdi_kernel[:dim] + bias(self.mdi.W_g)
+        gate_z = dot(z, mdi_kernel[:dim]) + bias(self.mdi.W_g)
         W_h = jnp.concatenate([self.W_g.kernel[...], mdi_kernel[dim:]], axis=1)
         states = recurrence(z, decay, gate_z, W_h, bias(self.W_g), h)
 

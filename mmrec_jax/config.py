@@ -10,6 +10,12 @@ POOLING = 4
 """Slots averaged into one at each of the two levels of the memory hierarchy (section 2.5)."""
 
 
+Remat = Literal["elementwise", "products", "layers"]
+"""What the backward pass computes again: all but matrix products, recurrences and dropout's masks;
+matrix products too; or each layer as a whole, from its input. Each keeps less than the one before.
+"""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Dimensions and variants of a model; names are the checkpoint's (docs/model.md section 6.2).

@@ -12,6 +12,7 @@ from mmrec_jax.expert import ExpertModule
 from mmrec_jax.layers import Embedding, RMSNorm, linear
 from mmrec_jax.memory import LongTermMemory
 from mmrec_jax.model import ModelOutput
+from mmrec_jax.products import dot
 from mmrec_jax.stack import DecodeState
 
 ExpertType = Literal["text", "code"]
@@ -159,7 +160,7 @@ class MMRec100M(nnx.Module):
             dropout_key=dropout_key,
         )
         auxiliary_loss = self.config.lambda_P * out.planning_loss
-        return ModelOutput(out.y @ self.head_kernel, out.memory, auxiliary_loss)
+        return ModelOutput(dot(out.y, self.head_kernel), out.memory, auxiliary_loss)
 
     def start_decoding(
         self, batch: int, memory: Mapping[str, Sequence[LongTermMemory]] | None = None
@@ -189,7 +190,8 @@ class MMRec100M(nnx.Module):
             name: expert.decode_hidden_states(x, state[name], chunk_size=chunk_size)
             for name, expert in self.experts(expert_type).items()
         }
-        logits = self.fused({name: y for name, (y, _) in after.items()}) @ self.head_kernel
+        fused = self.fused({name: y for name, (y, _) in after.items()})
+        logits = dot(fused, self.head_kernel)
         return logits, dict(state) | {name: new for name, (_, new) in after.items()}
 
     def _known(

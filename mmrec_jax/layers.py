@@ -1,11 +1,16 @@
 """The small layers that the blocks are built from."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.random import threefry_2x32
 from jax.typing import DTypeLike
+
+from mmrec_jax.products import dot
+from mmrec_jax.remat import kept
 
 
 class Buffer(nnx.Variable):
@@ -23,12 +28,19 @@ def uniform(bound: float) -> nnx.Initializer:
     return init
 
 
-def linear(inputs: int, outputs: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.Linear:
-    """`x @ kernel + bias`, kernel [inputs, outputs], uniform in +-1/sqrt(inputs) (section 4)."""
+class Linear(nnx.Linear):
+    """`x @ kernel + bias`, kernel [inputs, outputs]; the product as `products.dot` does it."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """inputs [..., I] -> [..., O]."""
+        y = dot(inputs, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...]
+
+
+def linear(inputs: int, outputs: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> Linear:
+    """A linear layer, kernel and bias uniform in +-1/sqrt(inputs) (section 4)."""
     init = uniform(1 / math.sqrt(inputs))
-    return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, kernel_init=init, bias_init=init, rngs=rngs
-    )
+    return Linear(inputs, outputs, use_bias=use_bias, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 def bias(layer: nnx.Linear) -> jax.Array:
@@ -39,15 +51,26 @@ def bias(layer: nnx.Linear) -> jax.Array:
 
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU, x * Phi(x), of every MLP in the model (section 2.3)."""
-    return jax.nn.gelu(x, approximate=False)
+    # The original's form; jax.nn.gelu's, by erfc, takes twice as long.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zeroes a share `rate` of x and scales the rest by 1 / (1 - rate); identity without a key."""
+    """Zeroes a share `rate` of x and scales the rest by 1 / (1 - rate); identity without a key.
+
+    The rate is met to 2^-16.
+    """
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = kept(_random_uint16(key, x.shape) >= round(rate * 2**16), "dropout")
     return jnp.where(keep, x / (1 - rate), 0)
+
+
+def _random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform bits, at a sixth of what jax.random.bits takes: it drops 3 of 4 that it computes."""
+    size = math.prod(shape)
+    words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-size // 2), dtype=jnp.uint32))
+    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
 
 
 class Embedding(nnx.Module):

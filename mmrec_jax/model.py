@@ -10,6 +10,7 @@ from flax import nnx
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.layers import Embedding, uniform
 from mmrec_jax.memory import LongTermMemory
+from mmrec_jax.products import dot
 from mmrec_jax.stack import BlockStack, DecodeState, StackOutput
 
 
@@ -65,7 +66,7 @@ class MMRecModel(BlockStack):
             dropout_key=dropout_key,
         )
         auxiliary_loss = self.config.lambda_P * out.planning_loss
-        return ModelOutput(out.y @ self.head_kernel, out.memory, auxiliary_loss)
+        return ModelOutput(dot(out.y, self.head_kernel), out.memory, auxiliary_loss)
 
     @property
     def head_kernel(self) -> jax.Array:
@@ -94,4 +95,4 @@ class MMRecModel(BlockStack):
         y, state = self.decode_hidden_states(
             self.embedding(input_ids), state, chunk_size=chunk_size
         )
-        return y @ self.head_kernel, state
+        return dot(y, self.head_kernel), state

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmrec_jax.remat import kept
+
 
 def recurrence(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
@@ -37,59 +39,55 @@ def previous_states(states: jax.Array, h: jax.Array) -> jax.Array:
     return jnp.concatenate([h[:, None], states[:, :-1]], axis=1)
 
 
-def _step(
-    h: jax.Array, z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    from_h = h @ W_h
-    dim = h.shape[-1]
-    s = jax.nn.sigmoid(from_h[:, :dim] + b)
-    m = jax.nn.sigmoid(from_h[:, dim:] + gate_z)
-    update = (1 - m) * h + m * z + decay * h
-    return z * s + decay * h + 0.1 * update, s, m
-
-
 @jax.custom_vjp
 def _scan(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
 ) -> jax.Array:
-    def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def step(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         z, decay, gate_z = inputs
-        h, _, _ = _step(h, z, decay, gate_z, W_h, b)
+        s, m = _gates(h, gate_z, W_h, b)
+        update = (1 - m) * h + m * z + decay * h
+        h = z * s + decay * h + 0.1 * update
         return h, h
 
-    return jax.lax.scan(body, h, (z, decay, gate_z))[1]
+    return jax.lax.scan(step, h, (z, decay, gate_z))[1]
 
 
-def _scan_forward(
-    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
-) -> tuple[jax.Array, Any]:
-    def body(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
-        z, decay, gate_z = inputs
-        new, s, m = _step(h, z, decay, gate_z, W_h, b)
-        return new, (new, s, m)
+def _gates(
+    h: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The block gate and the MDI gate [..., D] after the state h [..., D]."""
+    from_h = jnp.matmul(h, W_h, precision=jax.lax.Precision.HIGHEST)
+    dim = h.shape[-1]
+    return jax.nn.sigmoid(from_h[..., :dim] + b), jax.nn.sigmoid(from_h[..., dim:] + gate_z)
 
-    _, (states, s, m) = jax.lax.scan(body, h, (z, decay, gate_z))
-    return states, (z, decay, W_h, h, states, s, m)
+
+def _scan_forward(*inputs: jax.Array) -> tuple[jax.Array, Any]:
+    states = kept(_scan(*inputs), "states")
+    return states, (*inputs, states)
 
 
 def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
-    z, decay, W_h, h, states, s, m = saved
+    z, decay, gate_z, W_h, b, h, states = saved
     previous = jnp.concatenate([h[None], states[:-1]])
+    # One product for all steps: cheaper than keeping the gates of each.
+    s, m = _gates(previous, gate_z, W_h, b)
     # The derivatives of h_t by the block gate's and the MDI gate's pre-activations, and by h_{t-1}
     # where it stands outside the gates.
     by_s = z * s * (1 - s)
     by_m = 0.1 * (z - previous) * m * (1 - m)
     by_h = 1.1 * decay + 0.1 * (1 - m)
 
-    def body(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+    def step(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         d_state, by_s, by_m, by_h = inputs
         d_h = d_state + d_next
         d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
-        return d_h * by_h + d_gates @ W_h.T, (d_h, d_gates)
+        return d_h * by_h + jnp.matmul(d_gates, W_h.T, precision=jax.lax.Precision.HIGHEST), d_h
 
-    d_initial, (d_h, d_gates) = jax.lax.scan(
-        body, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
+    d_initial, d_h = jax.lax.scan(
+        step, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
     )
+    d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
     dim = h.shape[-1]
     return (
         d_h * (s + 0.1 * m),

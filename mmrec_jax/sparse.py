@@ -6,6 +6,7 @@ from flax import nnx
 
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.layers import Buffer, dropout
+from mmrec_jax.remat import kept
 
 
 class Router(nnx.Module):
@@ -58,10 +59,10 @@ class SparseFFN(nnx.Module):
         chunks = jnp.pad(x, ((0, 0), (0, padding), (0, 0))).reshape(batch, -1, self.chunk_size, dim)
         experts, certainty = self.router(chunks.mean(axis=2))
         weights = self.expert_weights[...]
-        out = sum(
-            jnp.einsum("bnci,bnio->bnco", chunks, weights[experts[..., choice]])
+        first, second = (
+            kept(jnp.einsum("bnci,bnio->bnco", chunks, weights[experts[..., choice]]), "product")
             for choice in range(2)
         )
-        out = jnp.where((certainty >= router_threshold)[..., None, None], out / 2, 0)
+        out = jnp.where((certainty >= router_threshold)[..., None, None], (first + second) / 2, 0)
         out = dropout(out, self.dropout, dropout_key)
         return out.reshape(batch, -1, dim)[:, :tokens]

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmrec_jax.block import MMRecBlock
-from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
+from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig, Remat
 from mmrec_jax.layers import RMSNorm
 from mmrec_jax.memory import LongTermMemory, filled, pool_layers
+from mmrec_jax.remat import policy
 
 Blocks = nnx.List[MMRecBlock] | MMRecBlock
 Model = TypeVar("Model", bound=nnx.Module)
@@ -119,7 +120,7 @@ class BlockStack(nnx.Module):
         chunk_size: int | None = None,
         router_threshold: float = 0.0,
         dropout_key: jax.Array | None = None,
-        remat: bool = False,
+        remat: Remat = "elementwise",
     ) -> StackOutput:
         """Runs all blocks and the norm over a sequence (sections 2 and 3.1).
 
@@ -133,7 +134,7 @@ class BlockStack(nnx.Module):
                 carried from piece to piece; None runs it whole.
             router_threshold: certainty below which the sparse layer gives 0.
             dropout_key: None switches dropout off.
-            remat: recompute each layer's activations in the backward pass instead of keeping them.
+            remat: what the backward pass computes again instead of keeping it, see `Remat`.
 
         Raises:
             ValueError: the memory or chunk_size does not fit.
@@ -234,7 +235,7 @@ def _layers(
     weights: jax.Array | None = None,
     router_threshold: jax.Array | float = 0.0,
     dropout_key: jax.Array | None = None,
-    remat: bool = False,
+    remat: Remat = "elementwise",
 ) -> _Layers:
     keys = None if dropout_key is None else jax.random.split(dropout_key, h.shape[0])
 
@@ -246,7 +247,7 @@ def _layers(
         means = jax.lax.stop_gradient(out.y).mean(axis=1)
         return out.y, (out.h, means, out.planning_loss, out.max_state, out.mean_decay)
 
-    body = jax.checkpoint(layer, prevent_cse=False) if remat else layer
+    body = jax.checkpoint(layer, policy=policy(remat), prevent_cse=False)
     y, outputs = jax.lax.scan(body, x, (states, memory, h, keys))
     return _Layers(y, *outputs)
 
@@ -261,7 +262,7 @@ def _run(
     router_threshold: jax.Array | float,
     dropout_key: jax.Array | None,
     chunk_size: int | None,
-    remat: bool,
+    remat: Remat,
 ) -> _Layers:
     batch, tokens, dim = x.shape
     layers = jax.tree.leaves(states)[0].shape[0]

@@ -5,7 +5,7 @@ import math
 import typing
 from typing import Literal
 
-from mmrec_jax.config import ModelConfig
+from mmrec_jax.config import ModelConfig, Remat
 from train.preparation.settings import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
@@ -63,7 +63,10 @@ class TrainingConfig:
         chunk_size: tokens after which the long-term memory is written and read anew (section
             3.1); null runs each sequence whole, with a memory of zeros.
         accumulation: micro-batches a step.
-        remat: recompute each block's activations in the backward pass, for memory.
+        remat: what the backward pass computes again instead of keeping it: "elementwise" operations
+            only; matrix "products" too; or whole "layers". Each needs less memory than the one
+            before and more time.
+        precision: "bfloat16" rounds the operands of matrix products; all else stays float32.
         log_every: steps between lines of metrics.jsonl.
         validate_every: steps between validations.
         validation_batches: batches of each domain read by a validation; 0 reads the whole split.
@@ -80,7 +83,8 @@ class TrainingConfig:
     sequence_length: int = 2048
     chunk_size: int | None = None
     accumulation: int = 8
-    remat: bool = False
+    remat: Remat = "elementwise"
+    precision: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     validate_every: int = 1000
     validation_batches: int = 8

@@ -28,6 +28,7 @@ CHANGEABLE = {
     "run_dir",
     "prompts",
     "training.remat",
+    "training.precision",
     "training.log_every",
     "training.validate_every",
     "training.validation_batches",

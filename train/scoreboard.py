@@ -21,7 +21,7 @@ from train.config import Config
 from train.data import Batch, Windows
 from train.errors import UserError
 from train.evaluation import Score, baseline_scores, score
-from train.loss import model_loss
+from train.loss import model_token_losses
 from train.parameters import Network
 from train.progress import console
 from train.run_folder import write_text
@@ -162,4 +162,4 @@ def _predictors(
 def _losses(
     graphdef: nnx.GraphDef[Network], state: nnx.State, tokens: jax.Array, **options: Any
 ) -> jax.Array:
-    return model_loss(nnx.merge(graphdef, state), tokens, **options)[1]["token_losses"]
+    return model_token_losses(nnx.merge(graphdef, state), tokens, **options)

@@ -20,6 +20,7 @@ from train.data import (
 from train.errors import UserError
 from train.evaluation import score
 from train.loop import Values, train, uninterrupted
+from train.machine import keep_freed_memory
 from train.metrics import MetricsWriter, plot_losses
 from train.networks import TOKENIZER_DIGEST, file_digest
 from train.progress import TrainingProgress, console
@@ -92,6 +93,7 @@ class Session:
         Raises:
             UserError: the data, the folder or its states do not allow it.
         """
+        keep_freed_memory()
         self._config = config
         self._stage = stage
         self.data = PreparedData(config, stage.name)
@@ -113,6 +115,8 @@ class Session:
             self.state = self.trainer.initial_state(network)
             tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
             self._metadata: dict[str, Any] = stage.notes(network) | {TOKENIZER_DIGEST: tokenizer}
+        if self.trainer.precision != config.training.precision:
+            console.print("this CPU has no products in bfloat16: training in float32")
         write_run(config, self.run, resume=resume)
 
     @property

@@ -8,7 +8,8 @@ import optax
 
 from mmrec_jax.stack import stack_blocks, unstack_blocks
 from train.config import Config
-from train.loss import model_loss
+from train.loss import model_loss, model_token_losses
+from train.machine import multiplies_bfloat16
 from train.optimizer import build_optimizer, schedule
 from train.parameters import Arrays, Frozen, Network, Parameters
 
@@ -38,6 +39,7 @@ class Trainer:
 
     Attributes:
         parameters: what of the model is trained.
+        precision: that of the matrix products; the config's, or float32 where the CPU has no other.
         gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory, share) ->
             the micro-batch's share of the step's gradient, and its metrics; no share is that of
             micro-batches that are all alike.
@@ -50,6 +52,10 @@ class Trainer:
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
         """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
+        on_cpu = jax.default_backend() == "cpu"
+        self.precision = config.training.precision
+        if on_cpu and not multiplies_bfloat16():
+            self.precision = "float32"
         model = stack_blocks(model)
         self.parameters = Parameters(model, frozen or Frozen())
         steps = config.training.steps
@@ -101,10 +107,10 @@ class Trainer:
                 dropout_key=dropout_key,
                 remat=training.remat,
             )
-            del metrics["token_losses"]
             return total / training.accumulation if share is None else total * share, metrics
 
-        return jax.grad(loss, has_aux=True)(state.params)
+        with jax.default_matmul_precision(self.precision):
+            return jax.grad(loss, has_aux=True)(state.params)
 
     def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:
         updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
@@ -119,7 +125,7 @@ class Trainer:
     def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
         model = self.parameters.join(state.params, state.others)
         chunk_size = self.config.training.chunk_size
-        return model_loss(model, tokens, chunk_size=chunk_size)[1]["token_losses"]
+        return model_token_losses(model, tokens, chunk_size=chunk_size)
 
 
 def _add(total: Arrays, grads: Arrays) -> Arrays:

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax.layers import dropout
 from mmrec_jax.memory import pool
 from mmrec_jax.sparse import SparseFFN
 
@@ -88,6 +89,19 @@ def test_dropout_is_off_without_a_key_and_keeps_the_mean():
     first = model(ids, dropout_key=jax.random.key(0)).logits
     assert np.any(first != model(ids, dropout_key=jax.random.key(1)).logits)
     assert np.any(first != model(ids).logits)
+
+
+def test_dropout_drops_its_share_wherever_it_falls():
+    rows, columns, rate = 300, 401, 0.3
+    found = np.asarray(dropout(jnp.ones((rows, columns)), rate, jax.random.key(0)))
+    np.testing.assert_allclose(np.unique(found), [0, 1 / (1 - rate)], rtol=1e-6)
+    dropped = found == 0
+    deviation = np.sqrt(rate * (1 - rate))
+    assert abs(dropped.mean() - rate) < 4 * deviation / np.sqrt(dropped.size)
+    for axis, size in ((0, rows), (1, columns)):
+        assert np.abs(dropped.mean(axis) - rate).max() < 5 * deviation / np.sqrt(size)
+        together = (dropped & np.roll(dropped, 1, axis)).mean()
+        assert abs(together - rate**2) < 4 / np.sqrt(dropped.size)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])

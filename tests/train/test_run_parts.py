@@ -10,7 +10,7 @@ import pytest
 from train.baselines import NGramBaselines
 from train.data import Windows, validation_batches
 from train.evaluation import score
-from train.loss import CHUNK_TOKENS, token_losses
+from train.loss import CHUNK_TOKENS, mean_loss, token_losses
 from train.metrics import MetricsWriter, plot_losses, read_metrics
 from train.progress import duration
 
@@ -61,22 +61,45 @@ def test_score_ignores_the_filling_of_the_last_batch():
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 7), (3, CHUNK_TOKENS // 2 + 5)])
-def test_token_losses_and_their_gradient(shape):
-    keys = jax.random.split(jax.random.key(0), 3)
+def scores_and_labels(shape):
+    keys = jax.random.split(jax.random.key(0), 4)
     hidden = jax.random.normal(keys[0], (*shape, 6))
     head = jax.random.normal(keys[1], (6, 11))
-    labels = jax.random.randint(keys[2], shape, 0, 11)
+    return hidden, head, jax.random.randint(keys[2], shape, 0, 11), keys[3]
 
-    def direct(hidden, head):
-        scores = jax.nn.log_softmax(hidden @ head)
-        return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
 
-    found = token_losses(hidden, head, labels)
-    np.testing.assert_allclose(found, direct(hidden, head), rtol=1e-5, atol=1e-5)
-    gradients = jax.grad(lambda *a: token_losses(*a, labels).mean(), argnums=(0, 1))(hidden, head)
-    expected = jax.grad(lambda *a: direct(*a).mean(), argnums=(0, 1))(hidden, head)
-    for a, b in zip(gradients, expected, strict=True):
+def direct(hidden, head, labels):
+    scores = jax.nn.log_softmax(hidden @ head)
+    return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+
+
+SHAPES = pytest.mark.parametrize("shape", [(1, 7), (3, CHUNK_TOKENS // 2 + 5)])
+
+
+@SHAPES
+def test_token_losses(shape):
+    hidden, head, labels, _ = scores_and_labels(shape)
+    expected = direct(hidden, head, labels)
+    np.testing.assert_allclose(token_losses(hidden, head, labels), expected, rtol=1e-5, atol=1e-5)
+
+
+@SHAPES
+def test_the_mean_loss_and_its_gradient(shape):
+    hidden, head, labels, key = scores_and_labels(shape)
+    weights = jax.random.uniform(key, shape).at[0, :2].set(0)
+
+    def expected(hidden, head):
+        return 3 * (direct(hidden, head, labels) * weights).mean()
+
+    def found(hidden, head):
+        return 3 * mean_loss(hidden, head, labels, weights)
+
+    for function in (found, jax.jit(jax.value_and_grad(found))):
+        value = function(hidden, head)
+        value = value[0] if isinstance(value, tuple) else value
+        assert float(value) == pytest.approx(float(expected(hidden, head)), rel=1e-6)
+    gradients = jax.grad(found, argnums=(0, 1))(hidden, head)
+    for a, b in zip(gradients, jax.grad(expected, argnums=(0, 1))(hidden, head), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 

@@ -13,6 +13,7 @@ from bridge.keys import entries
 from bridge.weights import variables
 from mmrec_jax import MMRecModel, ModelConfig
 from train.config import Config, OptimizerConfig, TrainingConfig
+from train.machine import multiplies_bfloat16
 from train.optimizer import schedule
 from train.stages import initial_model
 from train.step import Trainer
@@ -121,15 +122,41 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
-def test_remat_changes_nothing():
+@pytest.mark.parametrize("remat", ["products", "layers"])
+@pytest.mark.parametrize("use_sparse", [False, True])
+def test_remat_changes_nothing(remat, use_sparse):
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
-    (plain, state), (remat, _) = start(SMALL), start(SMALL, remat=True)
+    model = dataclasses.replace(SMALL, dropout=0.3, use_sparse=use_sparse)
+    (plain, state), (remat, _) = start(model), start(model, remat=remat)
     for a, b in zip(
         jax.tree.leaves(plain.gradient(state, tokens, 0)),
         jax.tree.leaves(remat.gradient(state, tokens, 0)),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no products in bfloat16")
+def test_bfloat16_learns_as_float32_does():
+    tokens = jax.random.randint(jax.random.key(0), (8, 17), 0, 9)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        run, state = start(SMALL, precision=precision)
+        assert run.precision == precision
+        losses[precision] = []
+        for _ in range(24):
+            grads, metrics = run.gradient(state, tokens, 0)
+            state, _ = run.update(state, grads)
+            losses[precision].append(float(metrics["loss"]))
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    assert losses["float32"][-1] < losses["float32"][0] - 0.5
+    assert losses["bfloat16"] != losses["float32"]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=5e-3)
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
+    monkeypatch.setattr("train.step.multiplies_bfloat16", lambda: False)
+    assert start(SMALL, precision="bfloat16")[0].precision == "float32"
 
 
 def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():

@@ -1,0 +1,72 @@
+"""Matrix products at the precision that `jax.default_matmul_precision` asks for.
+
+Under "bfloat16", operands are rounded to bfloat16 and sums are kept in float32; everything that is
+no matrix product stays float32, parameters and the recurrence included. GPUs and TPUs do this by
+themselves; XLA's CPU backend ignores the setting, so the operands are rounded here.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from mmrec_jax.remat import kept
+
+
+def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [..., I] @ kernel [I, O] -> [..., O], in float32 or, where it is asked for, bfloat16."""
+    if _low_precision():
+        flat = x.reshape(-1, x.shape[-1])
+        y = _low_precision_dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    else:
+        y = x @ kernel
+    return kept(y, "product")
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a [M, K] @ b [K, N] -> [M, N] in float32, of operands as `operand` returns them."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def operand(x: jax.Array) -> jax.Array:
+    """x as a product's operand: rounded to bfloat16 where that is asked for."""
+    return x.astype(jnp.bfloat16) if _low_precision() else x
+
+
+def transposed(x: jax.Array) -> jax.Array:
+    """An operand [M, N] -> [N, M]."""
+    if x.dtype != jnp.bfloat16:
+        return x.T
+    # XLA's CPU backend multiplies in bfloat16 only what lies row by row. Left to itself it makes
+    # the transposition part of the product, which is then done in float32, at half the speed, or
+    # part of what computed x, which then goes through memory column by column.
+    return _by_rows(_by_rows(x).T)
+
+
+def _by_rows(x: jax.Array) -> jax.Array:
+    rows: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
+        x, Layout(major_to_minor=(0, 1))
+    )
+    return rows
+
+
+def _low_precision() -> bool:
+    asked_for = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return asked_for == "bfloat16" and jax.default_backend() == "cpu"
+
+
+@jax.custom_vjp
+def _low_precision_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return product(operand(x), operand(kernel))
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _low_precision_dot(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[jax.Array, jax.Array], d: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = map(operand, saved)
+    d = operand(d)
+    return product(d, transposed(kernel)), product(transposed(x), d)
+
+
+_low_precision_dot.defvjp(_forward, _backward)
