@@ -20,7 +20,7 @@ class BlockOutput(NamedTuple):
 
     Attributes:
         y: [B, T, D].
-        h: the recurrence's state after the last token [B, D].
+        h: the recurrence's state after the last token that is not padding [B, D].
         planning_loss: section 2.10; 0 unless config.use_uboo.
         max_state: largest |h| of all tokens; it grows without bound where decay stays near 1.
         mean_decay: mean of g, weighted if there are weights.
@@ -170,9 +170,11 @@ class MMRecBlock(nnx.Module):
         sizes = jnp.abs(states)
         if weights is not None:
             sizes = jnp.where(weights[..., None] > 0, sizes, 0)
-        return BlockOutput(
-            r + out, states[:, -1], planning_loss, sizes.max(), _mean(decay, weights)
-        )
+        last = states[:, -1]
+        if weights is not None:
+            ends = jnp.maximum((weights > 0).sum(axis=1) - 1, 0)
+            last = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
+        return BlockOutput(r + out, last, planning_loss, sizes.max(), _mean(decay, weights))
 
 
 def _fused_xavier(config: ModelConfig) -> nnx.Initializer:

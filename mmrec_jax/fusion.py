@@ -176,6 +176,24 @@ class MMRec100M(nnx.Module):
             for name, expert in self.experts(None).items()
         }
 
+    def prefill(
+        self,
+        input_ids: jax.Array,
+        lengths: jax.Array,
+        memory: Mapping[str, Sequence[LongTermMemory]] | None = None,
+        *,
+        chunk_size: int | None = None,
+    ) -> tuple[jax.Array, dict[str, DecodeState]]:
+        """See MMRecModel.prefill; both experts run."""
+        memory = self._known(memory)
+        x = self.embedding(input_ids)
+        after = {
+            name: expert.prefill_hidden_states(x, lengths, memory.get(name), chunk_size=chunk_size)
+            for name, expert in self.experts(None).items()
+        }
+        fused = self.fused({name: y for name, (y, _) in after.items()})
+        return dot(fused, self.head_kernel), {name: state for name, (_, state) in after.items()}
+
     def decode(
         self,
         input_ids: jax.Array,

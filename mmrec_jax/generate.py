@@ -1,7 +1,7 @@
-"""Going on from a prompt, token by token; `python -m mmrec_jax.generate` does it from a run."""
+"""Going on from prompts, token by token; `python -m mmrec_jax.generate` does it from a run."""
 
 import functools
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +10,13 @@ from flax import nnx
 
 from mmrec_jax.fusion import MMRec100M
 from mmrec_jax.model import MMRecModel
+from mmrec_jax.sampling import Sampling, draw
+from mmrec_jax.stack import unstack_blocks
+
+PIECE = 16
+"""Tokens of each sequence that `stream` computes at a time."""
+
+_SHORTEST = 16  # prompts are padded to a power of two from here on, so that few shapes are compiled
 
 
 def generate(
@@ -18,73 +25,108 @@ def generate(
     length: int,
     *,
     key: jax.Array,
-    temperature: float = 1.0,
-    top_k: int | None = None,
+    lengths: jax.Array | None = None,
+    sampling: Sampling | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """Samples what follows a prompt; time and memory a token do not depend on the position.
+    """Samples what follows prompts; time and memory a token do not depend on the position.
 
     Args:
-        model: any variant but the sparse one.
-        prompt: token ids [B, T], at least one each.
         length: tokens to sample.
-        key: the random key; the same one gives the same tokens.
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: samples from the k likeliest tokens only; None from all.
-        chunk_size: what the model was trained with, see BlockStack.hidden_states.
+        model, prompt, key, lengths, sampling, chunk_size: see `stream`.
 
     Returns:
-        The sampled tokens, without the prompt [B, length].
+        The sampled tokens, without the prompts [B, length]: the first of those that `stream`
+        yields.
+
+    Raises:
+        ValueError: an argument is out of its range, or the model is the sparse variant.
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, not {length}")
+    pieces = stream(
+        model, prompt, key=key, lengths=lengths, sampling=sampling, chunk_size=chunk_size
+    )
+    taken = [next(pieces) for _ in range(-(-length // PIECE))]
+    return jnp.concatenate(taken, axis=1)[:, :length]
+
+
+def stream(
+    model: MMRecModel | MMRec100M,
+    prompt: jax.Array,
+    *,
+    key: jax.Array,
+    lengths: jax.Array | None = None,
+    sampling: Sampling | None = None,
+    chunk_size: int | None = None,
+) -> Iterator[jax.Array]:
+    """Samples what follows prompts, without end; it is checked and compiled at the first `next`.
+
+    Args:
+        model: any variant but the sparse one; blocks in either form.
+        prompt: token ids [B, T], at least one each.
+        key: the random key; the same one gives the same tokens.
+        lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
+        sampling: which tokens may be drawn; None is `Sampling()`.
+        chunk_size: what the model was trained with, see BlockStack.hidden_states.
+
+    Yields:
+        The next PIECE tokens of each sequence [B, PIECE].
 
     Raises:
         ValueError: an argument is out of its range, or the model is the sparse variant.
     """
     if prompt.ndim != 2 or prompt.shape[1] < 1:
         raise ValueError(f"prompt must be [B, T] with T >= 1, not {prompt.shape}")
-    if length < 1:
-        raise ValueError(f"length must be at least 1, not {length}")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be at least 0 and finite, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, not {top_k}")
-    graphdef, params = nnx.split(model)
-    state: Any = model.start_decoding(prompt.shape[0])
-    return _generate(graphdef, params, prompt, state, key, length, temperature, top_k, chunk_size)
+    batch, tokens = prompt.shape
+    if lengths is None:
+        lengths = jnp.full(batch, tokens)
+    if lengths.shape != (batch,) or jnp.any((lengths < 1) | (lengths > tokens)):
+        raise ValueError(f"lengths must be {batch} numbers from 1 to {tokens}, not {lengths}")
+    padded = max(_SHORTEST, 1 << (tokens - 1).bit_length())
+    prompt = jnp.pad(prompt, ((0, 0), (0, padded - tokens)))
+    graphdef, params = nnx.split(unstack_blocks(model))
+    logits, state = _prefill(graphdef, params, prompt, lengths, chunk_size)
+    position = jnp.zeros((), jnp.int32)
+    while True:
+        (logits, state, position), piece = _extend(
+            graphdef, params, (logits, state, position), key, sampling or Sampling(), chunk_size
+        )
+        yield piece
 
 
-@functools.partial(
-    jax.jit, static_argnames=("graphdef", "length", "temperature", "top_k", "chunk_size")
-)
-def _generate(
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
+def _prefill(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     prompt: jax.Array,
-    state: Any,
-    key: jax.Array,
-    length: int,
-    temperature: float,
-    top_k: int | None,
+    lengths: jax.Array,
     chunk_size: int | None,
-) -> jax.Array:
+) -> Any:
+    return nnx.merge(graphdef, params).prefill(prompt, lengths, chunk_size=chunk_size)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "sampling", "chunk_size"), donate_argnames="carry"
+)
+def _extend(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    carry: Any,
+    key: jax.Array,
+    sampling: Sampling,
+    chunk_size: int | None,
+) -> tuple[Any, jax.Array]:
     model = nnx.merge(graphdef, params)
 
-    def sample(logits: jax.Array, key: jax.Array) -> jax.Array:
-        if temperature == 0:
-            return jnp.argmax(logits, axis=-1)
-        if top_k is not None and top_k < logits.shape[-1]:
-            least = jax.lax.top_k(logits, top_k)[0][:, -1:]
-            logits = jnp.where(logits < least, -jnp.inf, logits)
-        return jax.random.categorical(key, logits / temperature)
-
-    def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        logits, state = carry
-        token = sample(logits, key)
+    def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        logits, state, position = carry
+        token = draw(logits, jax.random.fold_in(key, position), sampling)
         logits, state = model.decode(token[:, None], state, chunk_size=chunk_size)
-        return (logits[:, -1], state), token
+        return (logits[:, 0], state, position + 1), token
 
-    logits, state = model.decode(prompt, state, chunk_size=chunk_size)
-    _, tokens = jax.lax.scan(step, (logits[:, -1], state), jax.random.split(key, length))
-    return tokens.T
+    carry, tokens = jax.lax.scan(step, carry, None, length=PIECE)
+    return carry, tokens.T
 
 
 if __name__ == "__main__":

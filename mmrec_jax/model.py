@@ -79,6 +79,33 @@ class MMRecModel(BlockStack):
         """What the head scores, [B, T, D] as `y`, from ids [B, T]; options as `hidden_states`."""
         return self.hidden_states(self.embedding(input_ids), memory, **options)
 
+    def prefill(
+        self,
+        input_ids: jax.Array,
+        lengths: jax.Array,
+        memory: Sequence[LongTermMemory] | None = None,
+        *,
+        chunk_size: int | None = None,
+    ) -> tuple[jax.Array, DecodeState]:
+        """Reads whole prompts, in one pass over all tokens (section 3.5).
+
+        Args:
+            input_ids: [B, T]; what is behind a prompt's end is padding, any ids.
+            lengths: tokens of each prompt, from 1 to T [B].
+            memory: one a layer; None for zeros.
+            chunk_size: as in `__call__`; the same in later calls of `decode`.
+
+        Returns:
+            Logits of what follows each prompt [B, V], and the state to go on from.
+
+        Raises:
+            ValueError: the memory or chunk_size does not fit, or the variant cannot be decoded.
+        """
+        y, state = self.prefill_hidden_states(
+            self.embedding(input_ids), lengths, memory, chunk_size=chunk_size
+        )
+        return dot(y, self.head_kernel), state
+
     def decode(
         self, input_ids: jax.Array, state: DecodeState, *, chunk_size: int | None = None
     ) -> tuple[jax.Array, DecodeState]:

@@ -49,7 +49,7 @@ class DecodeState(NamedTuple):
         h: each layer's recurrent state [L, B, D].
         memory: what attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
         total: sum of each layer's outputs since the memory was last written [L, B, D].
-        tokens: how many are in that sum, a scalar.
+        tokens: how many are in each sequence's sum [B].
     """
 
     h: jax.Array
@@ -59,7 +59,7 @@ class DecodeState(NamedTuple):
 
     def long_term_memory(self) -> list[LongTermMemory]:
         """The memory that a full pass over the same tokens returns, one a layer (section 2.9)."""
-        return filled(self.total / jnp.maximum(self.tokens, 1))
+        return filled(_per_sequence(self.total, jnp.maximum(self.tokens, 1)))
 
 
 class _Layers(NamedTuple):
@@ -68,7 +68,8 @@ class _Layers(NamedTuple):
     Attributes:
         y: [B, T, D].
         h: [L, B, D].
-        means: of each layer's outputs over the tokens [L, B, D], without gradient.
+        means: of each layer's outputs over the tokens that are no padding [L, B, D], without
+            gradient.
         planning_loss, max_state, mean_decay: [L].
     """
 
@@ -89,6 +90,8 @@ def unstack_blocks(model: Model) -> Model:
     """A copy of the model whose stacked blocks are lists again."""
 
     def unstack(blocks: Blocks) -> nnx.List[MMRecBlock]:
+        if not isinstance(blocks, MMRecBlock):
+            return blocks
         graphdef, states = _split(blocks)
         layers = jax.tree.leaves(states)[0].shape[0]
         return nnx.List(
@@ -168,7 +171,35 @@ class BlockStack(nnx.Module):
             )
         zeros = jnp.zeros((self.config.num_layers, batch, self.config.model_dim))
         pooled = pool_layers(memory, self.config, batch)
-        return DecodeState(zeros, pooled, zeros, jnp.zeros((), jnp.int32))
+        return DecodeState(zeros, pooled, zeros, jnp.zeros(batch, jnp.int32))
+
+    def prefill_hidden_states(
+        self,
+        x: jax.Array,
+        lengths: jax.Array,
+        memory: Sequence[LongTermMemory] | None = None,
+        *,
+        chunk_size: int | None = None,
+    ) -> tuple[jax.Array, DecodeState]:
+        """Reads whole prompts, in one pass over all tokens (section 3.5).
+
+        Args:
+            x: embeddings [B, T, D]; what is behind a prompt's end is padding.
+            lengths: tokens of each prompt, from 1 to T [B].
+            memory: one a layer; None for zeros.
+            chunk_size: as in `hidden_states`.
+
+        Returns:
+            The output at each prompt's last token [B, D], and the state after it.
+
+        Raises:
+            ValueError: as `start_decoding`, or chunk_size is below 1.
+        """
+        _check_chunk_size(chunk_size)
+        start = self.start_decoding(x.shape[0], memory)
+        y, state = _prefill(*_split(self.blocks), x, lengths, start, chunk_size)
+        last = jnp.take_along_axis(y, lengths[:, None, None] - 1, axis=1)[:, 0]
+        return self.norm(last), state
 
     def decode_hidden_states(
         self, x: jax.Array, state: DecodeState, *, chunk_size: int | None = None
@@ -187,12 +218,17 @@ class BlockStack(nnx.Module):
             ValueError: chunk_size is below 1.
         """
         _check_chunk_size(chunk_size)
-        graphdef, states = _split(self.blocks)
+        states: nnx.State | list[nnx.State]
+        if x.shape[1] == 1 and isinstance(self.blocks, nnx.List):
+            # A scan over layers would take half the time of a token to get weights from the stack.
+            graphdef, states = _each(self.blocks)
+        else:
+            graphdef, states = _split(self.blocks)
         if chunk_size is None:
             y, state = _decode(graphdef, states, x, state)
         else:
-            memory = _batched(state.memory, state.h)
-            y, state = _decode_chunked(graphdef, states, x, state, memory, chunk_size)
+            state = state._replace(memory=_batched(state.memory, state.h))
+            y, state = _decode_chunked(graphdef, states, x, state, chunk_size)
         return self.norm(y), state
 
 
@@ -212,8 +248,18 @@ def _convert_blocks(model: Model, convert: Callable[[Blocks], Any]) -> Model:
 def _split(blocks: Blocks) -> tuple[nnx.GraphDef[MMRecBlock], nnx.State]:
     if isinstance(blocks, MMRecBlock):
         return nnx.split(blocks)
+    graphdef, states = _each(blocks)
+    return graphdef, jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+
+def _each(blocks: nnx.List[MMRecBlock]) -> tuple[nnx.GraphDef[MMRecBlock], list[nnx.State]]:
     graphdefs, states = zip(*(nnx.split(block) for block in blocks), strict=True)
-    return graphdefs[0], jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+    return graphdefs[0], list(states)
+
+
+def _per_sequence(array: jax.Array, divisor: jax.Array) -> jax.Array:
+    """[L, B, D] / [B]."""
+    return array / divisor[:, None]
 
 
 def _batched(memory: LongTermMemory | None, h: jax.Array) -> LongTermMemory:
@@ -228,7 +274,7 @@ def _batched(memory: LongTermMemory | None, h: jax.Array) -> LongTermMemory:
 
 def _layers(
     graphdef: nnx.GraphDef[MMRecBlock],
-    states: nnx.State,
+    states: nnx.State | list[nnx.State],
     x: jax.Array,
     memory: LongTermMemory | None,
     h: jax.Array,
@@ -244,12 +290,27 @@ def _layers(
         out = nnx.merge(graphdef, state)(
             x, memory, h, weights=weights, router_threshold=router_threshold, dropout_key=key
         )
-        means = jax.lax.stop_gradient(out.y).mean(axis=1)
+        means = _mean_of_tokens(jax.lax.stop_gradient(out.y), weights)
         return out.y, (out.h, means, out.planning_loss, out.max_state, out.mean_decay)
 
+    if isinstance(states, list):
+        parts = []
+        for index, state in enumerate(states):
+            own = jax.tree.map(lambda array, index=index: array[index], (memory, h, keys))
+            x, part = layer(x, (state, *own))
+            parts.append(part)
+        return _Layers(x, *jax.tree.map(lambda *arrays: jnp.stack(arrays), *parts))
     body = jax.checkpoint(layer, policy=policy(remat), prevent_cse=False)
     y, outputs = jax.lax.scan(body, x, (states, memory, h, keys))
     return _Layers(y, *outputs)
+
+
+def _mean_of_tokens(y: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """The mean of [B, T, D] over the tokens whose weight [B, T] is not 0."""
+    if weights is None:
+        return y.mean(axis=1)
+    real = weights[..., None] > 0
+    return jnp.where(real, y, 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "remat"))
@@ -315,9 +376,50 @@ def _run(
     )
 
 
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
+def _prefill(
+    graphdef: nnx.GraphDef[MMRecBlock],
+    states: nnx.State,
+    x: jax.Array,
+    lengths: jax.Array,
+    start: DecodeState,
+    chunk_size: int | None,
+) -> tuple[jax.Array, DecodeState]:
+    batch, tokens, dim = x.shape
+    size = tokens if chunk_size is None else min(chunk_size, tokens)
+    count = -(-tokens // size)
+    pieces = jnp.pad(x, ((0, 0), (0, count * size - tokens), (0, 0)))
+    pieces = pieces.reshape(batch, count, size, dim).swapaxes(0, 1)
+
+    def run(state: DecodeState, memory: LongTermMemory | None, piece: Any) -> Any:
+        x, first = piece
+        own = jnp.clip(lengths - first, 0, size)
+        weights = jnp.asarray(jnp.arange(size) < own[:, None], x.dtype)
+        out = _layers(graphdef, states, x, memory, jnp.zeros_like(state.h), weights)
+        return out, DecodeState(out.h, memory, out.means * own[:, None], own)
+
+    if chunk_size is not None:
+        start = start._replace(memory=_batched(start.memory, start.h))
+    if count == 1:
+        out, state = run(start, start.memory, (pieces[0], 0))
+        return out.y, state
+
+    def chunk(state: DecodeState, piece: Any) -> tuple[DecodeState, jax.Array]:
+        memory = _select(state.tokens == size, _written(state), state.memory)
+        out, after = run(state, memory, piece)
+        # A prompt that ended in an earlier chunk keeps the state of its end.
+        return _select_state(after.tokens > 0, after, state), out.y
+
+    state, y = jax.lax.scan(chunk, start, (pieces, size * jnp.arange(count)))
+    return y.swapaxes(0, 1).reshape(batch, -1, dim), state
+
+
 @functools.partial(jax.jit, static_argnames=("graphdef",))
 def _decode(
-    graphdef: nnx.GraphDef[MMRecBlock], states: nnx.State, x: jax.Array, state: DecodeState
+    graphdef: nnx.GraphDef[MMRecBlock],
+    states: nnx.State | list[nnx.State],
+    x: jax.Array,
+    state: DecodeState,
 ) -> tuple[jax.Array, DecodeState]:
     out = _layers(graphdef, states, x, state.memory, state.h)
     total, tokens = state.total + out.means * x.shape[1], state.tokens + x.shape[1]
@@ -327,32 +429,46 @@ def _decode(
 @functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
 def _decode_chunked(
     graphdef: nnx.GraphDef[MMRecBlock],
-    states: nnx.State,
+    states: nnx.State | list[nnx.State],
     x: jax.Array,
     state: DecodeState,
-    memory: LongTermMemory,
     chunk_size: int,
 ) -> tuple[jax.Array, DecodeState]:
-    Carry = tuple[DecodeState, LongTermMemory]
-
-    def write(carry: Carry) -> Carry:
-        state, memory = carry
+    def write(state: DecodeState) -> DecodeState:
         zeros = jnp.zeros_like(state.h)
-        slots = jnp.broadcast_to((state.total / chunk_size)[:, :, None], memory.k.shape)
-        return DecodeState(zeros, None, zeros, jnp.zeros_like(state.tokens)), LongTermMemory(
-            slots, slots
-        )
+        fresh = DecodeState(zeros, _written(state), zeros, jnp.zeros_like(state.tokens))
+        return _select_state(state.tokens == chunk_size, fresh, state)
 
-    def token(carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+    def token(state: DecodeState, x: jax.Array) -> tuple[DecodeState, jax.Array]:
         # Only when a next token comes is a full chunk's memory written: the memory after the last
         # token is that of the chunk which the token ends.
-        state, memory = jax.lax.cond(
-            carry[0].tokens == chunk_size, write, lambda carry: carry, carry
-        )
-        y, state = _decode(graphdef, states, x[:, None], state._replace(memory=memory))
-        return (state._replace(memory=None), memory), y[:, 0]
+        state = jax.lax.cond(jnp.any(state.tokens == chunk_size), write, lambda state: state, state)
+        y, state = _decode(graphdef, states, x[:, None], state)
+        return state, y[:, 0]
 
-    (state, memory), y = jax.lax.scan(
-        token, (state._replace(memory=None), memory), x.swapaxes(0, 1)
+    state, y = jax.lax.scan(token, state, x.swapaxes(0, 1))
+    return y.swapaxes(0, 1), state
+
+
+def _written(state: DecodeState) -> LongTermMemory:
+    """The memory that a chunk leaves to the next, in the form of the one that it has read."""
+    means = _per_sequence(state.total, jnp.maximum(state.tokens, 1))
+    assert state.memory is not None
+    slots = jnp.broadcast_to(means[:, :, None], state.memory.k.shape)
+    return LongTermMemory(slots, slots)
+
+
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Arrays [L, B, ...] of `new` for the sequences where the condition [B] holds, else `old`."""
+
+    def of(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(1, -1, *[1] * (new.ndim - 2)), new, old)
+
+    return jax.tree.map(of, new, old)
+
+
+def _select_state(condition: jax.Array, new: DecodeState, old: DecodeState) -> DecodeState:
+    h, memory, total = _select(
+        condition, (new.h, new.memory, new.total), (old.h, old.memory, old.total)
     )
-    return y.swapaxes(0, 1), state._replace(memory=memory)
+    return DecodeState(h, memory, total, jnp.where(condition, new.tokens, old.tokens))

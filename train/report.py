@@ -2,6 +2,7 @@
 
 import json
 
+from mmrec_jax.sampling import Sampling
 from train.baselines import NGramBaselines
 from train.config import Config
 from train.errors import UserError
@@ -79,8 +80,7 @@ def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, s
             tokenizer,
             prompt,
             length=SAMPLE_TOKENS,
-            temperature=SAMPLE_TEMPERATURE,
-            top_k=None,
+            sampling=Sampling(temperature=SAMPLE_TEMPERATURE),
             chunk_size=config.training.chunk_size,
             seed=seed,
         )

@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmrec_jax.generate import generate
+from mmrec_jax.generate import stream
+from mmrec_jax.sampling import Sampling
 from train import checkpoint, cli
 from train.config import Config
 from train.errors import UserError
@@ -38,68 +41,163 @@ def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
     return model, Tokenizer.load(run / TOKENIZER), config
 
 
-def continuation(
+class Continuation:
+    """The text of one prompt's continuation, as its tokens come in.
+
+    Attributes:
+        text: what is sure of it; a character or a stop string may be half there at its end.
+        finished: it has its length, or the document or a stop string ended it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, length: int, stop: Sequence[str] = ()) -> None:
+        """One of at most `length` tokens, that ends before the first of the `stop` strings."""
+        self._tokenizer = tokenizer
+        self._length = length
+        self._stop = stop
+        self._tokens: list[int] = []
+        self.text = ""
+        self.finished = False
+
+    def add(self, tokens: Sequence[int]) -> str:
+        """Takes the next tokens; returns what they add to `text`."""
+        for token in tokens:
+            if self.finished:
+                break
+            if token == self._tokenizer.end_of_text:
+                self.finished = True
+            else:
+                self._tokens.append(token)
+                self.finished = len(self._tokens) == self._length
+        text = self._tokenizer.decode(self._tokens)
+        ends = [place for place in map(text.find, self._stop) if place >= 0]
+        if ends:
+            text, self.finished = text[: min(ends)], True
+        if not self.finished:
+            text = text.rstrip("\ufffd")  # the first bytes of a character
+            begun = max((self._begun(text, stop) for stop in self._stop), default=0)
+            text = text[: len(text) - begun]
+        added, self.text = text[len(self.text) :], text
+        return added
+
+    @staticmethod
+    def _begun(text: str, stop: str) -> int:
+        """How many characters at the text's end may begin the stop string."""
+        return max(n for n in range(len(stop)) if text.endswith(stop[:n]))
+
+
+def continuations(
     model: Network,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompts: Sequence[str],
     *,
     chunk_size: int | None,
     length: int,
-    temperature: float,
-    top_k: int | None,
+    sampling: Sampling,
     seed: int,
-) -> str:
-    """What the model writes at the beginning of a document after a prompt.
+    stop: Sequence[str] = (),
+) -> Iterator[list[tuple[str, Continuation]]]:
+    """What the model writes at the beginning of documents after prompts, piece by piece.
+
+    Yields:
+        For each prompt what has been added to its text, and all of it.
 
     Raises:
         UserError: the model cannot be sampled from, or an option is out of its range.
     """
+    if length < 1:
+        raise UserError(f"length must be at least 1, not {length}")
+    if "" in stop:
+        raise UserError("a stop string is empty: leave it out")
     try:
-        prompt.encode()
+        rows = [[tokenizer.end_of_text, *tokenizer.encode(prompt)] for prompt in prompts]
     except UnicodeEncodeError as error:
         raise UserError("the prompt is not UTF-8 text: give it in that encoding") from error
-    ids = np.array([[tokenizer.end_of_text, *tokenizer.encode(prompt)]], np.int32)
-    try:
-        tokens = generate(
-            model,
-            jnp.asarray(ids),
-            length,
-            key=jax.random.key(seed),
-            temperature=temperature,
-            top_k=top_k,
-            chunk_size=chunk_size,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return tokenizer.decode(np.asarray(tokens[0]).tolist())
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for row, own in zip(ids, rows, strict=True):
+        row[: len(own)] = own
+    pieces = stream(
+        model,
+        jnp.asarray(ids),
+        key=jax.random.key(seed),
+        lengths=jnp.asarray([len(row) for row in rows]),
+        sampling=sampling,
+        chunk_size=chunk_size,
+    )
+    texts = [Continuation(tokenizer, length, stop) for _ in prompts]
+    while not all(text.finished for text in texts):
+        try:
+            piece = np.asarray(next(pieces)).tolist()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        yield [(text.add(tokens), text) for text, tokens in zip(texts, piece, strict=True)]
+
+
+def continuation(model: Network, tokenizer: Tokenizer, prompt: str, **options: Any) -> str:
+    """All that `continuations` finds for one prompt; the same options."""
+    pieces = continuations(model, tokenizer, [prompt], **options)
+    return "".join(added for ((added, _),) in pieces)
 
 
 def command() -> None:
-    """The command line: prints the prompt and what the model makes of it."""
+    """The command line: prints the prompts and what the model makes of them."""
     parser = argparse.ArgumentParser(
         prog="python -m mmrec_jax.generate",
-        description="Go on from a prompt with a trained run.",
+        description="Go on from prompts with a trained run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
-    parser.add_argument("--prompt", default="", help="text to go on from")
-    parser.add_argument("--length", type=int, default=200, help="tokens to sample")
+    parser.add_argument(
+        "--prompt", action="append", help="text to go on from; give it again for more texts"
+    )
+    parser.add_argument("--length", type=int, default=200, help="tokens to sample, at most")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token")
     parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens only")
+    parser.add_argument(
+        "--top_p", type=float, help="sample from the likeliest tokens of this probability together"
+    )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
+    parser.add_argument(
+        "--stop", action="append", default=[], help="end before this text; give it again for more"
+    )
 
     def main(options: argparse.Namespace) -> None:
+        try:
+            sampling = Sampling(
+                temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
+            )
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
         model, tokenizer, config = load_run(Path(options.checkpoint))
-        text = continuation(
+        prompts = options.prompt or [""]
+        pieces = continuations(
             model,
             tokenizer,
-            options.prompt,
+            prompts,
             chunk_size=config.training.chunk_size,
             length=options.length,
-            temperature=options.temperature,
-            top_k=options.top_k,
+            sampling=sampling,
             seed=options.seed,
+            stop=options.stop,
         )
-        print(options.prompt + text)
+        (_one if len(prompts) == 1 else _many)(prompts, pieces)
 
     cli.exit_after(lambda: main(cli.parse_options(parser)))
+
+
+def _one(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continuation]]]) -> None:
+    """Prints a text while it is written."""
+    begun = False
+    for ((added, _),) in pieces:
+        print(added if begun else prompts[0] + added, end="", flush=True)
+        begun = True
+    print()
+
+
+def _many(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continuation]]]) -> None:
+    """Prints each text, with its number, as soon as it is finished."""
+    printed = set()
+    for piece in pieces:
+        for index, (_, text) in enumerate(piece):
+            if text.finished and index not in printed:
+                printed.add(index)
+                print(f"[{index + 1}] {prompts[index]}{text.text}", flush=True)

@@ -224,6 +224,13 @@ def test_generate(prepared, finished):
     assert first.startswith("def f")
     assert run(prepared, *line).stdout == first
     assert run(prepared, *line, "--seed", 1).stdout != first
+    both = run(prepared, *line, "--prompt", "The", "--temperature", 0, "--top_p", 0.9).stdout
+    alone = run(prepared, *line, "--temperature", 0).stdout
+    assert f"[1] {alone}" in both
+    assert "[2] The" in both
+    assert run(prepared, *line, "--stop", first[5:7]).stdout == "def f\n"
+    for option, value in (("--length", 0), ("--top_p", 2), ("--temperature", -1), ("--stop", "")):
+        assert option.strip("-") in error(run(prepared, *line, option, value, code=2))
 
 
 def test_a_run_is_not_overwritten_by_mistake(prepared, finished):

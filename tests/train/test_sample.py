@@ -1,0 +1,58 @@
+"""A continuation's text, as its tokens come in."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train.sample import Continuation
+from train.tokenizer import Tokenizer
+
+TEXT = "Naïve café — 10 € for a naïve 🙂 smile; def f(x): return x\n\nend. " * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([TEXT], 270)
+
+
+def pieces_of(tokens, cuts):
+    places = sorted({0, len(tokens), *(cut % (len(tokens) + 1) for cut in cuts)})
+    return [tokens[a:b] for a, b in itertools.pairwise(places)]
+
+
+@given(st.lists(st.integers(0, 300), max_size=20), st.text("ï€🙂 ef\n", min_size=1, max_size=4))
+@settings(deadline=None, max_examples=80)
+def test_text_comes_whole_however_it_is_cut(tokenizer, cuts, stop):
+    tokens = tokenizer.encode(TEXT)
+    for stops, expected in (((), TEXT), ((stop,), TEXT.partition(stop)[0])):
+        text = Continuation(tokenizer, len(tokens), stops)
+        added = [text.add(piece) for piece in pieces_of(tokens, cuts)]
+        assert "".join(added) == text.text == expected
+        assert text.finished
+
+
+def test_the_first_of_several_stop_strings_ends_it(tokenizer):
+    text = Continuation(tokenizer, 500, ("return", "def", "nowhere"))
+    for token in tokenizer.encode(TEXT):
+        text.add([token])
+    assert text.text == TEXT.partition("def")[0]
+
+
+def test_the_end_of_the_document_and_the_length_end_it(tokenizer):
+    tokens = tokenizer.encode("def f")
+    text = Continuation(tokenizer, 500)
+    assert text.add([*tokens, tokenizer.end_of_text, *tokens]) == "def f"
+    assert text.finished
+    short = Continuation(tokenizer, 2)
+    assert short.add(tokens) == tokenizer.decode(tokens[:2])
+    assert short.finished
+
+
+def test_half_a_character_is_held_back(tokenizer):
+    first, *rest = tokenizer.encode("🙂")
+    assert rest
+    text = Continuation(tokenizer, 500)
+    assert text.add([first]) == ""
+    assert text.add(rest) == "🙂"
