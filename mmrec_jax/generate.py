@@ -13,7 +13,7 @@ from mmrec_jax.model import MMRecModel
 from mmrec_jax.sampling import Sampling, draw
 from mmrec_jax.stack import unstack_blocks
 
-PIECE = 16
+PIECE = 32
 """Tokens of each sequence that `stream` computes at a time."""
 
 _SHORTEST = 16  # prompts are padded to a power of two from here on, so that few shapes are compiled
