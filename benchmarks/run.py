@@ -1,79 +1,187 @@
-"""`python -m benchmarks.run`: training's speed and conversion's, as ratios.
+"""`python -m benchmarks.run`: how fast training, generation and conversion are, as ratios.
 
-Compile time and steps of the 22.4 M model at two depths, on random tokens; and the conversion of a
-large checkpoint beside torch's own load and save. Prints tables and writes build/benchmarks.json.
-Everything is measured in this one run, so that only the ratios carry from machine to machine.
+Ours beside the PyTorch twin and beside what the machine allows, all measured in this one run: only
+ratios carry from machine to machine. Prints tables and writes build/benchmarks.json and .png.
+`--only NAME` measures one part and keeps the others of the file that is there.
 """
 
-import dataclasses
+import argparse
 import json
-import statistics
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jax
-import numpy as np
 import rich.console
 import rich.table
 
-from benchmarks import conversion
+from benchmarks import conversion, generation, limits, torch_twin
+from benchmarks.plot import plot
+from mmrec_jax import ModelConfig
 from train.cli import parse_config
-from train.config import Config
+from train.machine import keep_freed_memory
 from train.run_folder import environment
-from train.stages import initial_model
-from train.step import Trainer
 
-BATCH, TOKENS, REPEATS = 8, 512, 5
+BATCH, TOKENS = 8, 512
+LENGTHS = (256, 1024, 4096, 8192)
+console = rich.console.Console()
+Result = dict[str, Any]
 
 
-def training(config: Config) -> dict[str, float]:
-    """Compile time of one training step, and its speed."""
-    model = initial_model(config)
-    trainer = Trainer(config, model)
-    state = trainer.initial_state(model)
-    vocab_size = config.model.vocab_size
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (BATCH, TOKENS + 1), np.int32)
-    start = time.perf_counter()
-    trainer.gradient.lower(state, tokens, 0).compile()
-    trainer.update.lower(state, state.params).compile()
-    compiled = time.perf_counter() - start
+def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
+    """What benchmarks.steps says of a config, in a process of its own."""
+    shape = (f"--training.batch_size={BATCH}", f"--training.sequence_length={tokens}")
+    line = (sys.executable, "-m", "benchmarks.steps", "--config", config, *shape, *overrides)
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    result: Result = json.loads(done.stdout)
+    result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]
+    result["tokens_per_second"] = result["tokens"] / result["step_seconds"]
+    return result
 
-    seconds = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        grads, _ = trainer.gradient(state, tokens, 0)
-        state, _ = jax.block_until_ready(trainer.update(state, grads))
-        seconds.append(time.perf_counter() - start)
+
+def base_22m() -> ModelConfig:
+    """The 22.4 M model."""
+    return parse_config(["--config", "configs/base-22m.yaml"], "").model
+
+
+def training() -> Result:
+    """One step of the 22.4 M model, 8 x 512 tokens, beside the twin's and the products' time."""
+    ours = {
+        "float32": steps("configs/base-22m.yaml"),
+        "bfloat16": steps("configs/base-22m.yaml", "--training.precision=bfloat16"),
+    }
+    keep_freed_memory()
+    products = limits.matrix_products(base_22m(), BATCH, TOKENS)
+    eager, compiled = (
+        torch_twin.training(base_22m(), BATCH, TOKENS, compiled=compiled)
+        for compiled in (False, True)
+    )
+    rows = {
+        "twin, eager": eager["step_seconds"],
+        "twin, torch.compile": compiled["step_seconds"],
+        **{f"ours, {name}": row["step_seconds"] for name, row in ours.items()},
+        "matrix products alone, float32": products,
+    }
+    table = rich.table.Table("training, 22.4 M, 8 x 512", "step (s)", "tokens/s", "times the twin")
+    for name, seconds in rows.items():
+        speed, ratio = BATCH * TOKENS / seconds, rows["twin, eager"] / seconds
+        table.add_row(name, f"{seconds:.2f}", f"{speed:.0f}", f"{ratio:.2f}")
+    console.print(table)
+    step = ours["float32"]["step_seconds"]
+    result = {
+        "step_seconds": rows,
+        "times_twin": rows["twin, eager"] / step,
+        "share_of_limit": products / step,
+        "limit_times_twin": rows["twin, eager"] / products,
+        "bfloat16_times_float32": step / ours["bfloat16"]["step_seconds"],
+        "compile_seconds": ours["float32"]["compile_seconds"],
+        "first_step_seconds_compiled_twin": compiled["first_step_seconds"],
+        "loss_after_rounding": {name: row["loss"] for name, row in ours.items()},
+    }
+    console.print(f"share of the matrix products' limit: {result['share_of_limit']:.0%}")
+    return result
+
+
+def lengths() -> Result:
+    """Tokens a second at several sequence lengths; layers are recomputed to fit into memory."""
+    speeds = {
+        str(length): steps("configs/base-22m.yaml", "--training.remat=layers", tokens=length)[
+            "tokens_per_second"
+        ]
+        for length in LENGTHS
+    }
+    table = rich.table.Table("tokens in a sequence, 8 sequences", "tokens/s")
+    for length, speed in speeds.items():
+        table.add_row(length, f"{speed:.0f}")
+    console.print(table)
     return {
-        "compile_seconds": compiled,
-        "step_seconds": statistics.median(seconds[1:]),
-        "tokens_per_second": BATCH * TOKENS / statistics.median(seconds[1:]),
+        "tokens_per_second": speeds,
+        "slowest_over_fastest": min(speeds.values()) / max(speeds.values()),
     }
 
 
-def _deeper(console: rich.console.Console) -> dict[str, dict[str, float]]:
-    """Training at 12 and 24 layers, and the ratio."""
-    base = parse_config(["--config", "configs/base-22m.yaml"], "")
-    results: dict[str, dict[str, float]] = {}
-    for layers in (12, 24):
-        console.print(
-            f"{layers} layers: compiling and {REPEATS} steps of {BATCH} x {TOKENS} tokens"
-        )
-        model = dataclasses.replace(base.model, num_layers=layers)
-        results[f"{layers} layers"] = training(dataclasses.replace(base, model=model))
-    shallow, deep = results["12 layers"], results["24 layers"]
-    results["24 / 12"] = {key: deep[key] / shallow[key] for key in deep}
-    table = rich.table.Table("", "compile (s)", "step (s)", "tokens/s")
-    for name, row in results.items():
-        table.add_row(name, *(f"{row[key]:.2f}" for key in row))
+def memory() -> Result:
+    """The 50.8 M model, 8 x 2048 tokens, under each policy of rematerialisation."""
+    rows = {
+        remat: steps("configs/base.yaml", f"--training.remat={remat}", tokens=2048)
+        for remat in ("elementwise", "products", "layers")
+    }
+    table = rich.table.Table("50.8 M, 8 x 2048", "tokens/s", "times as slow", "peak (GB)")
+    fastest = min(row["gradient_seconds"] for row in rows.values())
+    for name, row in rows.items():
+        row["times_as_slow"] = row["gradient_seconds"] / fastest
+        peak = row["peak_bytes"] / 1e9
+        speed = row["tokens_per_second"]
+        table.add_row(name, f"{speed:.0f}", f"{row['times_as_slow']:.2f}", f"{peak:.2f}")
     console.print(table)
-    return results
+    return rows
 
 
-def _conversion(console: rich.console.Console, folder: Path) -> dict[str, dict[str, float]]:
+def generated() -> Result:
+    """Seconds a token, greedy, beside the twin's loop and beside reading the parameters."""
+    keep_freed_memory()
+    config = base_22m()
+    result: Result = {}
+    limit = generation.parameter_bytes(config) / limits.read_bandwidth()
+    table = rich.table.Table("generation, 22.4 M", "ms/token", "twin", "times the twin", "of limit")
+    for batch in (1, 16):
+        ours = generation.decoding(config, batch)
+        twin = torch_twin.decoding(config, batch, 40)
+        row = {"seconds": ours, "twin": twin, "times_twin": twin / ours, "of_limit": limit / ours}
+        result[f"batch {batch}"] = row
+        cells = (f"{ours * 1e3:.2f}", f"{twin * 1e3:.2f}", f"{twin / ours:.2f}")
+        table.add_row(f"batch {batch}", *cells, f"{row['of_limit']:.0%}")
+    late = generation.decoding(config, 1, generation.LATE)
+    early = result["batch 1"]["seconds"]
+    result["late"] = {"seconds": late, "times_early": late / early}
+    cells = (f"{late * 1e3:.2f}", "", f"{late / early:.2f} times position {generation.EARLY}", "")
+    table.add_row(f"batch 1, position {generation.LATE}", *cells)
+    console.print(table)
+    return result
+
+
+START = """
+from train.cli import parse_config
+from train.stages import initial_model
+from train.step import Trainer
+import jax, numpy
+config = parse_config(["--config", "configs/base-22m.yaml"], "")
+model = initial_model(config)
+trainer = Trainer(config, model)
+state = trainer.initial_state(model)
+tokens = numpy.zeros((8, 513), numpy.int32)
+grads, _ = trainer.gradient(state, tokens, 0)
+jax.block_until_ready(trainer.update(state, grads))
+"""
+
+
+def start() -> Result:
+    """Seconds from the start of a process to the end of its first step, without and with a cache.
+
+    The cache is JAX's own, of compiled programs.
+    """
+    result = {}
+    with tempfile.TemporaryDirectory() as cache:
+        variables = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        for name in ("first start", "second start"):
+            begun = time.perf_counter()
+            subprocess.run((sys.executable, "-c", START), check=True, env=variables)
+            result[name] = time.perf_counter() - begun
+    for name, seconds in result.items():
+        console.print(f"{name}: {seconds:.1f} s to the end of the first step (8 x 512 tokens)")
+    return result
+
+
+def converted() -> Result:
     """A large checkpoint through the bridge and through torch, and the ratio of their times."""
-    console.print(f"converting a checkpoint, {conversion.ROUNDS} rounds of torch and the bridge")
-    results = conversion.measure(folder)
+    results: Result = conversion.measure(Path("build/conversion"))
     table = rich.table.Table("", "load (s)", "save (s)", "both (s)", "times torch's", "peak / file")
     for name in ("torch", "bridge", "safetensors", "orbax"):
         row = results[name]
@@ -84,19 +192,30 @@ def _conversion(console: rich.console.Console, folder: Path) -> dict[str, dict[s
     return results
 
 
+PARTS: dict[str, Callable[[], Result]] = {
+    "start": start,
+    "training": training,
+    "lengths": lengths,
+    "memory": memory,
+    "generation": generated,
+    "conversion": converted,
+}
+
+
 def main() -> None:
     """Measures, prints and writes."""
-    console = rich.console.Console()
-    build = Path("build")
-    build.mkdir(exist_ok=True)
-    document = {
-        "environment": environment(),
-        "conversion": _conversion(console, build / "conversion"),
-        "training": _deeper(console),
-    }
-    path = build / "benchmarks.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    console.print(f"written to {path}")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run")
+    parser.add_argument("--only", choices=PARTS, action="append")
+    chosen = parser.parse_args().only or list(PARTS)
+    path = Path("build/benchmarks.json")
+    path.parent.mkdir(exist_ok=True)
+    document: Result = json.loads(path.read_text()) if path.exists() else {}
+    for name in chosen:
+        console.print(f"measuring: {name}")
+        document[name] = {**PARTS[name](), "environment": environment()}
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    plot(document, path.with_suffix(".png"))
+    console.print(f"written to {path} and {path.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
 
 from bridge.errors import FormatError, MismatchError
 from bridge.keys import Entry, Path, named_parameters
@@ -58,6 +57,8 @@ def adamw_hyperparameters(
         initial_learning_rate: the schedule's base rate.
         betas, eps, weight_decay: AdamW's own.
     """
+    import torch  # takes a second, which commands that write no file need not wait for
+
     optimizer = torch.optim.AdamW(
         [torch.zeros(())], lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay
     )

@@ -7,9 +7,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-
 from bridge.errors import FormatError
 from bridge.plain import plain
 
@@ -72,6 +69,9 @@ def scheduler_to_torch(state: SchedulerState) -> dict[str, Any]:
     PyTorch computes each rate from the one before, so the rounding errors that it accumulates
     are reproduced by running it.
     """
+    import torch  # takes a second, which commands that write no file need not wait for
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
     optimizer = torch.optim.SGD([torch.zeros(())], lr=state.base_lr)
     cosine_steps = state.total_steps - state.warmup_steps
     with warnings.catch_warnings():

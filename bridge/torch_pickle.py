@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 
 from bridge.errors import BridgeError, FormatError, UnreadableFileError, UnsafeFileError
 from bridge.plain import MOST_PARTS, Keys, shown
@@ -296,7 +295,10 @@ def encode(content: Any) -> tuple[bytes, dict[str, Tensor]]:
 
 class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
+        import torch  # takes a second, which commands that write no file need not wait for
+
         super().__init__(file, protocol=2)
+        self._torch = torch
         self.records: dict[str, Tensor] = {}
         self._keys: dict[int, str] = {}
 
@@ -304,7 +306,7 @@ class _Pickler(pickle.Pickler):
         if not isinstance(value, Storage):
             return None
         name = next(name for name, dtype in _STORAGES.items() if dtype == value.dtype)
-        return ("storage", getattr(torch, name), value.key, "cpu", value.size)
+        return ("storage", getattr(self._torch, name), value.key, "cpu", value.size)
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -312,7 +314,8 @@ class _Pickler(pickle.Pickler):
         key = self._keys.setdefault(id(value), str(len(self._keys)))
         self.records[key] = value
         place = (Storage(key, value.dtype, value.size), 0, value.shape, _strides(value.shape))
-        return torch._utils._rebuild_tensor_v2, (*place, False, collections.OrderedDict())
+        rebuild = self._torch._utils._rebuild_tensor_v2
+        return rebuild, (*place, False, collections.OrderedDict())
 
 
 def _strides(shape: Iterable[int]) -> tuple[int, ...]:

@@ -7,12 +7,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from mmrec_jax.config import ModelConfig
+from mmrec_jax.config import ModelConfig, Remat
 from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, dropout, linear
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
 from mmrec_jax.products import dot
 from mmrec_jax.recurrence import previous_states, recurrence
+from mmrec_jax.remat import policy
 from mmrec_jax.sparse import SparseFFN
+
+FFN_TOKENS = 4096
+"""Tokens, of all sequences together, that go through the feed-forward layer at once."""
 
 
 class BlockOutput(NamedTuple):
@@ -131,6 +135,7 @@ class MMRecBlock(nnx.Module):
         weights: jax.Array | None = None,
         router_threshold: jax.Array | float = 0.0,
         dropout_key: jax.Array | None = None,
+        remat: Remat = "elementwise",
     ) -> BlockOutput:
         """Runs the block over a sequence.
 
@@ -142,6 +147,7 @@ class MMRecBlock(nnx.Module):
                 are padding, which only follows others. None lets all count alike.
             router_threshold: see SparseFFN; without effect in other variants.
             dropout_key: None switches dropout off.
+            remat: what of the feed-forward layer the backward pass computes again.
         """
         dim = x.shape[-1]
         q, k, v, z = self.project(self.norm1(x))
@@ -166,7 +172,7 @@ class MMRecBlock(nnx.Module):
                 n = jnp.where(weights[..., None] > 0, n, 0)
             out = self.ffn(n, router_threshold=router_threshold, dropout_key=keys[1])
         else:
-            out = self.ffn(n, dropout_key=keys[1])
+            out = _in_pieces(self.ffn, n, keys[1], remat)
         sizes = jnp.abs(states)
         if weights is not None:
             sizes = jnp.where(weights[..., None] > 0, sizes, 0)
@@ -175,6 +181,26 @@ class MMRecBlock(nnx.Module):
             ends = jnp.maximum((weights > 0).sum(axis=1) - 1, 0)
             last = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
         return BlockOutput(r + out, last, planning_loss, sizes.max(), _mean(decay, weights))
+
+
+def _in_pieces(ffn: MLP, x: jax.Array, key: jax.Array | None, remat: Remat) -> jax.Array:
+    """The feed-forward layer of [B, T, D], for few enough tokens at once that memory is bounded."""
+    batch, tokens, dim = x.shape
+    size = max(FFN_TOKENS // batch, 1)
+    if tokens <= size:
+        return ffn(x, dropout_key=key)
+    count = -(-tokens // size)
+    pieces = jnp.pad(x, ((0, 0), (0, count * size - tokens), (0, 0)))
+    pieces = pieces.reshape(batch, count, size, dim).swapaxes(0, 1)
+    keys = None if key is None else jax.random.split(key, count)
+    graphdef, state = nnx.split(ffn)
+
+    def piece(x: jax.Array, key: jax.Array | None) -> jax.Array:
+        return nnx.merge(graphdef, state)(x, dropout_key=key)
+
+    piece = jax.checkpoint(piece, policy=policy(remat), prevent_cse=False)
+    out = jax.lax.map(lambda each: piece(*each), (pieces, keys))
+    return out.swapaxes(0, 1).reshape(batch, -1, dim)[:, :tokens]
 
 
 def _fused_xavier(config: ModelConfig) -> nnx.Initializer:

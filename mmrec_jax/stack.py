@@ -288,7 +288,13 @@ def _layers(
     def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
         state, memory, h, key = inputs
         out = nnx.merge(graphdef, state)(
-            x, memory, h, weights=weights, router_threshold=router_threshold, dropout_key=key
+            x,
+            memory,
+            h,
+            weights=weights,
+            router_threshold=router_threshold,
+            dropout_key=key,
+            remat=remat,
         )
         means = _mean_of_tokens(jax.lax.stop_gradient(out.y), weights)
         return out.y, (out.h, means, out.planning_loss, out.max_state, out.mean_decay)

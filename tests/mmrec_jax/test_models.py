@@ -104,6 +104,27 @@ def test_dropout_drops_its_share_wherever_it_falls():
         assert abs(together - rate**2) < 4 / np.sqrt(dropped.size)
 
 
+@pytest.mark.parametrize("remat", ["elementwise", "products", "layers"])
+def test_the_feed_forward_layer_in_pieces_is_the_whole(monkeypatch, remat):
+    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    ids = jax.random.randint(jax.random.key(0), (2, 11), 0, 31)
+
+    def value_and_gradient():
+        def total(params):
+            y = nnx.merge(graphdef, params).features(ids, remat=remat).y
+            return jnp.sum(jnp.sin(y)), y
+
+        jax.clear_caches()
+        (_, y), gradient = jax.value_and_grad(total, has_aux=True)(params)
+        return [y, *jax.tree.leaves(gradient)]
+
+    whole = value_and_gradient()
+    monkeypatch.setattr("mmrec_jax.block.FFN_TOKENS", 8)
+    for found, expected in zip(value_and_gradient(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 4])
 def test_each_sequence_reads_its_own_memory(model, chunk_size):
     keys = jax.random.split(jax.random.key(0), 5)

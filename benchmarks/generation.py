@@ -1,0 +1,40 @@
+"""Our decoding: seconds a token, early and late in a text."""
+
+import itertools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmrec_jax import MMRecModel, ModelConfig
+from mmrec_jax.generate import PIECE, stream
+from mmrec_jax.sampling import Sampling
+
+EARLY, LATE = 30, 30_000
+PIECES = 12
+
+
+def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
+    """Seconds a token of greedy decoding from a position on.
+
+    The tokens up to the position are a prompt: the state that follows it is as large as any.
+    """
+    model = MMRecModel(config, rngs=nnx.Rngs(0))
+    prompt = jax.random.randint(jax.random.key(0), (batch, position), 0, config.vocab_size)
+    greedy = Sampling(temperature=0)
+    pieces = stream(model, prompt, key=jax.random.key(0), sampling=greedy)
+    jax.block_until_ready(next(pieces))
+    seconds = []
+    for _ in range(PIECES):
+        start = time.perf_counter()
+        jax.block_until_ready(list(itertools.islice(pieces, 1)))
+        seconds.append((time.perf_counter() - start) / PIECE)
+    return statistics.median(seconds)
+
+
+def parameter_bytes(config: ModelConfig) -> int:
+    """The size of all parameters, read once for each token."""
+    model = jax.eval_shape(lambda: nnx.state(MMRecModel(config, rngs=nnx.Rngs(0))))
+    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(model))

@@ -1,0 +1,75 @@
+"""What the machine allows: a step's matrix products alone, and reading the parameters once."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmrec_jax.config import ModelConfig
+from train.loss import CHUNK_TOKENS
+
+REPEATS = 5
+
+
+def seconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """The median time of a compiled call."""
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matrix_products(config: ModelConfig, batch: int, tokens: int) -> float:
+    """Seconds for the matrix products of one training step in float32, each shape timed alone.
+
+    Those of the plain variant without a long-term memory: forward, and both of the backward pass.
+    The recurrence's are done one token after the other, as they must be; the head's in the loss's
+    chunks.
+    """
+    dim, hidden, inner = config.model_dim, config.ffn_dim, config.inner_dim
+    rows = batch * tokens
+    linear = {(dim, dim): 4, (dim, inner): 2, (inner, dim): 2, (dim, hidden): 1, (hidden, dim): 1}
+    layer = sum(count * _three(rows, *shape) for shape, count in linear.items())
+    kernel = jnp.full((dim, 2 * dim), 1e-4)
+    for weights in (kernel, kernel.T):
+        inputs = jnp.ones((batch, weights.shape[0]))
+        layer += seconds(jax.jit(_one_by_one, static_argnums=2), inputs, weights, tokens)
+    layer += seconds(jax.jit(_of_kernel), jnp.ones((rows, dim)), jnp.ones((rows, 2 * dim)))
+    chunk = min(CHUNK_TOKENS, rows)
+    head = rows / chunk * _three(chunk, dim, config.vocab_size)
+    return config.num_layers * layer + head
+
+
+def _three(rows: int, inputs: int, outputs: int) -> float:
+    x, kernel, d = jnp.ones((rows, inputs)), jnp.ones((inputs, outputs)), jnp.ones((rows, outputs))
+    return (
+        seconds(jax.jit(jnp.matmul), x, kernel)
+        + seconds(jax.jit(lambda d, kernel: d @ kernel.T), d, kernel)
+        + seconds(jax.jit(_of_kernel), x, d)
+    )
+
+
+def _of_kernel(x: jax.Array, d: jax.Array) -> jax.Array:
+    return x.T @ d
+
+
+def _one_by_one(x: jax.Array, kernel: jax.Array, tokens: int) -> jax.Array:
+    width = min(x.shape[1], kernel.shape[1])
+
+    def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        # Each product has to wait for the one before it.
+        return x.at[:, :width].set((x @ kernel)[:, :width]), None
+
+    return jax.lax.scan(step, x, None, length=tokens)[0]
+
+
+def read_bandwidth() -> float:
+    """Bytes a second that all cores read from memory, of an array that no cache holds."""
+    array = jnp.ones(2**28, jnp.float32)
+    return array.nbytes / seconds(jax.jit(jnp.sum), array)

@@ -1,0 +1,62 @@
+"""`python -m benchmarks.steps`: trains a model for some steps and says what it took.
+
+A process of its own as the peak memory of a process never falls. Options are those of the config;
+prints one line of JSON.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import numpy as np
+
+from train.cli import parse_config
+from train.machine import keep_freed_memory
+from train.stages import initial_model
+from train.step import Trainer
+
+REPEATS = 3
+
+
+def main(argv: list[str]) -> None:
+    """Makes a step of two micro-batches, and then times gradients and updates."""
+    keep_freed_memory()
+    config = parse_config(argv, "")
+    batch, length = config.training.batch_size, config.training.sequence_length
+    model = initial_model(config)
+    trainer = Trainer(config, model)
+    state = trainer.initial_state(model)
+    shape = (batch, length + 1)
+    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
+    start = time.perf_counter()
+    gradient = trainer.gradient.lower(state, tokens, 0).compile()
+    compiled = time.perf_counter() - start
+    total, _ = gradient(state, tokens, 0)
+    seconds = []
+    for index in range(REPEATS):
+        start = time.perf_counter()
+        grads, metrics = jax.block_until_ready(gradient(state, tokens, index))
+        seconds.append(time.perf_counter() - start)
+        total = trainer.add(total, grads)
+    updates = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(trainer.update(state, total))
+        updates.append(time.perf_counter() - start)
+    result = {
+        "gradient_seconds": statistics.median(seconds),
+        "update_seconds": statistics.median(updates[1:]),
+        "compile_seconds": compiled,
+        "tokens": batch * length,
+        "precision": trainer.precision,
+        "loss": float(metrics["loss"]),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

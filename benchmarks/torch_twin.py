@@ -1,0 +1,99 @@
+"""The PyTorch twin at the same work, eager or with torch.compile."""
+
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bridge import twin
+from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
+
+STEPS = 3
+
+
+def training(config: ModelConfig, batch: int, tokens: int, *, compiled: bool) -> dict[str, float]:
+    """Seconds of one training step: loss, gradient, clipping and AdamW.
+
+    torch.compile would unroll the loop over tokens, all of it for each layer, which takes hours:
+    what is compiled is one token's step of the recurrence, and each layer's other parts.
+    """
+    torch.manual_seed(0)
+    model = twin.MMRecModel(config).train()
+    start = time.perf_counter()
+    if compiled:
+        _compile(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
+    ids = torch.randint(0, config.vocab_size, (batch, tokens + 1))
+    times = []
+    first = 0.0
+    for step in range(STEPS + 1):
+        begun = time.perf_counter()
+        logits = model(ids[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - begun)
+        if step == 0:
+            first = time.perf_counter() - start
+    return {"step_seconds": statistics.median(times[1:]), "first_step_seconds": first}
+
+
+def _step(
+    h: Tensor, z: Tensor, g: Tensor, gate: Tensor, W_h: Tensor, W: Tensor, b: Tensor
+) -> Tensor:
+    m = torch.sigmoid(gate + F.linear(h, W_h))
+    update = (1 - m) * h + m * z + g * h
+    return z * torch.sigmoid(F.linear(h, W, b)) + g * h + 0.1 * update
+
+
+def _compile(model: twin.MMRecModel) -> None:
+    step = torch.compile(_step)
+
+    def recurrence(block: twin.MMRecBlock, z: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+        W_z, W_h = block.mdi.W_g.weight.chunk(2, dim=1)
+        gate_z = F.linear(z, W_z, block.mdi.W_g.bias)
+        h = torch.zeros_like(z[:, 0])
+        states = [h]
+        for z_t, g_t, gate_t in zip(z.unbind(1), decay.unbind(1), gate_z.unbind(1), strict=True):
+            h = step(h, z_t, g_t, gate_t, W_h, block.W_g.weight, block.W_g.bias)
+            states.append(h)
+        return torch.stack(states, dim=1), gate_z
+
+    for block in model.blocks:
+        block.recurrence = recurrence.__get__(block)  # type: ignore[method-assign]
+        for part in (block.norm1, block.norm2, block.ffn, block.multi_mem_attention):
+            part.compile()
+    for name in ("project", "decay"):
+        setattr(twin.MMRecBlock, name, torch.compile(getattr(twin.MMRecBlock, name)))
+
+
+@torch.no_grad()
+def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
+    """Seconds a token of greedy decoding that keeps each layer's state, eager."""
+    model = twin.MMRecModel(config).eval()
+    slots = torch.zeros(MEMORY_SLOTS // POOLING**2, config.model_dim)
+    pooled, twin._pool = twin._pool, lambda slots: slots  # once for all tokens, as ours
+    ids = torch.zeros(batch, dtype=torch.long)
+    states = [torch.zeros(batch, config.model_dim) for _ in model.blocks]
+    try:
+        for index in range(2 * tokens):
+            if index == tokens:
+                start = time.perf_counter()
+            x = model.embedding(ids)
+            for layer, block in enumerate(model.blocks):
+                q, k, v, z = block.project(block.norm1(x))
+                g, h = block.decay(z, k), states[layer]
+                m = torch.sigmoid(block.mdi.W_g(torch.cat([z, h], dim=-1)))
+                update = (1 - m) * h + m * z + g * h
+                h = states[layer] = z * torch.sigmoid(block.W_g(h)) + g * h + 0.1 * update
+                attended = block.multi_mem_attention(h[:, None], q[:, None], (slots, slots))
+                r = x + h + attended[:, 0] + 0.1 * v
+                x = r + block.ffn(block.norm2(r))
+            ids = model.lm_head(model.norm(x)).argmax(dim=-1)
+        return (time.perf_counter() - start) / tokens
+    finally:
+        twin._pool = pooled
