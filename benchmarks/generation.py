@@ -35,6 +35,13 @@ def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
 
 
 def parameter_bytes(config: ModelConfig) -> int:
-    """The size of all parameters, read once for each token."""
+    """The size of the parameters that are read for each token, in bytes.
+
+    Without a long-term memory neither the queries' projections are, nor the attention's W_o.
+    """
     model = jax.eval_shape(lambda: nnx.state(MMRecModel(config, rngs=nnx.Rngs(0))))
-    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(model))
+    return sum(
+        leaf.size * jnp.dtype(leaf.dtype).itemsize
+        for path, leaf in jax.tree.leaves_with_path(model)
+        if not {"W_q", "W_o"} & {str(getattr(key, "key", "")) for key in path}
+    )

@@ -22,7 +22,7 @@ REPEATS = 3
 
 
 def main(argv: list[str]) -> None:
-    """Makes a step of two micro-batches, and then times gradients and updates."""
+    """Makes a step of some micro-batches, and times each gradient and the update."""
     keep_freed_memory()
     config = parse_config(argv, "")
     batch, length = config.training.batch_size, config.training.sequence_length

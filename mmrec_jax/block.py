@@ -135,7 +135,7 @@ class MMRecBlock(nnx.Module):
         weights: jax.Array | None = None,
         router_threshold: jax.Array | float = 0.0,
         dropout_key: jax.Array | None = None,
-        remat: Remat = "elementwise",
+        remat: Remat = "products",
     ) -> BlockOutput:
         """Runs the block over a sequence.
 
@@ -184,12 +184,16 @@ class MMRecBlock(nnx.Module):
 
 
 def _in_pieces(ffn: MLP, x: jax.Array, key: jax.Array | None, remat: Remat) -> jax.Array:
-    """The feed-forward layer of [B, T, D], for few enough tokens at once that memory is bounded."""
+    """The feed-forward layer of [B, T, D], few tokens at a time.
+
+    Memory is bounded but for what `remat` keeps.
+    """
     batch, tokens, dim = x.shape
     size = max(FFN_TOKENS // batch, 1)
     if tokens <= size:
         return ffn(x, dropout_key=key)
     count = -(-tokens // size)
+    size = -(-tokens // count)  # all alike, with less than a token a piece of padding
     pieces = jnp.pad(x, ((0, 0), (0, count * size - tokens), (0, 0)))
     pieces = pieces.reshape(batch, count, size, dim).swapaxes(0, 1)
     keys = None if key is None else jax.random.split(key, count)

@@ -11,8 +11,8 @@ POOLING = 4
 
 
 Remat = Literal["elementwise", "products", "layers"]
-"""What the backward pass computes again: all but matrix products, recurrences and dropout's masks;
-matrix products too; or each layer as a whole, from its input. Each keeps less than the one before.
+"""What the backward pass computes again: all but linear layers' products, recurrences and dropout's
+masks; products too; or each layer as a whole, from its input. Each keeps less than the one before.
 """
 
 

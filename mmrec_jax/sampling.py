@@ -42,17 +42,19 @@ def draw(logits: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         logits, tokens = jax.lax.top_k(logits, sampling.top_k)
     largest = logits.max(axis=-1, keepdims=True)
-    weights = jnp.exp((logits - largest) / sampling.temperature)
+    temperature = max(sampling.temperature, 1.2e-38)  # float32 has none that is smaller
+    weights = jnp.exp((logits - largest) / temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
         weights = _nucleus(weights, sampling.top_p)
-    # One random number a row: the first token whose cumulative weight is above it. The number is
-    # kept below the last sum, to which it may be rounded up.
+    # One random number a row: the first allowed token whose cumulative weight is above it. The sums
+    # are rounded, and may fall where a weight is 0; the number is kept below the largest.
+    allowed = weights > 0
     sums = jnp.cumsum(weights, axis=-1)
-    total = sums[:, -1:]
+    total = jnp.where(allowed, sums, 0).max(axis=-1, keepdims=True)
     number = jnp.minimum(
         jax.random.uniform(key, total.shape) * total, jnp.nextafter(total, jnp.zeros_like(total))
     )
-    index = _first(sums > number)
+    index = _first(allowed & (sums > number))
     return index if tokens is None else jnp.take_along_axis(tokens, index[:, None], axis=-1)[:, 0]
 
 

@@ -123,7 +123,7 @@ class BlockStack(nnx.Module):
         chunk_size: int | None = None,
         router_threshold: float = 0.0,
         dropout_key: jax.Array | None = None,
-        remat: Remat = "elementwise",
+        remat: Remat = "products",
     ) -> StackOutput:
         """Runs all blocks and the norm over a sequence (sections 2 and 3.1).
 
@@ -281,7 +281,7 @@ def _layers(
     weights: jax.Array | None = None,
     router_threshold: jax.Array | float = 0.0,
     dropout_key: jax.Array | None = None,
-    remat: Remat = "elementwise",
+    remat: Remat = "products",
 ) -> _Layers:
     keys = None if dropout_key is None else jax.random.split(dropout_key, h.shape[0])
 

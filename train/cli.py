@@ -8,6 +8,7 @@ and keeps its traceback.
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import signal
 import sys
@@ -131,6 +132,9 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print("error:", _one_line(str(error)), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # what reads our output has closed it; so that the exit writes no more:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
         print("interrupted", *interrupt.args, file=sys.stderr)
         sys.exit(130)

@@ -83,7 +83,7 @@ class TrainingConfig:
     sequence_length: int = 2048
     chunk_size: int | None = None
     accumulation: int = 8
-    remat: Remat = "elementwise"
+    remat: Remat = "products"
     precision: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     validate_every: int = 1000
@@ -275,7 +275,7 @@ class StagesConfig:
                 raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
             if training.start_from is not None:
                 raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
-            for key in ("packing", "sequence_length", "chunk_size"):
+            for key in ("packing", "sequence_length", "chunk_size", "precision"):
                 ours, bases = getattr(training, key), getattr(self.base.training, key)
                 if ours != bases:
                     raise ValueError(

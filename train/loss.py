@@ -77,9 +77,12 @@ def _mean_loss_forward(
     zeros = jnp.zeros(()), jnp.zeros(head_kernel.shape)
     (total, d_kernel), d_hidden = jax.lax.scan(chunk, zeros, _chunks(hidden, labels, weights))
     d_hidden = d_hidden.reshape(-1, hidden.shape[-1])[: labels.size].reshape(hidden.shape)
-    at_labels = jnp.moveaxis(head_kernel[:, labels], 0, -1)
-    d_hidden -= at_labels * weights[..., None]
-    d_kernel = d_kernel.at[:, labels].add(-jnp.moveaxis(hidden * weights[..., None], -1, 0))
+    # Rounded as in the products, so that both cancel where the model is sure of the label.
+    weights = weights[..., None]
+    at_labels = jnp.moveaxis(kernel[:, labels].astype(head_kernel.dtype), 0, -1)
+    d_hidden -= at_labels * weights
+    of_labels = operand(operand(hidden) * weights).astype(head_kernel.dtype)
+    d_kernel = d_kernel.at[:, labels].add(-jnp.moveaxis(of_labels, -1, 0))
     return total, (d_hidden, d_kernel)
 
 

@@ -36,7 +36,7 @@ _INPUTS = {
     "evaluate": ("prepare", *STAGES),
     "export": ("prepare", *STAGES),
 }
-_RHYTHM = CHANGEABLE - {"optimizer.learning_rate"}
+_RHYTHM = CHANGEABLE - {"optimizer.learning_rate", "training.precision"}
 """Settings that change nothing in a stage's result."""
 
 Identity = dict[str, Any]

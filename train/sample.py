@@ -15,6 +15,7 @@ from mmrec_jax.sampling import Sampling
 from train import checkpoint, cli
 from train.config import Config
 from train.errors import UserError
+from train.machine import keep_freed_memory
 from train.networks import network_of
 from train.parameters import Network
 from train.run_folder import CONFIG, newest_step
@@ -106,6 +107,8 @@ def continuations(
     """
     if length < 1:
         raise UserError(f"length must be at least 1, not {length}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must lie in [0, 2**32), not {seed}")
     if "" in stop:
         raise UserError("a stop string is empty: leave it out")
     try:
@@ -167,6 +170,7 @@ def command() -> None:
             )
         except ValueError as error:
             raise UserError(f"--{error}") from error
+        keep_freed_memory()
         model, tokenizer, config = load_run(Path(options.checkpoint))
         prompts = options.prompt or [""]
         pieces = continuations(

@@ -1,5 +1,6 @@
 """What one optimizer step does, as pure functions under jit."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -109,7 +110,8 @@ class Trainer:
             )
             return total / training.accumulation if share is None else total * share, metrics
 
-        with jax.default_matmul_precision(self.precision):
+        bfloat16 = self.precision == "bfloat16"
+        with jax.default_matmul_precision("bfloat16") if bfloat16 else contextlib.nullcontext():
             return jax.grad(loss, has_aux=True)(state.params)
 
     def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:

@@ -118,6 +118,27 @@ def test_draw_keeps_to_the_likeliest(scores, top_k, top_p, temperature):
     assert np.all(scores[0, np.asarray(found)] >= least)
 
 
+def test_draw_from_many_tokens_keeps_to_those_allowed():
+    logits = jnp.repeat(3 * jax.random.normal(jax.random.key(0), (1, 32_000)), 500, axis=0)
+    shares = np.asarray(jax.nn.softmax(logits[0]), np.float64)
+    ordered = np.sort(shares)[::-1]
+    least = ordered[np.searchsorted(np.cumsum(ordered), 0.9 + 1e-4)]
+    found = np.asarray(draw(logits, jax.random.key(1), Sampling(top_p=0.9)))
+    assert shares[found].min() >= least
+    # The mean logarithm of a drawn token's share is what it should be.
+    kept = shares * (shares >= least) / shares[shares >= least].sum()
+    logs = np.log(shares)
+    mean = (kept * logs).sum()
+    deviation = np.sqrt((kept * (logs - mean) ** 2).sum() / 500)
+    assert abs(logs[found].mean() - mean) < 4 * deviation
+
+
+def test_a_tiny_temperature_takes_the_likeliest():
+    scores = jax.random.normal(jax.random.key(0), (4, 300))
+    found = draw(scores, jax.random.key(1), Sampling(temperature=1e-50))
+    np.testing.assert_array_equal(found, scores.argmax(axis=-1))
+
+
 def test_top_p_leaves_the_shares_of_what_it_keeps():
     shares = np.array([0.05, 0.4, 0.3, 0.05, 0.2])
     logits = jnp.repeat(jnp.log(jnp.asarray(shares))[None], 4000, axis=0)

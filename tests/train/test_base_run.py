@@ -229,7 +229,13 @@ def test_generate(prepared, finished):
     assert f"[1] {alone}" in both
     assert "[2] The" in both
     assert run(prepared, *line, "--stop", first[5:7]).stdout == "def f\n"
-    for option, value in (("--length", 0), ("--top_p", 2), ("--temperature", -1), ("--stop", "")):
+    for option, value in (
+        ("--length", 0),
+        ("--seed", -1),
+        ("--top_p", 2),
+        ("--temperature", -1),
+        ("--stop", ""),
+    ):
         assert option.strip("-") in error(run(prepared, *line, option, value, code=2))
 
 

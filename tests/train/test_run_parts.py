@@ -84,6 +84,24 @@ def test_token_losses(shape):
 
 
 @SHAPES
+def test_the_gradient_in_bfloat16(shape):
+    hidden, head, labels, _ = scores_and_labels(shape)
+    weights = jnp.ones(shape)
+
+    def gradient(hidden, precision):
+        with jax.default_matmul_precision(precision):
+            return jax.grad(mean_loss, argnums=(0, 1))(hidden, head, labels, weights)
+
+    for rough, exact in zip(gradient(hidden, "bfloat16"), gradient(hidden, "float32"), strict=True):
+        assert 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
+    # It vanishes where the model is sure of the label.
+    sure = 1e3 * head[:, labels].transpose(1, 2, 0)
+    labels = jnp.argmax(sure @ head, axis=-1)
+    sizes = [np.abs(each).max() for each in gradient(sure, "bfloat16")]
+    assert max(sizes) < 1e-6
+
+
+@SHAPES
 def test_the_mean_loss_and_its_gradient(shape):
     hidden, head, labels, key = scores_and_labels(shape)
     weights = jax.random.uniform(key, shape).at[0, :2].set(0)

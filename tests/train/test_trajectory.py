@@ -122,7 +122,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("remat", ["products", "layers"])
+@pytest.mark.parametrize("remat", ["elementwise", "layers"])
 @pytest.mark.parametrize("use_sparse", [False, True])
 def test_remat_changes_nothing(remat, use_sparse):
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
