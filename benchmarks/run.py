@@ -21,7 +21,7 @@ from typing import Any
 import rich.console
 import rich.table
 
-from benchmarks import conversion, generation, limits, torch_twin
+from benchmarks import conversion, generation, limits, parity, torch_twin
 from benchmarks.plot import plot
 from mmrec_jax import ModelConfig
 from train.cli import parse_config
@@ -82,7 +82,6 @@ def training() -> Result:
         "bfloat16_times_float32": step / ours["bfloat16"]["step_seconds"],
         "compile_seconds": ours["float32"]["compile_seconds"],
         "first_step_seconds_compiled_twin": compiled["first_step_seconds"],
-        "loss_after_rounding": {name: row["loss"] for name, row in ours.items()},
     }
     console.print(f"share of the matrix products' limit: {result['share_of_limit']:.0%}")
     return result
@@ -181,6 +180,17 @@ def start() -> Result:
     return result
 
 
+def precision() -> Result:
+    """How far training in bfloat16 goes from training in float32, in nats a token."""
+    both = {name: parity.losses(name) for name in ("float32", "bfloat16")}
+    last = {name: sum(values[-50:]) / 50 for name, values in both.items()}
+    for name, values in both.items():
+        console.print(
+            f"{name}: loss {values[0]:.4f} at first, {last[name]:.4f} in the last 50 steps"
+        )
+    return {"losses": both, "difference": last["bfloat16"] - last["float32"]}
+
+
 def converted() -> Result:
     """A large checkpoint through the bridge and through torch, and the ratio of their times."""
     results: Result = conversion.measure(Path("build/conversion"))
@@ -200,6 +210,7 @@ PARTS: dict[str, Callable[[], Result]] = {
     "lengths": lengths,
     "memory": memory,
     "generation": generated,
+    "precision": precision,
     "conversion": converted,
 }
 

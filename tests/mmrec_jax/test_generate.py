@@ -107,7 +107,8 @@ scores = hnp.arrays(
 def test_draw_keeps_to_the_likeliest(scores, top_k, top_p, temperature):
     """Each token drawn is in the smallest set that both limits allow, ties with its last included.
 
-    Shares that equal top_p but for rounding may be counted to either side.
+    Shares that equal top_p but for rounding may be counted to either side, and scores whose weights
+    are the same float32 tie.
     """
     ordered = np.sort(scores[0].astype(np.float64))[::-1][:top_k]
     shares = np.exp((ordered - ordered[0]) / temperature)
@@ -115,7 +116,7 @@ def test_draw_keeps_to_the_likeliest(scores, top_k, top_p, temperature):
     least = ordered[before < top_p + 1e-4][-1]
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     found = draw(jnp.repeat(jnp.asarray(scores), 50, axis=0), jax.random.key(top_k), sampling)
-    assert np.all(scores[0, np.asarray(found)] >= least)
+    assert np.all(scores[0, np.asarray(found)] >= least - 1e-6)
 
 
 def test_draw_from_many_tokens_keeps_to_those_allowed():
