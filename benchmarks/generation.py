@@ -1,18 +1,15 @@
 """Our decoding: seconds a token, early and late in a text."""
 
-import itertools
-import time
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from benchmarks.limits import seconds
 from mmrec_jax import MMRecModel, ModelConfig
 from mmrec_jax.generate import PIECE, stream
 from mmrec_jax.sampling import Sampling
 
 EARLY, LATE = 30, 30_000
-PIECES = 12
 
 
 def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
@@ -24,13 +21,7 @@ def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
     prompt = jax.random.randint(jax.random.key(0), (batch, position), 0, config.vocab_size)
     greedy = Sampling(temperature=0)
     pieces = stream(model, prompt, key=jax.random.key(0), sampling=greedy)
-    jax.block_until_ready(next(pieces))
-    seconds = []
-    for _ in range(PIECES):
-        start = time.perf_counter()
-        jax.block_until_ready(list(itertools.islice(pieces, 1)))
-        seconds.append((time.perf_counter() - start) / PIECE)
-    return min(seconds)
+    return seconds(next, pieces) / PIECE
 
 
 def parameter_bytes(config: ModelConfig) -> int:

@@ -14,7 +14,7 @@ REPEATS = 7
 
 
 def seconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """The least time of a compiled call: what else runs on the machine only adds to it."""
+    """The least time of a call but the first: what else runs on the machine only adds to it."""
     jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(REPEATS):

@@ -10,8 +10,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
     """Draws the parts that were measured."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
     if "training" in document:
-        rows = document["training"]["step_seconds"]
-        _bars(axes[0], {name: 4096 / value for name, value in rows.items()}, "trained tokens/s")
+        _bars(axes[0], document["training"]["tokens_per_second"], "trained tokens/s")
     if "memory" in document:
         policies = {k: v for k, v in document["memory"].items() if k != "environment"}
         values = {

@@ -29,6 +29,7 @@ from train.machine import keep_freed_memory
 from train.run_folder import environment
 
 BATCH, TOKENS = 8, 512
+SMALL = "configs/base-22m.yaml"
 LENGTHS = (256, 1024, 4096, 8192)
 console = rich.console.Console()
 Result = dict[str, Any]
@@ -47,14 +48,14 @@ def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
 
 def base_22m() -> ModelConfig:
     """The 22.4 M model."""
-    return parse_config(["--config", "configs/base-22m.yaml"], "").model
+    return parse_config(["--config", SMALL], "").model
 
 
 def training() -> Result:
     """One step of the 22.4 M model, 8 x 512 tokens, beside the twin's and the products' time."""
     ours = {
-        "float32": steps("configs/base-22m.yaml"),
-        "bfloat16": steps("configs/base-22m.yaml", "--training.precision=bfloat16"),
+        "float32": steps(SMALL),
+        "bfloat16": steps(SMALL, "--training.precision=bfloat16"),
     }
     keep_freed_memory()
     products = limits.matrix_products(base_22m(), BATCH, TOKENS)
@@ -68,14 +69,16 @@ def training() -> Result:
         **{f"ours, {name}": row["step_seconds"] for name, row in ours.items()},
         "matrix products alone, float32": products,
     }
+    speeds = {name: BATCH * TOKENS / seconds for name, seconds in rows.items()}
     table = rich.table.Table("training, 22.4 M, 8 x 512", "step (s)", "tokens/s", "times the twin")
     for name, seconds in rows.items():
-        speed, ratio = BATCH * TOKENS / seconds, rows["twin, eager"] / seconds
-        table.add_row(name, f"{seconds:.2f}", f"{speed:.0f}", f"{ratio:.2f}")
+        ratio = rows["twin, eager"] / seconds
+        table.add_row(name, f"{seconds:.2f}", f"{speeds[name]:.0f}", f"{ratio:.2f}")
     console.print(table)
     step = ours["float32"]["step_seconds"]
     result = {
         "step_seconds": rows,
+        "tokens_per_second": speeds,
         "times_twin": rows["twin, eager"] / step,
         "share_of_limit": products / step,
         "limit_times_twin": rows["twin, eager"] / products,
@@ -87,12 +90,26 @@ def training() -> Result:
     return result
 
 
+def depths() -> Result:
+    """Compile time and a step's time of the 22.4 M model at 12 and 24 layers, and the ratio."""
+    keys = ("compile_seconds", "step_seconds", "tokens_per_second")
+    results: Result = {}
+    for layers in (12, 24):
+        row = steps(SMALL, f"--model.num_layers={layers}")
+        results[f"{layers} layers"] = {key: row[key] for key in keys}
+    shallow, deep = results["12 layers"], results["24 layers"]
+    results["24 / 12"] = {key: deep[key] / shallow[key] for key in keys}
+    table = rich.table.Table("", "compile (s)", "step (s)", "tokens/s")
+    for name, row in results.items():
+        table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
+    console.print(table)
+    return results
+
+
 def lengths() -> Result:
     """Tokens a second at several sequence lengths; layers are recomputed to fit into memory."""
     speeds = {
-        str(length): steps("configs/base-22m.yaml", "--training.remat=layers", tokens=length)[
-            "tokens_per_second"
-        ]
+        str(length): steps(SMALL, "--training.remat=layers", tokens=length)["tokens_per_second"]
         for length in LENGTHS
     }
     table = rich.table.Table("tokens in a sequence, 8 sequences", "tokens/s")
@@ -207,6 +224,7 @@ def converted() -> Result:
 PARTS: dict[str, Callable[[], Result]] = {
     "start": start,
     "training": training,
+    "depths": depths,
     "lengths": lengths,
     "memory": memory,
     "generation": generated,

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mmrec_jax.config import ModelConfig, Remat
-from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, dropout, linear
+from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, cut, dropout, joined, linear
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
 from mmrec_jax.products import dot
 from mmrec_jax.recurrence import previous_states, recurrence
@@ -173,11 +173,9 @@ class MMRecBlock(nnx.Module):
             out = self.ffn(n, router_threshold=router_threshold, dropout_key=keys[1])
         else:
             out = _in_pieces(self.ffn, n, keys[1], remat)
-        sizes = jnp.abs(states)
+        sizes, last = jnp.abs(states), states[:, -1]
         if weights is not None:
             sizes = jnp.where(weights[..., None] > 0, sizes, 0)
-        last = states[:, -1]
-        if weights is not None:
             ends = jnp.maximum((weights > 0).sum(axis=1) - 1, 0)
             last = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
         return BlockOutput(r + out, last, planning_loss, sizes.max(), _mean(decay, weights))
@@ -188,14 +186,12 @@ def _in_pieces(ffn: MLP, x: jax.Array, key: jax.Array | None, remat: Remat) -> j
 
     Memory is bounded but for what `remat` keeps.
     """
-    batch, tokens, dim = x.shape
+    batch, tokens, _ = x.shape
     size = max(FFN_TOKENS // batch, 1)
     if tokens <= size:
         return ffn(x, dropout_key=key)
     count = -(-tokens // size)
-    size = -(-tokens // count)  # all alike, with less than a token a piece of padding
-    pieces = jnp.pad(x, ((0, 0), (0, count * size - tokens), (0, 0)))
-    pieces = pieces.reshape(batch, count, size, dim).swapaxes(0, 1)
+    pieces = cut(x, -(-tokens // count))  # alike, with less than a token a piece of padding
     keys = None if key is None else jax.random.split(key, count)
     graphdef, state = nnx.split(ffn)
 
@@ -204,7 +200,7 @@ def _in_pieces(ffn: MLP, x: jax.Array, key: jax.Array | None, remat: Remat) -> j
 
     piece = jax.checkpoint(piece, policy=policy(remat), prevent_cse=False)
     out = jax.lax.map(lambda each: piece(*each), (pieces, keys))
-    return out.swapaxes(0, 1).reshape(batch, -1, dim)[:, :tokens]
+    return joined(out)[:, :tokens]
 
 
 def _fused_xavier(config: ModelConfig) -> nnx.Initializer:

@@ -191,8 +191,7 @@ class MMRec100M(nnx.Module):
             name: expert.prefill_hidden_states(x, lengths, memory.get(name), chunk_size=chunk_size)
             for name, expert in self.experts(None).items()
         }
-        fused = self.fused({name: y for name, (y, _) in after.items()})
-        return dot(fused, self.head_kernel), {name: state for name, (_, state) in after.items()}
+        return self._scored(after)
 
     def decode(
         self,
@@ -208,9 +207,15 @@ class MMRec100M(nnx.Module):
             name: expert.decode_hidden_states(x, state[name], chunk_size=chunk_size)
             for name, expert in self.experts(expert_type).items()
         }
+        logits, states = self._scored(after)
+        return logits, dict(state) | states
+
+    def _scored(
+        self, after: Mapping[str, tuple[jax.Array, DecodeState]]
+    ) -> tuple[jax.Array, dict[str, DecodeState]]:
+        """The logits of what the experts computed, and their states."""
         fused = self.fused({name: y for name, (y, _) in after.items()})
-        logits = dot(fused, self.head_kernel)
-        return logits, dict(state) | {name: new for name, (_, new) in after.items()}
+        return dot(fused, self.head_kernel), {name: state for name, (_, state) in after.items()}
 
     def _known(
         self, memory: Mapping[str, Sequence[LongTermMemory]] | None

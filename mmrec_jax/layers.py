@@ -73,6 +73,20 @@ def _random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
 
 
+def cut(x: jax.Array, size: int) -> jax.Array:
+    """[B, T, ...] in pieces of `size` tokens [count, B, size, ...], zeros behind the last token."""
+    batch, tokens, *rest = x.shape
+    count = -(-tokens // size)
+    padded = jnp.pad(x, ((0, 0), (0, count * size - tokens), *[(0, 0)] * len(rest)))
+    return padded.reshape(batch, count, size, *rest).swapaxes(0, 1)
+
+
+def joined(pieces: jax.Array) -> jax.Array:
+    """Pieces [count, B, size, ...] one after the other [B, count * size, ...]."""
+    count, batch, size, *rest = pieces.shape
+    return pieces.swapaxes(0, 1).reshape(batch, count * size, *rest)
+
+
 class Embedding(nnx.Module):
     """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from mmrec_jax.block import MMRecBlock
 from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig, Remat
-from mmrec_jax.layers import RMSNorm
+from mmrec_jax.layers import RMSNorm, cut, joined
 from mmrec_jax.memory import LongTermMemory, filled, pool_layers
 from mmrec_jax.remat import policy
 
@@ -59,7 +59,12 @@ class DecodeState(NamedTuple):
 
     def long_term_memory(self) -> list[LongTermMemory]:
         """The memory that a full pass over the same tokens returns, one a layer (section 2.9)."""
-        return filled(_per_sequence(self.total, jnp.maximum(self.tokens, 1)))
+        return filled(self.means)
+
+    @property
+    def means(self) -> jax.Array:
+        """Of each layer's outputs since the memory was last written [L, B, D]."""
+        return self.total / jnp.maximum(self.tokens, 1)[:, None]
 
 
 class _Layers(NamedTuple):
@@ -257,11 +262,6 @@ def _each(blocks: nnx.List[MMRecBlock]) -> tuple[nnx.GraphDef[MMRecBlock], list[
     return graphdefs[0], list(states)
 
 
-def _per_sequence(array: jax.Array, divisor: jax.Array) -> jax.Array:
-    """[L, B, D] / [B]."""
-    return array / divisor[:, None]
-
-
 def _batched(memory: LongTermMemory | None, h: jax.Array) -> LongTermMemory:
     layers, batch, dim = h.shape
     shape = (layers, batch, MEMORY_SLOTS // POOLING**2, dim)
@@ -352,8 +352,7 @@ def _run(
     keys = None if dropout_key is None else jax.random.split(dropout_key, whole + 1)
 
     def pieces(array: jax.Array) -> jax.Array:
-        cut = array[:, : whole * chunk_size]
-        return cut.reshape(batch, whole, chunk_size, *array.shape[2:]).swapaxes(0, 1)
+        return cut(array[:, : whole * chunk_size], chunk_size)
 
     inputs = (*jax.tree.map(pieces, (x, weights)), keys)
     last = run(jax.tree.map(lambda array: array[0], inputs), memory)
@@ -373,9 +372,7 @@ def _run(
         return sum(getattr(out, name).sum(axis=0) * length for out, length in parts) / tokens
 
     return last._replace(
-        y=jnp.concatenate(
-            [out.y.swapaxes(0, 1).reshape(batch, -1, dim) for out, _ in parts], axis=1
-        ),
+        y=jnp.concatenate([joined(out.y) for out, _ in parts], axis=1),
         planning_loss=mean("planning_loss"),
         max_state=jnp.concatenate([out.max_state for out, _ in parts]).max(axis=0),
         mean_decay=mean("mean_decay"),
@@ -391,33 +388,31 @@ def _prefill(
     start: DecodeState,
     chunk_size: int | None,
 ) -> tuple[jax.Array, DecodeState]:
-    batch, tokens, dim = x.shape
+    tokens = x.shape[1]
     size = tokens if chunk_size is None else min(chunk_size, tokens)
-    count = -(-tokens // size)
-    pieces = jnp.pad(x, ((0, 0), (0, count * size - tokens), (0, 0)))
-    pieces = pieces.reshape(batch, count, size, dim).swapaxes(0, 1)
+    pieces = cut(x, size)
+    count = len(pieces)
 
-    def run(state: DecodeState, memory: LongTermMemory | None, piece: Any) -> Any:
+    def run(memory: LongTermMemory | None, piece: Any) -> tuple[_Layers, DecodeState]:
         x, first = piece
         own = jnp.clip(lengths - first, 0, size)
         weights = jnp.asarray(jnp.arange(size) < own[:, None], x.dtype)
-        out = _layers(graphdef, states, x, memory, jnp.zeros_like(state.h), weights)
+        out = _layers(graphdef, states, x, memory, start.h, weights)
         return out, DecodeState(out.h, memory, out.means * own[:, None], own)
 
     if chunk_size is not None:
         start = start._replace(memory=_batched(start.memory, start.h))
     if count == 1:
-        out, state = run(start, start.memory, (pieces[0], 0))
+        out, state = run(start.memory, (pieces[0], 0))
         return out.y, state
 
     def chunk(state: DecodeState, piece: Any) -> tuple[DecodeState, jax.Array]:
-        memory = _select(state.tokens == size, _written(state), state.memory)
-        out, after = run(state, memory, piece)
+        out, after = run(_begin_chunk(state, size).memory, piece)
         # A prompt that ended in an earlier chunk keeps the state of its end.
-        return _select_state(after.tokens > 0, after, state), out.y
+        return _select(after.tokens > 0, after, state), out.y
 
     state, y = jax.lax.scan(chunk, start, (pieces, size * jnp.arange(count)))
-    return y.swapaxes(0, 1).reshape(batch, -1, dim), state
+    return joined(y), state
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef",))
@@ -440,10 +435,7 @@ def _decode_chunked(
     state: DecodeState,
     chunk_size: int,
 ) -> tuple[jax.Array, DecodeState]:
-    def write(state: DecodeState) -> DecodeState:
-        zeros = jnp.zeros_like(state.h)
-        fresh = DecodeState(zeros, _written(state), zeros, jnp.zeros_like(state.tokens))
-        return _select_state(state.tokens == chunk_size, fresh, state)
+    write = functools.partial(_begin_chunk, chunk_size=chunk_size)
 
     def token(state: DecodeState, x: jax.Array) -> tuple[DecodeState, jax.Array]:
         # Only when a next token comes is a full chunk's memory written: the memory after the last
@@ -456,25 +448,19 @@ def _decode_chunked(
     return y.swapaxes(0, 1), state
 
 
-def _written(state: DecodeState) -> LongTermMemory:
-    """The memory that a chunk leaves to the next, in the form of the one that it has read."""
-    means = _per_sequence(state.total, jnp.maximum(state.tokens, 1))
+def _begin_chunk(state: DecodeState, chunk_size: int) -> DecodeState:
+    """The state with the memory written, for the sequences whose chunk is full."""
     assert state.memory is not None
-    slots = jnp.broadcast_to(means[:, :, None], state.memory.k.shape)
-    return LongTermMemory(slots, slots)
+    slots = jnp.broadcast_to(state.means[:, :, None], state.memory.k.shape)
+    zeros = jnp.zeros_like(state.h)
+    fresh = DecodeState(zeros, LongTermMemory(slots, slots), zeros, jnp.zeros_like(state.tokens))
+    return _select(state.tokens == chunk_size, fresh, state)
 
 
-def _select(condition: jax.Array, new: Any, old: Any) -> Any:
-    """Arrays [L, B, ...] of `new` for the sequences where the condition [B] holds, else `old`."""
+def _select(condition: jax.Array, new: DecodeState, old: DecodeState) -> DecodeState:
+    """`new` for the sequences where the condition [B] holds, else `old`."""
 
     def of(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(condition.reshape(1, -1, *[1] * (new.ndim - 2)), new, old)
+        return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 2)), new, old)
 
     return jax.tree.map(of, new, old)
-
-
-def _select_state(condition: jax.Array, new: DecodeState, old: DecodeState) -> DecodeState:
-    h, memory, total = _select(
-        condition, (new.h, new.memory, new.total), (old.h, old.memory, old.total)
-    )
-    return DecodeState(h, memory, total, jnp.where(condition, new.tokens, old.tokens))

@@ -44,6 +44,12 @@ class OptimizerConfig:
                 raise ValueError(f"{key} must be at least 0, finite, not {getattr(self, key)}")
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError where a random key cannot be made of the seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2**32), not {seed}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The length and the rhythm of a training run.
@@ -65,7 +71,7 @@ class TrainingConfig:
         accumulation: micro-batches a step.
         remat: what the backward pass computes again instead of keeping it: "elementwise" operations
             only; matrix "products" too; or whole "layers". Each needs less memory than the one
-            before and more time.
+            before.
         precision: "bfloat16" rounds the operands of matrix products; all else stays float32.
         log_every: steps between lines of metrics.jsonl.
         validate_every: steps between validations.
@@ -221,8 +227,7 @@ class Config:
         for key in ("data_dir", "run_dir"):
             if not getattr(self, key):
                 raise ValueError(f"{key} is empty: name a folder")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in [0, 2**32), not {self.seed}")
+        check_seed(self.seed)
         warmup, steps = self.optimizer.warmup_steps, self.training.steps
         if warmup >= steps:
             raise ValueError(

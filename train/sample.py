@@ -13,7 +13,7 @@ import numpy as np
 from mmrec_jax.generate import stream
 from mmrec_jax.sampling import Sampling
 from train import checkpoint, cli
-from train.config import Config
+from train.config import Config, check_seed
 from train.errors import UserError
 from train.machine import keep_freed_memory
 from train.networks import network_of
@@ -107,8 +107,10 @@ def continuations(
     """
     if length < 1:
         raise UserError(f"length must be at least 1, not {length}")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed must lie in [0, 2**32), not {seed}")
+    try:
+        check_seed(seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if "" in stop:
         raise UserError("a stop string is empty: leave it out")
     try:

@@ -53,9 +53,8 @@ class Trainer:
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
         """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
-        on_cpu = jax.default_backend() == "cpu"
         self.precision = config.training.precision
-        if on_cpu and not multiplies_bfloat16():
+        if jax.default_backend() == "cpu" and not multiplies_bfloat16():
             self.precision = "float32"
         model = stack_blocks(model)
         self.parameters = Parameters(model, frozen or Frozen())
