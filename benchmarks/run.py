@@ -237,11 +237,11 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run")
     parser.add_argument("--only", choices=PARTS, action="append")
-    chosen = parser.parse_args().only or list(PARTS)
+    only = parser.parse_args().only
     path = Path("build/benchmarks.json")
     path.parent.mkdir(exist_ok=True)
-    document: Result = json.loads(path.read_text()) if path.exists() else {}
-    for name in chosen:
+    document: Result = json.loads(path.read_text()) if only and path.exists() else {}
+    for name in only or PARTS:
         console.print(f"measuring: {name}")
         document[name] = {**PARTS[name](), "environment": environment()}
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
