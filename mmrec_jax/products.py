@@ -14,9 +14,9 @@ from mmrec_jax.remat import kept
 
 def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x [..., I] @ kernel [I, O] -> [..., O], in float32 or, where it is asked for, bfloat16."""
-    if _low_precision():
+    if jax.default_backend() == "cpu":
         flat = x.reshape(-1, x.shape[-1])
-        y = _low_precision_dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+        y = _cpu_dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
     else:
         y = x @ kernel
     return kept(y, "product")
@@ -27,24 +27,32 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
+def kernel_gradient(x: jax.Array, d: jax.Array) -> jax.Array:
+    """x [M, I], d [M, O], operands -> x.T @ d [I, O]; the narrower one is transposed."""
+    if x.shape[1] <= d.shape[1]:
+        return product(transposed(x), d)
+    return transposed(product(transposed(d), x))
+
+
 def operand(x: jax.Array) -> jax.Array:
     """x as a product's operand: rounded to bfloat16 where that is asked for."""
-    return x.astype(jnp.bfloat16) if _low_precision() else x
+    # XLA's CPU backend multiplies in bfloat16 only what lies row by row.
+    return _by_rows(x.astype(jnp.bfloat16)) if _low_precision() else x
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """An operand [M, N] -> [N, M]."""
-    if x.dtype != jnp.bfloat16:
+    """An operand [M, N] -> [N, M], row by row in memory on a CPU."""
+    if jax.default_backend() != "cpu":
         return x.T
-    # XLA's CPU backend multiplies in bfloat16 only what lies row by row. Left to itself it makes
-    # the transposition part of the product, which is then done in float32, at half the speed, or
-    # part of what computed x, which then goes through memory column by column.
+    # Left to itself, XLA's CPU backend makes the transposition part of the product, which in
+    # bfloat16 is then done in float32, at half the speed, and in float32 takes up to a third longer;
+    # or part of what computed x, which then goes through memory column by column.
     return _by_rows(_by_rows(x).T)
 
 
 def _by_rows(x: jax.Array) -> jax.Array:
     rows: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
-        x, Layout(major_to_minor=(0, 1))
+        x, Layout(major_to_minor=tuple(range(x.ndim)))
     )
     return rows
 
@@ -55,18 +63,18 @@ def _low_precision() -> bool:
 
 
 @jax.custom_vjp
-def _low_precision_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _cpu_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return product(operand(x), operand(kernel))
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _low_precision_dot(x, kernel), (x, kernel)
+    return _cpu_dot(x, kernel), (x, kernel)
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], d: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = map(operand, saved)
     d = operand(d)
-    return product(d, transposed(kernel)), product(transposed(x), d)
+    return product(d, transposed(kernel)), kernel_gradient(x, d)
 
 
-_low_precision_dot.defvjp(_forward, _backward)
+_cpu_dot.defvjp(_forward, _backward)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmrec_jax.products import kernel_gradient, transposed
 from mmrec_jax.remat import kept
 
 
@@ -77,12 +78,13 @@ def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
     by_s = z * s * (1 - s)
     by_m = 0.1 * (z - previous) * m * (1 - m)
     by_h = 1.1 * decay + 0.1 * (1 - m)
+    W_h_T = transposed(W_h)
 
     def step(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         d_state, by_s, by_m, by_h = inputs
         d_h = d_state + d_next
         d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
-        return d_h * by_h + jnp.matmul(d_gates, W_h.T, precision=jax.lax.Precision.HIGHEST), d_h
+        return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=jax.lax.Precision.HIGHEST), d_h
 
     d_initial, d_h = jax.lax.scan(
         step, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
@@ -93,7 +95,7 @@ def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
         d_h * (s + 0.1 * m),
         1.1 * d_h * previous,
         d_gates[..., dim:],
-        jnp.einsum("tbi,tbo->io", previous, d_gates),
+        kernel_gradient(previous.reshape(-1, dim), d_gates.reshape(-1, 2 * dim)),
         d_gates[..., :dim].sum((0, 1)),
         d_initial,
     )

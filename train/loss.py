@@ -53,8 +53,7 @@ def mean_loss(
 def _mean_loss_forward(
     hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, Any]:
-    kernel = operand(head_kernel)
-    kernel_T = transposed(kernel)
+    kernel, kernel_T = operand(head_kernel), operand(head_kernel.T)
 
     def chunk(carry: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
         total, d_kernel = carry
