@@ -6,28 +6,34 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 
-def plot(document: dict[str, Any], path: Path) -> None:
-    """Draws the parts that were measured."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
+def plot(document: dict[str, Any], path: Path) -> bool:
+    """Draws the parts that were measured; returns whether there is a picture of any."""
+    panels: dict[str, dict[str, float]] = {}
     if "training" in document:
-        _bars(axes[0], document["training"]["tokens_per_second"], "trained tokens/s")
+        panels["trained tokens/s"] = document["training"]["tokens_per_second"]
     if "memory" in document:
         policies = {k: v for k, v in document["memory"].items() if k != "environment"}
-        values = {
+        panels["peak memory (GB), 50.8 M, 8 x 2048"] = {
             f"{name}, {row['tokens_per_second']:.0f} tokens/s": row["peak_bytes"] / 1e9
             for name, row in policies.items()
         }
-        _bars(axes[1], values, "peak memory (GB), 50.8 M, 8 x 2048")
     if "generation" in document:
-        values = {}
+        values = panels["generated tokens/s, all sequences"] = {}
         for name in ("batch 1", "batch 16"):
             row = document["generation"][name]
             count = int(name.split()[1])
             values[f"twin, {name}"] = count / row["twin"]
             values[f"ours, {name}"] = count / row["seconds"]
-        _bars(axes[2], values, "generated tokens/s, all sequences")
+    if not panels:
+        return False
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5 * len(panels), 4), layout="constrained", squeeze=False
+    )
+    for axis, (title, bars) in zip(axes[0], panels.items(), strict=True):
+        _bars(axis, bars, title)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+    return True
 
 
 def _bars(axis: Any, values: dict[str, float], title: str) -> None:

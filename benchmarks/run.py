@@ -9,11 +9,8 @@ With a long-term memory of zeros our model leaves out the attention over it; the
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from typing import Any
 import rich.console
 import rich.table
 
-from benchmarks import conversion, generation, limits, parity, torch_twin
+from benchmarks import conversion, generation, limits, parity, start, torch_twin
 from benchmarks.plot import plot
 from mmrec_jax import ModelConfig
 from train.cli import parse_config
@@ -38,7 +35,7 @@ Result = dict[str, Any]
 def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
     """What benchmarks.steps says of a config, in a process of its own."""
     shape = (f"--training.batch_size={BATCH}", f"--training.sequence_length={tokens}")
-    line = (sys.executable, "-m", "benchmarks.steps", "--config", config, *shape, *overrides)
+    line = [sys.executable, "-m", "benchmarks.steps", "--config", config, *shape, *overrides]
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]
@@ -174,38 +171,12 @@ def generated() -> Result:
     return result
 
 
-START = """
-from train.cli import parse_config
-from train.stages import initial_model
-from train.step import Trainer
-import jax, numpy
-config = parse_config(["--config", "configs/base-22m.yaml"], "")
-model = initial_model(config)
-trainer = Trainer(config, model)
-state = trainer.initial_state(model)
-tokens = numpy.zeros((8, 513), numpy.int32)
-grads, _ = trainer.gradient(state, tokens, 0)
-jax.block_until_ready(trainer.update(state, grads))
-"""
-
-
-def start() -> Result:
-    """Seconds from the start of a process to the end of its first step, without and with a cache.
-
-    The cache is JAX's own, of compiled programs.
-    """
-    result = {}
-    with tempfile.TemporaryDirectory() as cache:
-        variables = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        for name in ("first start", "second start"):
-            begun = time.perf_counter()
-            subprocess.run((sys.executable, "-c", START), check=True, env=variables)
-            result[name] = time.perf_counter() - begun
-    for name, seconds in result.items():
-        console.print(f"{name}: {seconds:.1f} s to the end of the first step (8 x 512 tokens)")
+def started() -> Result:
+    """A run's first step, compiled anew and from JAX's cache, and the time to read a batch."""
+    result: Result = dict(start.measure(SMALL, BATCH, TOKENS))
+    for name in ("first start", "second start"):
+        console.print(f"{name}: {result[name]:.1f} s to the end of the first step (8 x 512 tokens)")
+    console.print(f"reading a batch: {result['read a batch'] * 1e3:.2f} ms")
     return result
 
 
@@ -234,7 +205,7 @@ def converted() -> Result:
 
 
 PARTS: dict[str, Callable[[], Result]] = {
-    "start": start,
+    "start": started,
     "training": training,
     "depths": depths,
     "lengths": lengths,
@@ -257,8 +228,10 @@ def main() -> None:
         console.print(f"measuring: {name}")
         document[name] = {**PARTS[name](), "environment": environment()}
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    plot(document, path.with_suffix(".png"))
-    console.print(f"written to {path} and {path.with_suffix('.png')}")
+    console.print(f"written to {path}")
+    picture = path.with_suffix(".png")
+    if plot(document, picture):
+        console.print(f"drawn in {picture}")
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def transposed(x: jax.Array) -> jax.Array:
     """An operand [M, N] -> [N, M], row by row in memory on a CPU."""
     if jax.default_backend() != "cpu":
         return x.T
-    # Left to itself, XLA's CPU backend makes the transposition part of the product, which in
-    # bfloat16 is then done in float32, at half the speed, and in float32 takes up to a third longer;
-    # or part of what computed x, which then goes through memory column by column.
+    # Left to itself, XLA's CPU backend makes the transposition part of the product, which then
+    # takes up to a third longer in float32 and is done in float32 where bfloat16 is asked for; or
+    # part of what computed x, which then goes through memory column by column.
     return _by_rows(_by_rows(x).T)
 
 

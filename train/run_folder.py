@@ -83,8 +83,14 @@ def find_run(
     return run
 
 
-def write_run(config: Config, run: Path, *, resume: bool) -> None:
+def write_run(config: Config, run: Path, precision: str, *, resume: bool) -> None:
     """Writes what describes a run, after deleting an earlier one unless it is resumed.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        precision: that of its matrix products, which the machine may not have as the config asks.
+        resume: whether it goes on.
 
     Raises:
         UserError: the folder cannot be written.
@@ -98,7 +104,8 @@ def write_run(config: Config, run: Path, *, resume: bool) -> None:
             shutil.rmtree(old)
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-        write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        depends_on = environment() | {"precision": precision}
+        write_text(run / "environment.json", json.dumps(depends_on, indent=1) + "\n")
         if not (run / TOKENIZER).exists():
             tokenizer = Path(config.data_dir) / TOKENIZER
             write_text(run / TOKENIZER, tokenizer.read_text(encoding="utf-8"))

@@ -55,7 +55,9 @@ class Continuation:
         self._tokenizer = tokenizer
         self._length = length
         self._stop = stop
-        self._tokens: list[int] = []
+        self._count = 0
+        self._whole = ""
+        self._open: list[int] = []  # tokens behind `_whole`, the last of which cut a character
         self.text = ""
         self.finished = False
 
@@ -67,9 +69,12 @@ class Continuation:
             if token == self._tokenizer.end_of_text:
                 self.finished = True
             else:
-                self._tokens.append(token)
-                self.finished = len(self._tokens) == self._length
-        text = self._tokenizer.decode(self._tokens)
+                self._open.append(token)
+                self._count += 1
+                self.finished = self._count == self._length
+        text = self._whole + self._tokenizer.decode(self._open)
+        if not text.endswith("\ufffd"):
+            self._whole, self._open = text, []
         ends = [place for place in map(text.find, self._stop) if place >= 0]
         if ends:
             text, self.finished = text[: min(ends)], True

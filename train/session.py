@@ -117,7 +117,7 @@ class Session:
             self._metadata: dict[str, Any] = stage.notes(network) | {TOKENIZER_DIGEST: tokenizer}
         if self.trainer.precision != config.training.precision:
             console.print("this CPU has no products in bfloat16: training in float32")
-        write_run(config, self.run, resume=resume)
+        write_run(config, self.run, self.trainer.precision, resume=resume)
 
     @property
     def checkpoint_path(self) -> Path:

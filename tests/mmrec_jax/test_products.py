@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmrec_jax import MMRecModel, ModelConfig
 from mmrec_jax.products import dot
@@ -14,38 +16,37 @@ def rounded(x):
     return np.asarray(x.astype(jnp.bfloat16), np.float64)
 
 
-@pytest.fixture(scope="module")
-def operands():
+def exact(x):
+    return np.asarray(x, np.float64)
+
+
+@pytest.mark.parametrize(("precision", "operand"), [("bfloat16", rounded), ("float32", exact)])
+@given(
+    batch=st.integers(1, 3),
+    tokens=st.integers(1, 5),
+    inputs=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    jit=st.booleans(),
+)
+@settings(max_examples=8, deadline=None)
+def test_products_and_their_gradients(precision, operand, batch, tokens, inputs, outputs, jit):
+    """In bfloat16 the operands are rounded, and nothing else."""
     keys = jax.random.split(jax.random.key(0), 3)
-    return (
-        jax.random.normal(keys[0], (3, 5, 7)),
-        jax.random.normal(keys[1], (7, 4)),
-        jax.random.normal(keys[2], (3, 5, 4)),
-    )
-
-
-@pytest.mark.parametrize("jit", [False, True])
-def test_bfloat16_rounds_the_operands_and_nothing_else(operands, jit):
-    x, kernel, d = operands
+    x = jax.random.normal(keys[0], (batch, tokens, inputs))
+    kernel = jax.random.normal(keys[1], (inputs, outputs))
+    d = jax.random.normal(keys[2], (batch, tokens, outputs))
 
     def both(x, kernel, d):
         y, pull = jax.vjp(dot, x, kernel)
         return y, *pull(d)
 
-    with jax.default_matmul_precision("bfloat16"):
+    with jax.default_matmul_precision(precision):
         y, d_x, d_kernel = (jax.jit(both) if jit else both)(x, kernel, d)
     assert {array.dtype for array in (y, d_x, d_kernel)} == {jnp.dtype(jnp.float32)}
-    np.testing.assert_allclose(y, rounded(x) @ rounded(kernel), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(d_x, rounded(d) @ rounded(kernel).T, rtol=1e-5, atol=1e-5)
-    expected = np.einsum("bti,bto->io", rounded(x), rounded(d))
-    np.testing.assert_allclose(d_kernel, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_float32_is_the_default(operands):
-    x, kernel, _ = operands
-    np.testing.assert_allclose(
-        dot(x, kernel), np.asarray(x, np.float64) @ np.asarray(kernel, np.float64), rtol=1e-5
-    )
+    x, kernel, d = operand(x), operand(kernel), operand(d)
+    np.testing.assert_allclose(y, x @ kernel, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(d_x, d @ kernel.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(d_kernel, np.einsum("bti,bto->io", x, d), rtol=1e-5, atol=1e-5)
 
 
 def test_a_compiled_model_follows_the_precision_of_the_call():

@@ -326,3 +326,24 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
     assert "parameters' norm inf" in error(done)  # not "is not a run's folder"
     assert checkpoint.steps(folder) == []
     assert not list(folder.glob("*.pt"))
+
+
+def test_a_cpu_without_bfloat16_says_so_and_trains_in_float32(prepared):
+    line, environment = command(prepared, "train.base")
+    without = (
+        "import runpy, train.machine\n"
+        "train.machine.multiplies_bfloat16 = lambda: False\n"
+        "runpy.run_module('train.base', run_name='__main__')"
+    )
+    options = ("--training.precision", "bfloat16", "--training.steps", "4", "--run_dir", "without")
+    done = subprocess.run(
+        [line[0], "-c", without, "--config", "c.yaml", *options],
+        cwd=prepared,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no products in bfloat16: training in float32" in done.stdout
+    recorded = json.loads((prepared / "without/checkpoints_base/environment.json").read_text())
+    assert recorded["precision"] == "float32"

@@ -56,3 +56,29 @@ def test_half_a_character_is_held_back(tokenizer):
     text = Continuation(tokenizer, 500)
     assert text.add([first]) == ""
     assert text.add(rest) == "🙂"
+
+
+@given(st.lists(st.integers(1, 269), min_size=1), st.lists(st.integers(0, 300), max_size=20))
+@settings(deadline=None)
+def test_broken_characters_read_as_in_the_whole_text(tokenizer, tokens, cuts):
+    text = Continuation(tokenizer, len(tokens))
+    for piece in pieces_of(tokens, cuts):
+        text.add(piece)
+    assert text.text == tokenizer.decode(tokens)
+
+
+def test_what_is_read_once_is_not_read_again(tokenizer):
+    class Counting:
+        end_of_text, decoded = tokenizer.end_of_text, 0
+
+        def decode(self, tokens):
+            self.decoded += len(tokens)
+            return tokenizer.decode(tokens)
+
+    counting = Counting()
+    tokens = tokenizer.encode(TEXT * 20)
+    text = Continuation(counting, len(tokens))
+    for token in tokens:
+        text.add([token])
+    assert text.text == TEXT * 20
+    assert counting.decoded < 2 * len(tokens)

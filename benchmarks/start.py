@@ -1,0 +1,73 @@
+"""A training run begins: from its command to its first step, and what reading its data takes."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from train.cli import parse_config
+from train.session import PreparedData
+
+BATCHES = 200
+
+
+def measure(config: str, batch: int, tokens: int) -> dict[str, float]:
+    """Seconds from the start of `train.base` to the end of its first step, and for reading a batch.
+
+    The first start compiles; the second finds what was compiled in JAX's own cache. The data are
+    the Python library's.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        settings |= {
+            "data_dir": str(folder / "data"),
+            "run_dir": str(folder / "run"),
+            "prepare": {"python_library": True},
+        }
+        settings["training"] |= {
+            "batch_size": batch,
+            "sequence_length": tokens,
+            "accumulation": 1,
+            "log_every": 1,
+        }
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        prepare = (sys.executable, "-m", "train.prepare", "--config", path)
+        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
+        return {
+            "first start": _first_step(path),
+            "second start": _first_step(path),
+            "read a batch": _read(path),
+        }
+
+
+def _first_step(config: Path) -> float:
+    line = (sys.executable, "-m", "train.base", "--config", config, "--overwrite")
+    variables = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(config.with_name("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    begun = time.perf_counter()
+    with subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for printed in run.stdout:
+            if printed.startswith("step 1/"):
+                seconds = time.perf_counter() - begun
+                run.kill()
+                return seconds
+    raise RuntimeError("training ended without a step")
+
+
+def _read(config: Path) -> float:
+    """The mean, as what another page of the file costs is a part of it."""
+    batches = PreparedData(parse_config(["--config", str(config)], ""), "base").batches
+    next(batches)
+    begun = time.perf_counter()
+    for _ in range(BATCHES):
+        next(batches)
+    return (time.perf_counter() - begun) / BATCHES
