@@ -62,7 +62,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """
     if key is None or rate == 0:
         return x
-    keep = kept(_random_uint16(key, x.shape) >= round(rate * 2**16), "dropout")
+    threshold = min(round(rate * 2**16), 2**16 - 1)
+    keep = kept(_random_uint16(key, x.shape) >= threshold, "dropout")
     return jnp.where(keep, x / (1 - rate), 0)
 
 

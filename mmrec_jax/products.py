@@ -1,8 +1,8 @@
-"""Matrix products at the precision that `jax.default_matmul_precision` asks for.
+"""The linear layers' products, at the precision that `jax.default_matmul_precision` asks for.
 
-Under "bfloat16", operands are rounded to bfloat16 and sums are kept in float32; everything that is
-no matrix product stays float32, parameters and the recurrence included. GPUs and TPUs do this by
-themselves; XLA's CPU backend ignores the setting, so the operands are rounded here.
+Under "bfloat16", operands are rounded to bfloat16 and sums are kept in float32; everything else
+stays float32, parameters and the recurrence included. The operands are rounded here, as JAX leaves
+it to the backend: CPUs would multiply in float32, GPUs in TensorFloat-32.
 """
 
 import jax
@@ -13,37 +13,42 @@ from mmrec_jax.remat import kept
 
 
 def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., I] @ kernel [I, O] -> [..., O], in float32 or, where it is asked for, bfloat16."""
-    if jax.default_backend() == "cpu":
+    """x [..., I] @ kernel [I, O] -> [..., O], in float32 or, where it is asked for, bfloat16.
+
+    Arrays that are not float32 are multiplied as they are.
+    """
+    if x.dtype == kernel.dtype == jnp.float32:
         flat = x.reshape(-1, x.shape[-1])
-        y = _cpu_dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+        y = _dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
     else:
         y = x @ kernel
     return kept(y, "product")
 
 
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a [M, K] @ b [K, N] -> [M, N] in float32, of operands as `operand` returns them."""
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+def product(a: jax.Array, b: jax.Array, precision: jax.lax.Precision | None = None) -> jax.Array:
+    """a [M, K] @ b [K, N] -> [M, N], in float32 or better, of what `operand` returns."""
+    result = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.matmul(a, b, precision=precision, preferred_element_type=result)
 
 
-def kernel_gradient(x: jax.Array, d: jax.Array) -> jax.Array:
+def kernel_gradient(
+    x: jax.Array, d: jax.Array, precision: jax.lax.Precision | None = None
+) -> jax.Array:
     """x [M, I], d [M, O], operands -> x.T @ d [I, O]; the narrower one is transposed."""
     if x.shape[1] <= d.shape[1]:
-        return product(transposed(x), d)
-    return transposed(product(transposed(d), x))
+        return product(transposed(x), d, precision)
+    return transposed(product(transposed(d), x, precision))
 
 
 def operand(x: jax.Array) -> jax.Array:
     """x as a product's operand: rounded to bfloat16 where that is asked for."""
+    asked_for = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     # XLA's CPU backend multiplies in bfloat16 only what lies row by row.
-    return _by_rows(x.astype(jnp.bfloat16)) if _low_precision() else x
+    return _by_rows(x.astype(jnp.bfloat16)) if asked_for == "bfloat16" else x
 
 
 def transposed(x: jax.Array) -> jax.Array:
     """An operand [M, N] -> [N, M], row by row in memory on a CPU."""
-    if jax.default_backend() != "cpu":
-        return x.T
     # Left to itself, XLA's CPU backend makes the transposition part of the product, which then
     # takes up to a third longer in float32 and is done in float32 where bfloat16 is asked for; or
     # part of what computed x, which then goes through memory column by column.
@@ -51,24 +56,21 @@ def transposed(x: jax.Array) -> jax.Array:
 
 
 def _by_rows(x: jax.Array) -> jax.Array:
+    if jax.default_backend() != "cpu":  # others choose better themselves
+        return x
     rows: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
         x, Layout(major_to_minor=tuple(range(x.ndim)))
     )
     return rows
 
 
-def _low_precision() -> bool:
-    asked_for = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return asked_for == "bfloat16" and jax.default_backend() == "cpu"
-
-
 @jax.custom_vjp
-def _cpu_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return product(operand(x), operand(kernel))
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _cpu_dot(x, kernel), (x, kernel)
+    return _dot(x, kernel), (x, kernel)
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], d: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,4 +79,4 @@ def _backward(saved: tuple[jax.Array, jax.Array], d: jax.Array) -> tuple[jax.Arr
     return product(d, transposed(kernel)), kernel_gradient(x, d)
 
 
-_cpu_dot.defvjp(_forward, _backward)
+_dot.defvjp(_forward, _backward)

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from mmrec_jax.products import kernel_gradient, transposed
 from mmrec_jax.remat import kept
 
+HIGHEST = jax.lax.Precision.HIGHEST
+"""The recurrence is float32 whatever the precision of other products: its errors add up."""
+
 
 def recurrence(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
@@ -58,7 +61,7 @@ def _gates(
     h: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The block gate and the MDI gate [..., D] after the state h [..., D]."""
-    from_h = jnp.matmul(h, W_h, precision=jax.lax.Precision.HIGHEST)
+    from_h = jnp.matmul(h, W_h, precision=HIGHEST)
     dim = h.shape[-1]
     return jax.nn.sigmoid(from_h[..., :dim] + b), jax.nn.sigmoid(from_h[..., dim:] + gate_z)
 
@@ -84,18 +87,19 @@ def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
         d_state, by_s, by_m, by_h = inputs
         d_h = d_state + d_next
         d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
-        return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=jax.lax.Precision.HIGHEST), d_h
+        return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=HIGHEST), d_h
 
     d_initial, d_h = jax.lax.scan(
         step, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
     )
     d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
     dim = h.shape[-1]
+    d_W_h = kernel_gradient(previous.reshape(-1, dim), d_gates.reshape(-1, 2 * dim), HIGHEST)
     return (
         d_h * (s + 0.1 * m),
         1.1 * d_h * previous,
         d_gates[..., dim:],
-        kernel_gradient(previous.reshape(-1, dim), d_gates.reshape(-1, 2 * dim)),
+        d_W_h.astype(W_h.dtype),
         d_gates[..., :dim].sum((0, 1)),
         d_initial,
     )

@@ -72,7 +72,8 @@ class TrainingConfig:
         remat: what the backward pass computes again instead of keeping it: "elementwise" operations
             only; matrix "products" too; or whole "layers". Each needs less memory than the one
             before.
-        precision: "bfloat16" rounds the operands of matrix products; all else stays float32.
+        precision: "bfloat16" rounds the operands of linear layers' products; all else stays
+            float32.
         log_every: steps between lines of metrics.jsonl.
         validate_every: steps between validations.
         validation_batches: batches of each domain read by a validation; 0 reads the whole split.

@@ -1,6 +1,5 @@
 """What one optimizer step does, as pure functions under jit."""
 
-import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -109,8 +108,8 @@ class Trainer:
             )
             return total / training.accumulation if share is None else total * share, metrics
 
-        bfloat16 = self.precision == "bfloat16"
-        with jax.default_matmul_precision("bfloat16") if bfloat16 else contextlib.nullcontext():
+        # float32 by name: GPUs have a default of their own, which is less.
+        with jax.default_matmul_precision(self.precision):
             return jax.grad(loss, has_aux=True)(state.params)
 
     def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:
@@ -126,7 +125,8 @@ class Trainer:
     def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
         model = self.parameters.join(state.params, state.others)
         chunk_size = self.config.training.chunk_size
-        return model_token_losses(model, tokens, chunk_size=chunk_size)
+        with jax.default_matmul_precision("float32"):
+            return model_token_losses(model, tokens, chunk_size=chunk_size)
 
 
 def _add(total: Arrays, grads: Arrays) -> Arrays:

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmrec_jax import MMRecModel, ModelConfig
 from mmrec_jax.products import dot
+
+CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
 
 
 def rounded(x):
@@ -28,6 +30,8 @@ def exact(x):
     outputs=st.integers(1, 9),
     jit=st.booleans(),
 )
+@example(batch=2, tokens=3, inputs=4, outputs=7, jit=True)
+@example(batch=2, tokens=3, inputs=7, outputs=4, jit=True)
 @settings(max_examples=8, deadline=None)
 def test_products_and_their_gradients(precision, operand, batch, tokens, inputs, outputs, jit):
     """In bfloat16 the operands are rounded, and nothing else."""
@@ -49,9 +53,19 @@ def test_products_and_their_gradients(precision, operand, batch, tokens, inputs,
     np.testing.assert_allclose(d_kernel, np.einsum("bti,bto->io", x, d), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_half_precision_model_stays_in_its_type(dtype):
+    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    ids = jnp.arange(10).reshape(2, 5)
+    exact = model(ids).logits
+    nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), nnx.state(model)))
+    logits = model(ids).logits
+    assert logits.dtype == dtype
+    np.testing.assert_allclose(logits.astype("float32"), exact, atol=0.05)
+
+
 def test_a_compiled_model_follows_the_precision_of_the_call():
-    config = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
-    model = MMRecModel(config, rngs=nnx.Rngs(0))
+    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
     ids = jnp.arange(10).reshape(2, 5)
     call = nnx.jit(lambda model, ids: model(ids).logits)
     exact = call(model, ids)

@@ -71,3 +71,12 @@ def test_previous_states():
     previous = previous_states(states, arguments[-1])
     np.testing.assert_array_equal(previous[:, 0], arguments[-1])
     np.testing.assert_array_equal(previous[:, 1:], states[:, :-1])
+
+
+def test_bfloat16_products_leave_the_recurrence_in_float32():
+    arguments = inputs(2, 9, 6, seed=0)
+    cotangent = jax.random.normal(jax.random.key(1), arguments[0].shape)
+    exact = value_and_gradients(recurrence)(cotangent, *arguments)
+    with jax.default_matmul_precision("bfloat16"):
+        found = value_and_gradients(recurrence)(cotangent, *arguments)
+    jax.tree.map(np.testing.assert_array_equal, found, exact)
