@@ -41,6 +41,7 @@ def generate(
 
     Raises:
         ValueError: an argument is out of its range, or the model is the sparse variant.
+        FloatingPointError: the model's scores are not finite.
     """
     if length < 1:
         raise ValueError(f"length must be at least 1, not {length}")
@@ -60,7 +61,7 @@ def stream(
     sampling: Sampling | None = None,
     chunk_size: int | None = None,
 ) -> Iterator[jax.Array]:
-    """Samples what follows prompts, without end; it is checked and compiled at the first `next`.
+    """Reads prompts and samples what follows them, without end.
 
     Args:
         model: any variant but the sparse one; blocks in either form.
@@ -70,8 +71,9 @@ def stream(
         sampling: which tokens may be drawn; None is `Sampling()`.
         chunk_size: what the model was trained with, see BlockStack.hidden_states.
 
-    Yields:
-        The next PIECE tokens of each sequence [B, PIECE].
+    Returns:
+        Yields the next PIECE tokens of each sequence [B, PIECE]; FloatingPointError where the
+        model's scores are not finite any more.
 
     Raises:
         ValueError: an argument is out of its range, or the model is the sparse variant.
@@ -87,11 +89,20 @@ def stream(
     prompt = jnp.pad(prompt, ((0, 0), (0, padded - tokens)))
     graphdef, params = nnx.split(unstack_blocks(model))
     logits, state = _prefill(graphdef, params, prompt, lengths, chunk_size)
-    position = jnp.zeros((), jnp.int32)
+    carry = (logits, state, jnp.zeros((), jnp.int32))
+    return _pieces(graphdef, params, carry, key, sampling or Sampling(), chunk_size)
+
+
+def _pieces(
+    graphdef: nnx.GraphDef, params: nnx.State, carry: Any, *options: Any
+) -> Iterator[jax.Array]:
     while True:
-        (logits, state, position), piece = _extend(
-            graphdef, params, (logits, state, position), key, sampling or Sampling(), chunk_size
-        )
+        carry, piece, finite = _extend(graphdef, params, carry, *options)
+        if not finite:
+            raise FloatingPointError(
+                f"the scores of the next token are not finite after {carry[-1]} tokens: the "
+                "model's states have grown too large"
+            )
         yield piece
 
 
@@ -116,7 +127,7 @@ def _extend(
     key: jax.Array,
     sampling: Sampling,
     chunk_size: int | None,
-) -> tuple[Any, jax.Array]:
+) -> tuple[Any, jax.Array, jax.Array]:
     model = nnx.merge(graphdef, params)
 
     def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
@@ -126,7 +137,8 @@ def _extend(
         return (logits[:, 0], state, position + 1), token
 
     carry, tokens = jax.lax.scan(step, carry, None, length=PIECE)
-    return carry, tokens.T
+    # What was not finite once stays so: the last scores tell of all before them.
+    return carry, tokens.T, jnp.isfinite(carry[0]).all()
 
 
 if __name__ == "__main__":

@@ -125,19 +125,22 @@ def continuations(
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, own in zip(ids, rows, strict=True):
         row[: len(own)] = own
-    pieces = stream(
-        model,
-        jnp.asarray(ids),
-        key=jax.random.key(seed),
-        lengths=jnp.asarray([len(row) for row in rows]),
-        sampling=sampling,
-        chunk_size=chunk_size,
-    )
+    try:
+        pieces = stream(
+            model,
+            jnp.asarray(ids),
+            key=jax.random.key(seed),
+            lengths=jnp.asarray([len(row) for row in rows]),
+            sampling=sampling,
+            chunk_size=chunk_size,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     texts = [Continuation(tokenizer, length, stop) for _ in prompts]
     while not all(text.finished for text in texts):
         try:
             piece = np.asarray(next(pieces)).tolist()
-        except ValueError as error:
+        except FloatingPointError as error:
             raise UserError(str(error)) from error
         yield [(text.add(tokens), text) for text, tokens in zip(texts, piece, strict=True)]
 

@@ -44,6 +44,21 @@ def test_greedy_takes_the_likeliest_token_of_the_full_pass(model, prompt, chunk_
     np.testing.assert_array_equal(found, tokens[:, 5:])
 
 
+def test_a_chunk_ends_while_decoding(model, prompt):
+    found = generate(model, prompt, 24, key=jax.random.key(0), sampling=GREEDY, chunk_size=20)
+    tokens = jnp.concatenate([prompt, found], axis=1)
+    logits = model(tokens[:, :-1], chunk_size=20).logits
+    np.testing.assert_array_equal(found, jnp.argmax(logits[:, 4:], axis=-1))
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(top_k=3), Sampling(top_p=0.5)])
+def test_scores_that_are_not_finite_are_no_tokens(model, prompt, sampling):
+    broken = nnx.clone(model)
+    broken.norm.scale[...] = jnp.inf * broken.norm.scale[...]
+    with pytest.raises(FloatingPointError, match="not finite after 32 tokens"):
+        generate(broken, prompt, 3, key=jax.random.key(0), sampling=sampling)
+
+
 def test_the_key_decides(model, prompt):
     first = generate(model, prompt, 9, key=jax.random.key(0))
     np.testing.assert_array_equal(first, generate(model, prompt, 9, key=jax.random.key(0)))
