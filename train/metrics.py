@@ -1,13 +1,11 @@
 """What a run writes down of itself: metrics.jsonl, TensorBoard events, and the loss plot."""
 
+import functools
 import json
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import matplotlib.figure
-import tensorboardX
 
 METRICS = "metrics.jsonl"
 
@@ -22,9 +20,7 @@ class MetricsWriter:
         partial.write_text("".join(map(_line, kept)), encoding="utf-8")
         os.replace(partial, run / METRICS)
         self._file = (run / METRICS).open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(
-            str(run / "tensorboard"), purge_step=step + 1, write_to_disk=True
-        )
+        self._run, self._first = run, step + 1
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Adds a record: numbers by name; names of validation losses are `loss/DOMAIN`."""
@@ -32,6 +28,15 @@ class MetricsWriter:
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+
+    @functools.cached_property
+    def _events(self) -> Any:
+        # Imported only now, as it brings torch along: the first step need not wait for that.
+        import tensorboardX
+
+        return tensorboardX.SummaryWriter(
+            str(self._run / "tensorboard"), purge_step=self._first, write_to_disk=True
+        )
 
     def sync(self) -> None:
         """Makes sure that what is written outlasts a crash of the machine."""
@@ -47,7 +52,8 @@ class MetricsWriter:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
-        self._events.close()
+        if "_events" in self.__dict__:
+            self._events.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -71,6 +77,8 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         run: the run's folder.
         levels: losses drawn as horizontal lines, by name.
     """
+    import matplotlib.figure  # when there is something to draw: the first step need not wait for it
+
     records = read_metrics(run)
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

@@ -197,8 +197,8 @@ class Session:
     def _log(self, state: TrainState, values: Values) -> None:
         rate = self._progress.tokens_per_second
         record = {**values, "tokens_per_second": rate} if rate else values
-        self._metrics.write(int(state.step), record)
         self._progress.report(values["loss"])
+        self._metrics.write(int(state.step), record)
 
     def _validate(self, state: TrainState, values: Values) -> None:
         training = self._config.training
