@@ -6,7 +6,6 @@ its peak is nobody else's; what is compared takes turns.
 
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 import bridge
+from benchmarks.process import peak_bytes
 from bridge.model_config import to_checkpoint
 from bridge.twin import twin
 from mmrec_jax import ModelConfig
@@ -96,14 +96,8 @@ def _convert(way: str, folder: Path) -> dict[str, float]:
         "load_seconds": read - start,
         "save_seconds": end - read,
         "seconds": end - start,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
     }
-
-
-def _peak_bytes() -> int:
-    # getrusage would count what the parent process had when it started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def matrix_products(config: ModelConfig, batch: int, tokens: int) -> float:
     """Seconds for the matrix products of one training step in float32, each shape timed alone.
 
     Those of the plain variant without a long-term memory: forward, and both of the backward pass,
-    a kernel's gradient in the faster of two forms. The recurrence's are done one token after the
-    other, as they must be; the head's in the loss's chunks.
+    each of these in the faster of two forms. The recurrence's are done one token after the other,
+    as they must be, in a loop that does little else; the head's in the loss's chunks.
     """
     dim, hidden, inner = config.model_dim, config.ffn_dim, config.inner_dim
     rows = batch * tokens
@@ -50,7 +50,10 @@ def _three(rows: int, inputs: int, outputs: int) -> float:
     x, kernel, d = jnp.ones((rows, inputs)), jnp.ones((inputs, outputs)), jnp.ones((rows, outputs))
     return (
         seconds(jax.jit(jnp.matmul), x, kernel)
-        + seconds(jax.jit(lambda d, kernel: d @ kernel.T), d, kernel)
+        + min(
+            seconds(jax.jit(lambda d, kernel: d @ kernel.T), d, kernel),
+            seconds(jax.jit(jnp.matmul), d, kernel.T.copy()),
+        )
         + _of_kernel(x, d)
     )
 

@@ -12,7 +12,7 @@ def plot(document: dict[str, Any], path: Path) -> bool:
     if "training" in document:
         panels["trained tokens/s"] = document["training"]["tokens_per_second"]
     if "memory" in document:
-        policies = {k: v for k, v in document["memory"].items() if k != "environment"}
+        policies = {k: v for k, v in document["memory"].items() if k != "measured on"}
         panels["peak memory (GB), 50.8 M, 8 x 2048"] = {
             f"{name}, {row['tokens_per_second']:.0f} tokens/s": row["peak_bytes"] / 1e9
             for name, row in policies.items()

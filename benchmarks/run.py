@@ -20,10 +20,10 @@ import rich.table
 
 from benchmarks import conversion, generation, limits, parity, start, torch_twin
 from benchmarks.plot import plot
+from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.cli import parse_config
 from train.machine import keep_freed_memory
-from train.run_folder import environment
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"
@@ -226,7 +226,7 @@ def main() -> None:
     document: Result = json.loads(path.read_text()) if only and path.exists() else {}
     for name in only or PARTS:
         console.print(f"measuring: {name}")
-        document[name] = {**PARTS[name](), "environment": environment()}
+        document[name] = {**PARTS[name](), "measured on": measured_on()}
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     console.print(f"written to {path}")
     picture = path.with_suffix(".png")

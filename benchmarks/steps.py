@@ -5,13 +5,13 @@ prints one line of JSON.
 """
 
 import json
-import resource
 import sys
 import time
 
 import jax
 import numpy as np
 
+from benchmarks.process import peak_bytes
 from train.cli import parse_config
 from train.machine import keep_freed_memory
 from train.stages import initial_model
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         "compile_seconds": compiled,
         "tokens": batch * length,
         "precision": trainer.precision,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
     print(json.dumps(result))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from bridge import twin
 from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
 
-STEPS = 3
+STEPS = 5
 
 
 def training(config: ModelConfig, batch: int, tokens: int, *, compiled: bool) -> dict[str, float]:
