@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Lets the C library keep what is freed for the next step; only glibc can be told so.
 
     By default it gives large arrays back to the kernel, which has to clear their pages anew in
-    every step: a fifth of the time that a step of the 22.4 M model takes.
+    every step: 330,000 of them for the 22.4 M model (docs/performance.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return
