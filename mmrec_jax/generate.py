@@ -142,7 +142,12 @@ def _extend(
 
 
 if __name__ == "__main__":
-    # The command reads runs and tokenizers, which this package knows nothing of.
+    # The command reads runs and tokenizers, which this package knows nothing of. Ctrl-C just ends
+    # it until it has begun: libraries lose or garble a KeyboardInterrupt while they are imported.
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from train.sample import command
 
     command()

@@ -21,6 +21,7 @@ import yaml
 
 from train.config import Config
 from train.errors import UserError
+from train.interrupt import interrupt
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
 
@@ -126,7 +127,9 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 
     SIGTERM interrupts as Ctrl-C does, so that no worker is left behind.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         command()
     except UserError as error:
@@ -135,8 +138,8 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:  # what reads our output has closed it; so that the exit writes no more:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt as interrupt:
-        print("interrupted", *interrupt.args, file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print("interrupted", *stopped.args, file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
@@ -297,7 +300,7 @@ def _describe(
 ) -> str:
     """jsonargparse's message in one line, with the key's place and without the reprs of types."""
     message = _one_line(str(error)).replace('in "<unicode string>", ', "")
-    wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: (.*)', message)
+    wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: ?(.*)', message)
     if wrong:
         key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
         line = f" line {lines[key]}" if key in lines else ""

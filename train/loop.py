@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 
 from train.data import Batch, targets
 from train.errors import UserError
+from train.interrupt import interrupt
 from train.progress import TrainingProgress
 from train.step import Trainer, TrainState
 
@@ -40,7 +41,7 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            interrupt(number, frame)
         self.requested = True
 
 
@@ -86,11 +87,11 @@ def train(
         for step in range(first, training.steps):
             state, values = _step(trainer, state, batches, step, progress)
             last = step + 1 == training.steps
-            if step == first:
-                progress.paused()  # what was compiled on the way is no part of the rate
             for every, hook in hooks:
                 if last or (step + 1) % every == 0:
                     hook(state, values)
+            if step == first:  # what was compiled and opened on the way is no part of the rate
+                progress.paused()
             if stop.requested:
                 if not last:  # the last step is saved by its hook
                     save(state, values)

@@ -29,6 +29,10 @@ class MetricsWriter:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
+    def open_events(self) -> None:
+        """Does now what the first `write` would do, and takes a second."""
+        _ = self._events
+
     @functools.cached_property
     def _events(self) -> Any:
         # Imported only now, as it brings torch along: the first step need not wait for that.

@@ -119,9 +119,11 @@ def continuations(
     if "" in stop:
         raise UserError("a stop string is empty: leave it out")
     try:
-        rows = [[tokenizer.end_of_text, *tokenizer.encode(prompt)] for prompt in prompts]
+        for text in (*prompts, *stop):
+            text.encode()
     except UnicodeEncodeError as error:
-        raise UserError("the prompt is not UTF-8 text: give it in that encoding") from error
+        raise UserError("a prompt or stop string is not UTF-8: give it in that encoding") from error
+    rows = [[tokenizer.end_of_text, *tokenizer.encode(prompt)] for prompt in prompts]
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, own in zip(ids, rows, strict=True):
         row[: len(own)] = own

@@ -141,13 +141,14 @@ class Session:
         if training.packing == "documents":
             console.print(f"whole documents in a row: {self.data.padding:.1%} of it is padding")
             tokens = round(tokens * (1 - self.data.padding))
-        self._metrics = MetricsWriter(self.run, start)
+        self._metrics = metrics = MetricsWriter(self.run, start)
         self._progress = TrainingProgress(start, training.steps, tokens)
         hooks = [
             (1, self._advance),
             (training.log_every, self._log),
             (training.validate_every, self._validate),
             (training.checkpoint_every, self._save),
+            (1, lambda *_: metrics.open_events()),
         ]
         with self._progress, self._metrics:
             train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)

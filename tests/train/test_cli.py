@@ -2,6 +2,10 @@
 
 import argparse
 import json
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -179,3 +183,47 @@ def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.exit_after(lambda: print(cli.parse_options(parser, argv)))
     assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+COLLECTING = """
+import gc, signal, time
+from train import cli
+
+def _xla_gc_callback(*_):
+    gc.callbacks.remove(_xla_gc_callback)
+    signal.raise_signal(signal.SIGINT)
+
+def main():
+    gc.callbacks.append(_xla_gc_callback)
+    gc.collect()
+    time.sleep(20)
+
+cli.exit_after(main)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_garbage_collection():
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["train.base", "train.pipeline", "mmrec_jax.generate"])
+def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
+    (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_empty_value_is_named(config_file, capsys):
+    argv = ["--config", config_file, "--training.remat="]
+    code, _, error = exit_of(print, argv, capsys)
+    assert code == 2
+    assert error.startswith("error: command line: training.remat: expected ")

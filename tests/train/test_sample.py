@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.sample import Continuation
+from mmrec_jax.sampling import Sampling
+from train.errors import UserError
+from train.sample import Continuation, continuations
 from train.tokenizer import Tokenizer
 
 TEXT = "Naïve café — 10 € for a naïve 🙂 smile; def f(x): return x\n\nend. " * 3
@@ -82,3 +84,12 @@ def test_what_is_read_once_is_not_read_again(tokenizer):
         text.add([token])
     assert text.text == TEXT * 20
     assert counting.decoded < 2 * len(tokens)
+
+
+@pytest.mark.parametrize(("prompt", "stop"), [("\udcff", ()), ("a", ("\udcff",))])
+def test_what_is_no_text_is_said(tokenizer, prompt, stop):
+    pieces = continuations(
+        None, tokenizer, [prompt], chunk_size=None, length=1, sampling=Sampling(), seed=0, stop=stop
+    )
+    with pytest.raises(UserError, match="a prompt or stop string is not UTF-8"):
+        next(pieces)
