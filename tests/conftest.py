@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import signal
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,10 @@ from bridge.keys import entries
 from mmrec_jax import LongTermMemory
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell ignores it for what it starts in the background, and so would the commands under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclasses.dataclass(frozen=True)
