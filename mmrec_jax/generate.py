@@ -142,12 +142,10 @@ def _extend(
 
 
 if __name__ == "__main__":
-    # The command reads runs and tokenizers, which this package knows nothing of. Ctrl-C just ends
-    # it until it has begun: libraries lose or garble a KeyboardInterrupt while they are imported.
-    import signal
+    # The command reads runs and tokenizers, which this package knows nothing of.
+    from train.interrupt import end_at_once
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_at_once()
     from train.sample import command
 
     command()

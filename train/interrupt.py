@@ -1,8 +1,10 @@
 """Ctrl-C and SIGTERM, so that none is lost."""
 
+import contextlib
 import signal
 import threading
-from types import FrameType
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -14,3 +16,53 @@ def interrupt(number: int, frame: FrameType | None) -> None:
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def end_at_once() -> None:
+    """Lets Ctrl-C just end a command that is starting, until `cli.exit_after` takes over.
+
+    Nothing has begun, and libraries lose or garble a KeyboardInterrupt while they are imported.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class StopSignal:
+    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved.
+
+    A second Ctrl-C interrupts at once.
+    """
+
+    requested = False
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            interrupt(number, frame)
+        self.requested = True
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the block ends.
+
+    Orbax, cut short while it reads, leaves asyncio to print a traceback at the exit.
+    """
+    with StopSignal() as stop:
+        yield
+    if stop.requested:
+        raise KeyboardInterrupt

@@ -1,60 +1,16 @@
 """The one training loop: steps, hooks, and a clean end when it is interrupted."""
 
-import contextlib
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
 
 from train.data import Batch, targets
 from train.errors import UserError
-from train.interrupt import interrupt
+from train.interrupt import StopSignal
 from train.progress import TrainingProgress
 from train.step import Trainer, TrainState
 
 Values = dict[str, float]
 Hook = Callable[[TrainState, Values], None]
-
-
-class StopSignal:
-    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved.
-
-    A second Ctrl-C interrupts at once.
-    """
-
-    requested = False
-
-    def __enter__(self) -> "StopSignal":
-        self._previous = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            interrupt(number, frame)
-        self.requested = True
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the block ends.
-
-    Orbax, cut short while it reads, leaves asyncio to print a traceback at the exit.
-    """
-    with StopSignal() as stop:
-        yield
-    if stop.requested:
-        raise KeyboardInterrupt
 
 
 def train(

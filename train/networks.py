@@ -14,7 +14,7 @@ from mmrec_jax.transfer import with_embedding
 from train.checkpoint import check_model
 from train.config import Config
 from train.errors import UserError
-from train.loop import uninterrupted
+from train.interrupt import uninterrupted
 from train.parameters import Network
 from train.tokens import TOKENIZER
 

@@ -10,7 +10,7 @@ from bridge import manifest
 from train.config import PipelineConfig
 from train.errors import UserError
 from train.evaluation import Score
-from train.loop import uninterrupted
+from train.interrupt import uninterrupted
 from train.networks import network_of, read, stage_folder
 from train.parameters import Network
 from train.progress import console

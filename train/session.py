@@ -19,7 +19,8 @@ from train.data import (
 )
 from train.errors import UserError
 from train.evaluation import score
-from train.loop import Values, train, uninterrupted
+from train.interrupt import uninterrupted
+from train.loop import Values, train
 from train.machine import keep_freed_memory
 from train.metrics import MetricsWriter, plot_losses
 from train.networks import TOKENIZER_DIGEST, file_digest

@@ -22,7 +22,9 @@ def exact(x):
     return np.asarray(x, np.float64)
 
 
-@pytest.mark.parametrize(("precision", "operand"), [("bfloat16", rounded), ("float32", exact)])
+@pytest.mark.parametrize(
+    ("precision", "operand"), [("bfloat16", rounded), ("float32", exact), (None, exact)]
+)
 @given(
     batch=st.integers(1, 3),
     tokens=st.integers(1, 5),

@@ -329,21 +329,13 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
 
 
 def test_a_cpu_without_bfloat16_says_so_and_trains_in_float32(prepared):
-    line, environment = command(prepared, "train.base")
-    without = (
+    (prepared / "without_bfloat16.py").write_text(
         "import runpy, train.machine\n"
         "train.machine.multiplies_bfloat16 = lambda: False\n"
-        "runpy.run_module('train.base', run_name='__main__')"
+        "runpy.run_module('train.base', run_name='__main__')\n"
     )
-    options = ("--training.precision", "bfloat16", "--training.steps", "4", "--run_dir", "without")
-    done = subprocess.run(
-        [line[0], "-c", without, "--config", "c.yaml", *options],
-        cwd=prepared,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    options = ("--training.precision", "bfloat16", "--training.steps", 4, "--run_dir", "without")
+    done = run(prepared, "without_bfloat16", "--config", "c.yaml", *options)
     assert "no products in bfloat16: training in float32" in done.stdout
     recorded = json.loads((prepared / "without/checkpoints_base/environment.json").read_text())
     assert recorded["precision"] == "float32"

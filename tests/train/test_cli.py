@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import pathlib
 import signal
-import subprocess
-import sys
 
 import pytest
+from command_lines import run
 
 from train import cli
 from train.config import Config
@@ -185,7 +183,6 @@ def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
     assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
 
 
-ROOT = pathlib.Path(__file__).parents[2]
 COLLECTING = """
 import gc, signal, time
 from train import cli
@@ -203,23 +200,18 @@ cli.exit_after(main)
 """
 
 
-def test_ctrl_c_is_not_lost_in_a_garbage_collection():
-    done = subprocess.run(
-        [sys.executable, "-c", COLLECTING], cwd=ROOT, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
+    (tmp_path / "collecting.py").write_text(COLLECTING)
+    done = run(tmp_path, "collecting", code=130)
+    assert (done.stdout, done.stderr) == ("", "interrupted\n")
 
 
 @pytest.mark.parametrize("module", ["train.base", "train.pipeline", "mmrec_jax.generate"])
 def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
+    # The folder that a command runs in comes first where modules are looked for.
     (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    done = run(tmp_path, module, code=-signal.SIGINT)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_an_empty_value_is_named(config_file, capsys):
