@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mmrec_jax.config import ModelConfig
-from mmrec_jax.products import kernel_gradient
-from train.loss import CHUNK_TOKENS
+from mmrec_jax.matmul import kernel_gradient
+from train.step.loss import CHUNK_TOKENS
 
 REPEATS = 7
 

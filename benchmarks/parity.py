@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrec_jax import ModelConfig
-from train.config import Config, OptimizerConfig, TrainingConfig
-from train.stages import initial_model
-from train.step import Trainer
+from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages.stage import initial_model
+from train.step.trainer import Trainer
 
 STEPS, BATCH, TOKENS = 300, 16, 128
 MODEL = ModelConfig(

@@ -23,7 +23,7 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 
-from bridge import manifest
+from bridge.files import manifest
 
 FOLDER = Path("data/benchmark")
 ROWS = 2000  # documents of a Parquet row group

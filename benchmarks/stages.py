@@ -18,9 +18,9 @@ from typing import NamedTuple
 import matplotlib.figure
 import rich.console
 
-from train.products import claims, read_scores
-from train.run_folder import write_text
-from train.scoreboard import Scores
+from train.pipeline.products import claims, read_scores
+from train.run.folder import write_text
+from train.scoring.scoreboard import Scores
 
 
 class Corpus(NamedTuple):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from train.cli import parse_config
-from train.session import PreparedData
+from train.run.session import PreparedData
+from train.settings.cli import parse_config
 
 BATCHES = 200
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from benchmarks.process import peak_bytes
-from train.cli import parse_config
-from train.machine import keep_freed_memory
-from train.stages import initial_model
-from train.step import Trainer
+from train.settings.cli import parse_config
+from train.stages.stage import initial_model
+from train.step.trainer import Trainer
+from train.system.machine import keep_freed_memory
 
 REPEATS = 5
 

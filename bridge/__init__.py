@@ -3,6 +3,7 @@
 The only package that imports torch. docs/model.md section 6 describes the files.
 """
 
+from bridge.any_format import load, save_file
 from bridge.checkpoint import (
     LoadedCheckpoint,
     load_safetensors,
@@ -21,7 +22,6 @@ from bridge.errors import (
     UnsafeFileError,
     UnwritableFileError,
 )
-from bridge.formats import load, save_file
 from bridge.inspection import Inspection, inspect
 from bridge.optimizer import OptimizerState, adamw_hyperparameters
 from bridge.orbax_folder import load_orbax, save_orbax

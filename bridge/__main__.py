@@ -21,8 +21,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from bridge import formats, model_config, orbax_folder, tables
+from bridge import any_format as formats
+from bridge import model_config, orbax_folder
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.commands import printing as tables
 from bridge.comparison import compare
 from bridge.errors import (
     BridgeError,

@@ -9,14 +9,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge import model_config, safetensors_file, torch_file, weights
+from bridge import model_config, weights
 from bridge.errors import BridgeError, FormatError, about
-from bridge.files import PathLike
+from bridge.files import safetensors_file, torch_file
+from bridge.files.disk import PathLike
+from bridge.files.plain_data import plain, shown
+from bridge.files.tensors import Tensor
 from bridge.keys import Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch, optimizer_to_torch
-from bridge.plain import plain, shown
 from bridge.schedule import SchedulerState, scheduler_from_torch, scheduler_to_torch
-from bridge.tensors import Tensor
 from mmrec_jax import ModelConfig
 
 _RATE_TOLERANCE = 1e-6

@@ -11,8 +11,8 @@ import numpy as np
 
 from bridge import model_config, weights
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.files.tensors import Array
 from bridge.keys import Model, entries
-from bridge.tensors import Array
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
 from mmrec_jax.config import MEMORY_SLOTS
 

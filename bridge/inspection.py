@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge import formats, model_config, orbax_folder, weights
+from bridge import any_format as formats
+from bridge import model_config, orbax_folder, weights
 from bridge.checkpoint import StoredCheckpoint, is_safetensors
 from bridge.errors import BridgeError, ConfigError, FormatError
-from bridge.files import PathLike
+from bridge.files.disk import PathLike
+from bridge.files.plain_data import plain
+from bridge.files.tensors import Tensor
 from bridge.keys import Entry, entries, named_parameters
-from bridge.plain import plain
 from bridge.schedule import SchedulerState, scheduler_from_torch
-from bridge.tensors import Tensor
 from mmrec_jax import ModelConfig
 
 _VARIANTS = {"use_hem": "HEM", "use_dpg": "DPG", "use_sparse": "sparse", "use_uboo": "UBOO"}

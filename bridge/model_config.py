@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bridge.errors import ConfigError, UnreadableFileError, about
-from bridge.files import PathLike
+from bridge.files.disk import PathLike
 from bridge.keys import MODEL_CLASSES
 from mmrec_jax import ModelConfig
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from bridge.errors import FormatError, MismatchError
+from bridge.files.plain_data import plain
+from bridge.files.tensors import FLOATS, Tensor, ahead, of_array, to_jax
 from bridge.keys import Entry, Path, named_parameters
-from bridge.plain import plain
-from bridge.tensors import FLOATS, Tensor, ahead, of_array, to_jax
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bridge import files, manifest, model_config, weights
+from bridge import model_config, weights
 from bridge.checkpoint import LoadedCheckpoint, check_rate, stated_by
 from bridge.errors import (
     BridgeError,
@@ -30,12 +30,14 @@ from bridge.errors import (
     UnwritableFileError,
     about,
 )
-from bridge.files import PathLike
+from bridge.files import disk as files
+from bridge.files import manifest
+from bridge.files.disk import PathLike
+from bridge.files.plain_data import from_json, to_json
+from bridge.files.tensors import Array
 from bridge.keys import Model, Path, entries, named_parameters
 from bridge.optimizer import OptimizerState, check_moments
-from bridge.plain import from_json, to_json
 from bridge.schedule import SchedulerState
-from bridge.tensors import Array
 from mmrec_jax import ModelConfig
 
 _FORMAT = "mmrec-jax checkpoint"

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from bridge import formats, model_config, weights
+from bridge import any_format as formats
+from bridge import model_config, weights
 from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, check_rate
 from bridge.errors import BridgeError, ConfigError, MismatchError
-from bridge.files import PathLike
+from bridge.files.disk import PathLike
+from bridge.files.tensors import Tensor
 from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch
 from bridge.schedule import SchedulerState, scheduler_from_torch
-from bridge.tensors import Tensor
 from mmrec_jax import ModelConfig
 
 Shape = tuple[int, ...]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.errors import FormatError
-from bridge.plain import plain
+from bridge.files.plain_data import plain
 
 _START_FACTOR = 0.1
 

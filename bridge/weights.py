@@ -12,8 +12,8 @@ from flax import nnx
 
 from bridge import model_config
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning
+from bridge.files.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
 from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
-from bridge.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
 from mmrec_jax import ModelConfig
 from mmrec_jax.stack import BlockStack, unstack_blocks
 

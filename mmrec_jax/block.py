@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 
 from mmrec_jax.config import ModelConfig, Remat
 from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, cut, dropout, joined, linear
+from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
-from mmrec_jax.products import dot
 from mmrec_jax.recurrence import previous_states, recurrence
 from mmrec_jax.remat import policy
 from mmrec_jax.sparse import SparseFFN

@@ -10,9 +10,9 @@ from flax import nnx
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.expert import ExpertModule
 from mmrec_jax.layers import Embedding, RMSNorm, linear
+from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory
 from mmrec_jax.model import ModelOutput
-from mmrec_jax.products import dot
 from mmrec_jax.stack import DecodeState
 
 ExpertType = Literal["text", "code"]

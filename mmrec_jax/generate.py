@@ -143,9 +143,9 @@ def _extend(
 
 if __name__ == "__main__":
     # The command reads runs and tokenizers, which this package knows nothing of.
-    from train.interrupt import end_at_once
+    from train.system.interrupt import end_at_once
 
     end_at_once()
-    from train.sample import command
+    from train.generation.sample import command
 
     command()

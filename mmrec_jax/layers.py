@@ -9,7 +9,7 @@ from flax import nnx
 from jax.extend.random import threefry_2x32
 from jax.typing import DTypeLike
 
-from mmrec_jax.products import dot
+from mmrec_jax.matmul import dot
 from mmrec_jax.remat import kept
 
 

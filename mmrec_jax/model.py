@@ -9,8 +9,8 @@ from flax import nnx
 
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.layers import Embedding, uniform
+from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.products import dot
 from mmrec_jax.stack import BlockStack, DecodeState, StackOutput
 
 

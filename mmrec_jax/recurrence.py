@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmrec_jax.products import kernel_gradient, transposed
+from mmrec_jax.matmul import kernel_gradient, transposed
 from mmrec_jax.remat import kept
 
 HIGHEST = jax.lax.Precision.HIGHEST

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mmrec_jax import MMRecModel
-from train.cli import parse_command
-from train.config import Config, PipelineConfig
+from train.settings.cli import parse_command
+from train.settings.config import Config, PipelineConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmrec_jax", "bridge", "train")

@@ -2,7 +2,7 @@
 
 import sys
 
-from train.interrupt import end_at_once
+from train.system.interrupt import end_at_once
 
 if sys.argv[0] == "-m":  # python -m train.COMMAND is starting: what it needs is not imported yet
     end_at_once()

@@ -1,10 +1,10 @@
 """`python -m train.base --config C`: trains the base model; `--resume` goes on with it."""
 
-from train import cli
-from train.config import Config
-from train.report import report
-from train.session import Session
-from train.stages import BaseStage
+from train.reports.run_report import report
+from train.run.session import Session
+from train.settings import cli
+from train.settings.config import Config
+from train.stages.stage import BaseStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

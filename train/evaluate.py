@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from train import cli
-from train.checkpoint import steps
-from train.config import Config
-from train.errors import UserError
-from train.networks import network_of, read, stage_folder
-from train.parameters import Network
-from train.progress import console
-from train.scoreboard import score_networks, score_table, write_scores
-from train.session import PreparedData
-from train.stages import STAGES
+from train.checkpoints.language_model import network_of, read, stage_folder
+from train.checkpoints.state import steps
+from train.run.session import PreparedData
+from train.scoring.scoreboard import score_networks, score_table, write_scores
+from train.settings import cli
+from train.settings.config import Config
+from train.stages.stage import STAGES
+from train.step.frozen import Network
+from train.system.errors import UserError
+from train.system.terminal import console
 
 
 def main(config: Config) -> None:

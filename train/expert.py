@@ -1,10 +1,10 @@
 """`python -m train.expert --config C`: makes an expert of the base, on text or on code."""
 
-from train import cli
-from train.config import Config
-from train.report import report
-from train.session import Session
-from train.stages import ExpertStage
+from train.reports.run_report import report
+from train.run.session import Session
+from train.settings import cli
+from train.settings.config import Config
+from train.stages.stage import ExpertStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

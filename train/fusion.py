@@ -1,10 +1,10 @@
 """`python -m train.fusion --config C`: joins both experts and trains what joins them."""
 
-from train import cli
-from train.config import Config
-from train.report import report
-from train.session import Session
-from train.stages import FusionStage
+from train.reports.run_report import report
+from train.run.session import Session
+from train.settings import cli
+from train.settings.config import Config
+from train.stages.stage import FusionStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

@@ -15,11 +15,13 @@ import jsonargparse
 from rich.console import Console
 from rich.table import Table
 
-from train import cli, tokens
-from train.config import Config
-from train.preparation import listing, stages
+from train.data import folder as tokens
+from train.preparation import listing
+from train.preparation import steps as stages
 from train.preparation.account import Account
 from train.preparation.encoding import Assembled
+from train.settings import cli
+from train.settings.config import Config
 
 
 def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> None:

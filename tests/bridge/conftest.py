@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 import bridge
-from bridge.tensors import of_array
+from bridge.files.tensors import of_array
 from bridge.twin import Memory, twin
 from mmrec_jax import ModelConfig
 

@@ -15,8 +15,8 @@ import bridge
 from bridge import model_config
 from bridge.__main__ import main
 from mmrec_jax import ModelConfig
-from train import checkpoint
-from train.cli import parse_config
+from train.checkpoints import state as checkpoint
+from train.settings.cli import parse_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -326,7 +326,7 @@ def test_an_interruption_is_one_line(run, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridge.formats.load", interrupted)
+    monkeypatch.setattr("bridge.any_format.load", interrupted)
     code, _, errors = run("to-torch", BASE, tmp_path / "out.pt")
     assert (code, errors) == (130, "interrupted\n")
 

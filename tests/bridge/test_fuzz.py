@@ -34,7 +34,7 @@ from bridge import (
     save_torch,
     torch_file,
 )
-from bridge.tensors import Tensor, of_array
+from bridge.files.tensors import Tensor, of_array
 from bridge.twin import twin
 from bridge.weights import variables
 from mmrec_jax import ModelConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import bridge
-from bridge import FormatError, UnreadableFileError, formats, inspect
+from bridge import FormatError, UnreadableFileError, inspect
+from bridge import any_format as formats
 from bridge.__main__ import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

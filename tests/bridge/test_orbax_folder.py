@@ -20,9 +20,9 @@ from bridge import (
     manifest,
     save_orbax,
 )
+from bridge.files.tensors import of_array
 from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
-from bridge.tensors import of_array
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 

@@ -13,10 +13,10 @@ import bridge
 from bridge.twin import twin
 from bridge.weights import tensors_of
 from mmrec_jax import ModelConfig
-from train import checkpoint
-from train.config import Config, OptimizerConfig, TrainingConfig
-from train.stages import initial_model
-from train.step import Trainer
+from train.checkpoints import state as checkpoint
+from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages.stage import initial_model
+from train.step.trainer import Trainer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SMALL = ModelConfig(vocab_size=50, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, dropout=0.0)

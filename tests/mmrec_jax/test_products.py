@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmrec_jax import MMRecModel, ModelConfig
-from mmrec_jax.products import dot
+from mmrec_jax.matmul import dot
 
 CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
 

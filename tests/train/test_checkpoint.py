@@ -12,11 +12,11 @@ from flax import nnx
 
 import bridge
 from mmrec_jax import ModelConfig
-from train import checkpoint
-from train.config import Config, OptimizerConfig, TrainingConfig
-from train.errors import UserError
-from train.stages import initial_model
-from train.step import Trainer
+from train.checkpoints import state as checkpoint
+from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages.stage import initial_model
+from train.step.trainer import Trainer
+from train.system.errors import UserError
 
 MODEL = ModelConfig(
     vocab_size=30, model_dim=8, num_layers=2, num_heads=2, ffn_dim=12, dropout=0.0, dpg_rank=3

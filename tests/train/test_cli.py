@@ -7,9 +7,9 @@ import signal
 import pytest
 from command_lines import run
 
-from train import cli
-from train.config import Config
-from train.errors import UserError
+from train.settings import cli
+from train.settings.config import Config
+from train.system.errors import UserError
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
 
 COLLECTING = """
 import gc, signal, time
-from train import cli
+from train.settings import cli
 
 def _xla_gc_callback(*_):
     gc.callbacks.remove(_xla_gc_callback)

@@ -14,12 +14,10 @@ from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import train.data
-import train.loss
+import train.data.batches
+import train.step.loss
 from mmrec_jax import MMRec100M, ModelConfig
-from train import loop, stages
-from train.config import Config, OptimizerConfig, TrainingConfig
-from train.data import (
+from train.data.batches import (
     PADDING,
     fingerprint,
     padding_share,
@@ -28,11 +26,14 @@ from train.data import (
     training_batches,
     training_rows,
 )
-from train.errors import UserError
-from train.loss import Examples
-from train.run_folder import find_run
-from train.step import Trainer
-from train.tokens import Manifest
+from train.data.folder import Manifest
+from train.run.folder import find_run
+from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages import stage as stages
+from train.step import loop
+from train.step.loss import Examples
+from train.step.trainer import Trainer
+from train.system.errors import UserError
 
 CODE = 30_000
 """The tokens of code begin here; each token is its own place in its file."""
@@ -316,7 +317,7 @@ def test_a_padded_batch_is_its_rows_alone(padded, variant, chunk_size):
 @pytest.mark.slow
 @pytest.mark.parametrize(("variant", "chunk_size"), VARIANTS)
 def test_what_stands_for_padding_changes_nothing(padded, variant, chunk_size, monkeypatch):
-    plain = train.loss.examples
+    plain = train.step.loss.examples
 
     def filled(tokens, padded):
         batch = plain(tokens, padded)

@@ -10,10 +10,10 @@ from flax import nnx
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
-from train.config import Config, OptimizerConfig, TrainingConfig
-from train.parameters import Frozen
-from train.stages import FusionStage, initial_model
-from train.step import Trainer
+from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages.stage import FusionStage, initial_model
+from train.step.frozen import Frozen
+from train.step.trainer import Trainer
 
 MODEL = ModelConfig(
     vocab_size=60, model_dim=12, num_layers=3, num_heads=3, ffn_dim=20, dropout=0.2, dpg_rank=5

@@ -15,7 +15,7 @@ from command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
-from train.products import claims, read_scores
+from train.pipeline.products import claims, read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

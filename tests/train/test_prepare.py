@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train import cli, token_files, tokens
-from train.errors import UserError
+from train.data import folder as tokens
+from train.data import token_files
+from train.data.tokenizer import Tokenizer
 from train.prepare import prepare
-from train.tokenizer import Tokenizer
+from train.settings import cli
+from train.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "train.prepare"]

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.baselines import NGramBaselines
-from train.data import Windows, validation_batches
-from train.evaluation import score
-from train.loss import CHUNK_TOKENS, mean_loss, token_losses
-from train.metrics import MetricsWriter, plot_losses, read_metrics
-from train.progress import duration
+from train.data.batches import Windows, validation_batches
+from train.run.metrics import MetricsWriter, plot_losses, read_metrics
+from train.scoring.baselines import NGramBaselines
+from train.scoring.score import score
+from train.step.loss import CHUNK_TOKENS, mean_loss, token_losses
+from train.system.terminal import duration
 
 
 class TokenWindows(Windows):

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec_jax.sampling import Sampling
-from train.errors import UserError
-from train.sample import Continuation, continuations
-from train.tokenizer import Tokenizer
+from train.data.tokenizer import Tokenizer
+from train.generation.sample import Continuation, continuations
+from train.system.errors import UserError
 
 TEXT = "Naïve café — 10 € for a naïve 🙂 smile; def f(x): return x\n\nend. " * 3
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.errors import UserError
-from train.tokenizer import END_OF_TEXT, Tokenizer
+from train.data.tokenizer import END_OF_TEXT, Tokenizer
+from train.system.errors import UserError
 
 TEXTS = [
     "the cat sat on the mat, and the dog sat on the cat\n" * 3,

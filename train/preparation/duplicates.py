@@ -25,8 +25,8 @@ from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from train.preparation import shards
-from train.preparation.progress import Meter
-from train.preparation.windows import window_hashes
+from train.preparation.meter import Meter
+from train.preparation.window_hashes import window_hashes
 
 BANDS = 14
 _RANGE_DOCUMENTS = 8_000_000

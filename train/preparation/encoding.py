@@ -21,12 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from train.preparation import reading, shards
-from train.preparation.account import Account
-from train.preparation.progress import Meter
-from train.preparation.splits import Borders, shuffle_key
-from train.preparation.windows import Hashes, window_hashes
-from train.token_files import (
+from train.data.token_files import (
     DOMAINS,
     SPLITS,
     SplitCounts,
@@ -35,7 +30,12 @@ from train.token_files import (
     read_tokens,
     token_dtype,
 )
-from train.tokenizer import Tokenizer
+from train.data.tokenizer import Tokenizer
+from train.preparation import reading, shards
+from train.preparation.account import Account
+from train.preparation.meter import Meter
+from train.preparation.splits import Borders, shuffle_key
+from train.preparation.window_hashes import Hashes, window_hashes
 
 WINDOW = 49
 """Tokens of a shared run. With the end of a document on one side of it, it makes 50."""

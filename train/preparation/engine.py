@@ -24,9 +24,9 @@ from datatrove.executor import (
 from datatrove.executor.base import PipelineExecutor
 from datatrove.utils.logging import logger
 
-from train.errors import TasksFailedError, UserError
-from train.preparation.progress import counts
-from train.preparation.settings import EngineConfig
+from train.preparation.meter import counts
+from train.settings.prepare import EngineConfig
+from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
 _QUIET = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process

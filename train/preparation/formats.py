@@ -22,7 +22,7 @@ from train.preparation import python_library
 from train.preparation.account import Reason, Source, SourceAccount
 from train.preparation.labels import Labeller
 from train.preparation.listing import File
-from train.preparation.settings import PrepareConfig
+from train.settings.prepare import PrepareConfig
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _COMPRESSED_JSON_LINES = tuple(

@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from train.errors import UserError
 from train.preparation import python_library
 from train.preparation.account import Source
-from train.preparation.settings import PrepareConfig
+from train.settings.prepare import PrepareConfig
+from train.system.errors import UserError
 
 TASK_BYTES = 128_000_000
 TASK_FILES = 50_000

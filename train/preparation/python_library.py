@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.errors import UserError
+from train.system.errors import UserError
 
 _SKIPPED_PACKAGES = frozenset(
     ("test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "__pycache__")

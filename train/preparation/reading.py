@@ -13,8 +13,8 @@ import numpy as np
 from train.preparation import listing, shards, splits
 from train.preparation.account import Account, Source, SourceAccount
 from train.preparation.formats import Document, Reader
-from train.preparation.progress import Meter
-from train.preparation.settings import PrepareConfig
+from train.preparation.meter import Meter
+from train.settings.prepare import PrepareConfig
 
 
 class Read:

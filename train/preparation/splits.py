@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from train.errors import UserError
-from train.token_files import SPLITS
+from train.data.token_files import SPLITS
+from train.system.errors import UserError
 
 KINDS = ("both", "text", "code")
 """What a group's documents are."""

@@ -13,8 +13,9 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from train import cli, tokens
+from train.data import folder as tokens
 from train.prepare import prepare
+from train.settings import cli
 
 WORDS = [f"{a}{b}{c}" for a in "bd" for b in "aeiou" for c in "nrstk"]
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from train.data.token_files import DOMAINS, SPLITS, read_tokens
+from train.data.tokenizer import Tokenizer
 from train.preparation import encoding, shards
 from train.preparation.account import Account, Source
 from train.preparation.formats import Document
 from train.preparation.splits import Borders, shuffle_key
-from train.token_files import DOMAINS, SPLITS, read_tokens
-from train.tokenizer import Tokenizer
 
 MEETING = encoding._meeting
 BORDERS = Borders(dict.fromkeys(("text", "code", "both"), (1 << 18, 1 << 19)))

@@ -14,9 +14,9 @@ import documents
 import pytest
 import rich.console
 
-from train.errors import TasksFailedError
 from train.preparation.engine import Engine
-from train.preparation.settings import EngineConfig
+from train.settings.prepare import EngineConfig
+from train.system.errors import TasksFailedError
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train.prepare"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from command_lines import run
 
-from train.token_files import DOMAINS
+from train.data.token_files import DOMAINS
 
 PACKAGES = sysconfig.get_path("purelib")
 CORPORA = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from documents import write
 
-from train.errors import UserError
 from train.preparation import listing
-from train.preparation.settings import PrepareConfig
+from train.settings.prepare import PrepareConfig
+from train.system.errors import UserError
 
 
 def found(root: Path, *patterns: str, exclude=()) -> tuple[list[str], Counter]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from documents import read
 
-from train.errors import UserError
 from train.preparation import python_library
 from train.preparation.python_library import cut_docstrings, module_documents
-from train.preparation.settings import PrepareConfig
+from train.settings.prepare import PrepareConfig
+from train.system.errors import UserError
 
 
 @pytest.mark.parametrize(

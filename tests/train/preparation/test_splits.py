@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from train.errors import UserError
 from train.preparation.splits import choose_borders, count_group, kind_of, no_groups, shuffle_key
+from train.system.errors import UserError
 
 
 def divide(groups: dict[str, set[str]], *shares: float, seed: int = 0) -> dict[str, str]:

@@ -1,0 +1,52 @@
+"""Any checkpoint: a .pt or .safetensors file by its name, or a folder that Orbax wrote."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from bridge import checkpoint
+from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, is_safetensors
+from bridge.errors import about
+from bridge.files.disk import PathLike
+from bridge.orbax_folder import load_orbax
+
+
+def load(
+    path: PathLike, *, num_heads: int | None = None, model_only: bool = False
+) -> LoadedCheckpoint:
+    """Reads a .pt file, a .safetensors file, a run's folder (its newest state) or a state's.
+
+    Args:
+        path: the file or folder.
+        num_heads: see `load_torch`; folders always state it.
+        model_only: see `load_torch`.
+
+    Raises:
+        BridgeError: it cannot be read, is unsafe, or does not hold exactly a model's tensors.
+    """
+    if os.path.isdir(path):
+        return load_orbax(path, model_only=model_only)
+    read = checkpoint.load_safetensors if is_safetensors(path) else checkpoint.load_torch
+    return read(path, num_heads=num_heads, model_only=model_only)
+
+
+@contextlib.contextmanager
+def stored(path: PathLike) -> Iterator[StoredCheckpoint]:
+    """What any checkpoint states; a file's tensors are unread, a folder's are all read.
+
+    Raises:
+        BridgeError: as for `load`, but for what concerns the model.
+    """
+    if not os.path.isdir(path):
+        with checkpoint.stored(path) as content:
+            yield content
+        return
+    loaded = load_orbax(path)
+    with about(path):
+        yield checkpoint.as_stored(loaded)
+
+
+def save_file(path: PathLike, loaded: LoadedCheckpoint) -> None:
+    """Writes a .safetensors file if the name says so, else a .pt file; see `save_torch`."""
+    write = checkpoint.save_safetensors if is_safetensors(path) else checkpoint.save_torch
+    write(path, loaded.model, **loaded.training_state())

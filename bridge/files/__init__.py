@@ -1,0 +1,1 @@
+"""Files on disk: .pt and .safetensors, plain data, manifests, and nothing half-written."""

@@ -1,0 +1,126 @@
+"""Checkpoints of any stage read as language models: an expert with the base's embedding."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import bridge
+from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
+from mmrec_jax.layers import Embedding
+from mmrec_jax.transfer import with_embedding
+from train.checkpoints.state import check_model
+from train.data.folder import TOKENIZER
+from train.settings.config import Config
+from train.step.frozen import Network
+from train.system.errors import UserError
+from train.system.interrupt import uninterrupted
+
+EMBEDDING = "embedding_sha256"
+"""The entry of an expert's metadata that says which embedding it was trained with."""
+
+TOKENIZER_DIGEST = "tokenizer_sha256"
+"""The entry of every stage's metadata that says which tokenizer it was trained with."""
+
+
+def read(
+    path: str | Path,
+    config: Config,
+    key: str,
+    *,
+    like: Literal["config", "config but for its depth", "any"] = "config",
+) -> bridge.LoadedCheckpoint:
+    """The model of a run or a checkpoint file, in float32.
+
+    Args:
+        path: the run's folder or the file.
+        config: says what the model must be, and which tokenizer it must have been trained with.
+        key: the setting that names the path.
+        like: which of the config's dimensions and variants the model must have.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    heads = None if like == "any" else config.model.num_heads
+    try:
+        with uninterrupted():
+            loaded = bridge.load(path, num_heads=heads, model_only=True)
+    except bridge.BridgeError as error:
+        raise UserError(f"{key}: {error}") from error
+    wanted = config.model
+    if like == "any":
+        wanted = dataclasses.replace(loaded.config, vocab_size=config.model.vocab_size)
+    elif like == "config but for its depth":
+        wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
+    try:
+        check_model(wanted, loaded.model)
+    except UserError as error:
+        raise UserError(f"{key}: {path}: {error}") from error
+    folder, own = Path(path), Path(config.data_dir) / TOKENIZER
+    beside = (folder if folder.is_dir() else folder.parent) / TOKENIZER
+    trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
+    if trained_with is None and beside.is_file():
+        trained_with = file_digest(beside)
+    if trained_with is not None and own.is_file() and trained_with != file_digest(own):
+        raise UserError(
+            f"{key}: {path} was trained with another tokenizer than that of {config.data_dir}: "
+            "prepare the data that it was trained on again, or name another checkpoint"
+        )
+    return loaded
+
+
+def stage_folder(config: Config, stage: str) -> Path:
+    """Where a stage of the config's run lies."""
+    return Path(config.run_dir) / f"checkpoints_{stage}"
+
+
+def read_base(config: Config) -> MMRecModel:
+    """The base that experts are made of and whose embedding they share.
+
+    Raises:
+        UserError: there is none, or it does not fit the config.
+    """
+    path = config.base_model or stage_folder(config, "base")
+    if config.base_model is None and not Path(path).exists():
+        raise UserError(
+            f"base_model: there is no base in {path}: train it first (python -m train.base), or "
+            "name a run or a file"
+        )
+    model = read(path, config, "base_model", like="config but for its depth").model
+    if not isinstance(model, MMRecModel):
+        raise UserError(f"base_model: {path} holds the class {type(model).__name__}, not a base")
+    return model
+
+
+def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
+    """What scores tokens: an expert with the base's embedding and head, other models themselves.
+
+    Raises:
+        UserError: it is no model of tokens, or the base is not the one that it was trained with.
+    """
+    model = loaded.model
+    if isinstance(model, FusionLayer):
+        raise UserError("a FusionLayer alone is no model of tokens: name a fusion run or its file")
+    if not isinstance(model, ExpertModule):
+        return model
+    # The base has the expert's dimensions, which need not be the config's.
+    of_expert = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
+    embedding = read_base(dataclasses.replace(config, model=of_expert)).embedding
+    if loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
+        raise UserError(
+            "the expert was trained with another base's embedding: set base_model to that base"
+        )
+    return with_embedding(model, embedding)
+
+
+def digest(embedding: Embedding) -> str:
+    """Tells embeddings apart."""
+    array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""The prepared data: its folder, token files, tokenizer, and the batches made from them."""

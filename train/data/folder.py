@@ -1,0 +1,244 @@
+"""The prepared data folder: token files and the manifest that vouches for them.
+
+tokenizer.json
+account.json                 what became of every document, see preparation/account.py
+manifest.json
+{text,code,mixed}/{train,validation,test}/...       see token_files.py
+"""
+
+import contextlib
+import dataclasses
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from bridge.files import manifest
+from train.data.token_files import SplitCounts
+from train.system.errors import TasksFailedError, UserError
+
+TOKENIZER = "tokenizer.json"
+ACCOUNT = "account.json"
+_PACKAGES = ("datatrove", "magika", "numpy", "pyarrow", "tokenizers", "zstandard")
+_FORMAT = "mmrec-jax prepared data"
+_VERSION = 3  # 1 had no test split, 2 no account of every document
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a prepared data folder holds and what it was made from.
+
+    Attributes:
+        vocab_size: tokens of the tokenizer.
+        prepare: the section of the config that they were made with.
+        inputs: tells the files that they were made of apart from changed ones, see
+            `preparation.listing.digest`.
+        counts: the sizes by domain and split, see `token_files`.
+        cut: held-out documents that lost passages which training has too.
+        files: for each file, its path in the folder, its size in bytes and its SHA-256.
+        versions: of Python and of the packages that the data depend on.
+    """
+
+    vocab_size: int
+    prepare: dict[str, Any]
+    inputs: str
+    counts: dict[str, dict[str, SplitCounts]]
+    cut: int
+    files: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+
+
+def write_manifest(
+    data_dir: Path,
+    *,
+    vocab_size: int,
+    prepare: dict[str, Any],
+    inputs: str,
+    counts: dict[str, dict[str, SplitCounts]],
+    cut: int,
+) -> None:
+    """Writes manifest.json, after all other files; the arguments are those of `Manifest`."""
+    files = manifest.describe(data_dir)
+    described = Manifest(vocab_size, prepare, inputs, counts, cut, files, versions())
+    content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
+    text = json.dumps(content, indent=2, default=dataclasses.asdict)
+    (data_dir / manifest.NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def load_manifest(data_dir: str | Path) -> Manifest:
+    """The manifest of a prepared data folder, after checking every file against it.
+
+    Raises:
+        UserError: there is no manifest, it is not one of ours, or a file is missing or changed.
+    """
+    data_dir = Path(data_dir)
+    described = _read_manifest(data_dir)
+    try:
+        changed = manifest.changed(data_dir, described.files)
+    except OSError as error:
+        name = Path(error.filename).relative_to(data_dir)
+        raise UserError(
+            f"data_dir {data_dir}: cannot read {name}: {error.strerror}; "
+            "run python -m train.prepare again"
+        ) from error
+    if changed:
+        raise UserError(
+            f"data_dir {data_dir}: {changed} is not the file that the manifest describes; "
+            "run python -m train.prepare again"
+        )
+    return described
+
+
+def versions() -> dict[str, str]:
+    """The versions that the data depend on: of Python and of packages."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return found | {"python": platform.python_version()}
+
+
+@contextlib.contextmanager
+def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path]:
+    """The folder beside data_dir that a preparation works in.
+
+    An interrupted preparation leaves it, and the next one goes on in it if it is of the same
+    inputs and settings; what another one left is removed. So it is when the block ends, well or
+    with an error that the same command would meet again.
+
+    Args:
+        data_dir: the folder that is to be made.
+        identity: a name for the inputs and settings.
+        dry_run: keep apart from what is interrupted, and leave nothing in any case.
+
+    Raises:
+        UserError: the folder cannot be written, or another process works in it.
+    """
+    kind = "prepare-dry-run" if dry_run else "prepare-partial"
+    above = data_dir.with_name(f".{data_dir.name}.{kind}")
+    missing = [folder for folder in above.parents if not folder.exists()]
+    keep = False
+    lock = filelock.FileLock(above / ".lock", timeout=0)  # a killed process holds it no longer
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(
+            f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
+            "another data_dir"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
+    try:
+        _restore(data_dir)
+        # Its name holds the identity: a task of a killed preparation may still be writing into its.
+        for folder in above.glob("*"):
+            if folder.name != identity and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+        (above / identity).mkdir(exist_ok=True)
+        yield above / identity
+    except OSError as error:
+        raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
+    except (KeyboardInterrupt, TasksFailedError):
+        keep = not dry_run
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(above, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty, where data_dir was made
+                for folder in missing:
+                    folder.rmdir()
+        lock.release()
+
+
+def replace(data_dir: Path, finished: Path) -> None:
+    """Puts a finished folder in data_dir's place; the old data stay whole until then.
+
+    Raises:
+        UserError: data_dir may not be replaced.
+    """
+    check_replaceable(data_dir)
+    if data_dir.exists():
+        data_dir.rename(_old(data_dir))
+    finished.rename(data_dir)
+    _restore(data_dir)
+
+
+def _old(data_dir: Path) -> Path:
+    return data_dir.with_name(f".{data_dir.name}.prepare-old")
+
+
+def _restore(data_dir: Path) -> None:
+    """Puts old data back that `replace` was killed over, or removes them once there are new."""
+    if data_dir.exists():
+        shutil.rmtree(_old(data_dir), ignore_errors=True)
+    elif _old(data_dir).exists():
+        _old(data_dir).rename(data_dir)
+
+
+def check_replaceable(data_dir: Path) -> None:
+    """Makes sure that a data folder may be replaced: that it holds nothing but prepared data.
+
+    Raises:
+        UserError: it is a file, or it has files that `train.prepare` did not write.
+    """
+    if data_dir.is_dir():
+        files = {p.relative_to(data_dir).as_posix() for p in data_dir.rglob("*") if not p.is_dir()}
+        if manifest.NAME in files:
+            files -= {manifest.NAME, *_listed_files(data_dir)}
+        if files:
+            raise UserError(
+                f"data_dir {data_dir} has files that are no prepared data, such as "
+                f"{min(files)}, and is not replaced: choose another folder or move them"
+            )
+    elif data_dir.exists():
+        raise UserError(f"data_dir {data_dir} is not a folder: choose another path")
+
+
+def _read_manifest(data_dir: Path) -> Manifest:
+    with _reading_manifest(data_dir) as (number, content):
+        if number < _VERSION:
+            raise UserError(
+                f"data_dir {data_dir} has version {number}, this program reads version {_VERSION}: "
+                "run python -m train.prepare again"
+            )
+        described = Manifest(**content)
+        counts = {
+            domain: {split: SplitCounts(**sizes) for split, sizes in splits.items()}
+            for domain, splits in content["counts"].items()
+        }
+        for expected in described.files.values():
+            int(expected["bytes"]), str(expected["sha256"])
+    return dataclasses.replace(described, counts=counts)
+
+
+def _listed_files(data_dir: Path) -> set[str]:
+    """The files that a manifest lists, one of an older version too."""
+    with _reading_manifest(data_dir) as (_, content):
+        return set(content["files"])
+
+
+@contextlib.contextmanager
+def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A manifest's version and content; what the block finds wrong with it is a UserError."""
+    path = data_dir / manifest.NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != _FORMAT:
+            raise ValueError("it is another program's")
+        number = content.pop("version")
+        if not 1 <= number <= _VERSION:
+            raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
+        yield number, content
+    except FileNotFoundError as error:
+        raise UserError(
+            f"data_dir {data_dir} has no {manifest.NAME}: run python -m train.prepare --config FILE"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a manifest of train.prepare ({error}): prepare into another data_dir"
+        ) from error

@@ -1,0 +1,147 @@
+"""Token files: the documents of one split of one domain, as ids one after the other.
+
+    {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
+    {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
+
+Recipes are chosen on validation, and what the chosen one reaches is reported on test. Each
+document is ended by END_OF_TEXT. "mixed" has all documents.
+"""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.system.errors import UserError
+
+DOMAINS = ("text", "code", "mixed")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitCounts:
+    """The size of one split of one domain; tokens include END_OF_TEXT, bytes are UTF-8."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenFile:
+    """The documents of one split, memory-mapped.
+
+    Attributes:
+        tokens: [N] uint16 or uint32.
+        ends: [number of documents] int64, rising; the last is N.
+    """
+
+    tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    ends: npt.NDArray[np.int64]
+
+
+def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """The type that token ids are stored in."""
+    return np.uint16 if vocab_size <= 65535 else np.uint32
+
+
+class SplitWriter:
+    """Writes one split's token files of every domain, a document at a time.
+
+    Attributes:
+        counts: the sizes by domain, when the block that it is used in has ended.
+    """
+
+    def __init__(self, data_dir: Path, split: str, dtype: npt.DTypeLike) -> None:
+        """Creates the folders in `data_dir`."""
+        self._stack = contextlib.ExitStack()
+        self._files: dict[str, tuple[_ArrayFile, _ArrayFile]] = {}
+        self._bytes = dict.fromkeys(DOMAINS, 0)
+        self.counts: dict[str, SplitCounts] = {}
+        for domain in DOMAINS:
+            folder = data_dir / domain / split
+            folder.mkdir(parents=True)
+            tokens = self._stack.enter_context(_ArrayFile(folder / "tokens.npy", dtype))
+            ends = self._stack.enter_context(_ArrayFile(folder / "ends.npy", np.int64))
+            self._files[domain] = tokens, ends
+
+    def __enter__(self) -> "SplitWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        self.counts = {
+            domain: SplitCounts(documents=ends.size, bytes=self._bytes[domain], tokens=tokens.size)
+            for domain, (tokens, ends) in self._files.items()
+        }
+
+    def add(self, domain: str, size: int, ids: npt.NDArray[Any]) -> None:
+        """Adds a document of a domain: its bytes in UTF-8, and its ids with END_OF_TEXT."""
+        for name in (domain, "mixed"):
+            tokens, ends = self._files[name]
+            tokens.append(ids)
+            ends.append(np.array([tokens.size]))
+            self._bytes[name] += size
+
+
+class _ArrayFile:
+    """A .npy file of one axis that grows; numpy leaves room for the length in its header."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        self.size = 0
+        self._stream = open(path, "wb")  # noqa: SIM115 - closed in __exit__
+        self._write_header()
+
+    def __enter__(self) -> "_ArrayFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.seek(0)
+        self._write_header()
+        self._stream.close()
+
+    def append(self, array: npt.NDArray[Any]) -> None:
+        self._stream.write(array.astype(self._dtype).tobytes())
+        self.size += len(array)
+
+    def _write_header(self) -> None:
+        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.size,)}
+        np.lib.format.write_array_header_1_0(self._stream, description)
+
+
+def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
+    """Opens the token files of a split.
+
+    Args:
+        data_dir: a folder that `train.prepare` wrote.
+        domain: "text", "code" or "mixed".
+        split: "train", "validation" or "test".
+
+    Raises:
+        UserError: a file is missing, unreadable, or does not fit the other.
+    """
+    folder = Path(data_dir) / domain / split
+    arrays = []
+    for name in ("tokens.npy", "ends.npy"):
+        try:
+            arrays.append(np.load(folder / name, mmap_mode="r"))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"cannot read {folder / name}: {error}") from error
+    tokens, ends = arrays
+    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
+        raise UserError(f"{folder / 'tokens.npy'} does not hold a list of token ids")
+    if ends.ndim != 1 or ends.dtype != np.int64 or not len(ends):
+        raise UserError(f"{folder / 'ends.npy'} does not hold a list of document ends")
+    if ends[0] < 1 or np.any(np.diff(ends) < 1) or ends[-1] != len(tokens):
+        raise UserError(f"the document ends in {folder} do not fit its {len(tokens)} tokens")
+    return TokenFile(tokens, ends)

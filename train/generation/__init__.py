@@ -1,0 +1,1 @@
+"""Text that a trained run writes after prompts."""

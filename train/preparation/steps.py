@@ -1,0 +1,159 @@
+"""All stages of a preparation, in their order."""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from train.data.tokenizer import Tokenizer
+from train.preparation import duplicates, encoding, listing, reading, shards, splits
+from train.preparation.account import Account
+from train.preparation.engine import Engine
+from train.settings.prepare import PrepareConfig
+from train.system.errors import UserError
+
+TOKENIZER_BYTES = 100_000_000
+"""Text that the tokenizer is trained on at most: more changes it little, and takes memory."""
+
+
+class Prepared(NamedTuple):
+    """What the stages made.
+
+    Attributes:
+        tokenizer: trained on the training documents.
+        account: what became of every document.
+        assembled: the token files.
+    """
+
+    tokenizer: Tokenizer
+    account: Account
+    assembled: encoding.Assembled
+
+
+def run(
+    prepare: PrepareConfig,
+    vocab_size: int,
+    exclude: tuple[str | Path, ...],
+    folder: Path,
+    data_dir: Path,
+    console: Console,
+) -> Prepared:
+    """Runs all stages, or what is left of them.
+
+    Args:
+        prepare: the settings.
+        vocab_size: tokens of the tokenizer.
+        exclude: folders that are not read.
+        folder: where the stages keep what they hand on.
+        data_dir: receives tokenizer and token files.
+        console: where progress is shown.
+
+    Raises:
+        UserError: the sources or the settings are at fault, or a task failed.
+    """
+    engine = Engine(prepare.engine, folder, console)
+    sources = listing.sources(prepare)
+    if not sources:
+        raise UserError(
+            "prepare lists no file or folder: set prepare.text, prepare.code or prepare.detect, "
+            "or prepare.python_library: true"
+        )
+    account = Account(sources)
+    tasks, size = _list(prepare, exclude, folder, account)
+    engine.run("read", tasks, [reading.Read(folder, prepare, sources)], size)
+    written = reading.add_accounts(folder, "read", tasks, account)
+    _check(account)
+
+    count = len(shards.names(folder))
+    exact = duplicates.FindExact(folder)
+    engine.run("duplicates", duplicates.ranges(folder), [exact])
+    signatures = [duplicates.ReadShard(folder), duplicates.Signatures(folder)]
+    engine.run("signatures", count, signatures, written)
+    engine.run("pairs", duplicates.BANDS, [duplicates.Buckets(folder)])
+    engine.run("near-duplicates", 1, [duplicates.Cluster(folder)])
+    engine.run("survey", count, [reading.Survey(folder, sources, prepare.seed)], written)
+    histogram, kept = reading.survey(folder, account)
+    shares = prepare.validation_fraction, prepare.test_fraction
+    try:
+        borders = splits.choose_borders(histogram, *shares)
+    except UserError as error:
+        raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
+
+    path = data_dir / "tokenizer.json"
+    texts = reading.sampled(folder, borders, prepare.seed, TOKENIZER_BYTES / kept)
+    with _timed(console, "tokenizer"):
+        tokenizer = Tokenizer.train(texts, vocab_size)
+    tokenizer.save(path)
+    engine.run("encode", count, [encoding.Encode(folder, borders, prepare.seed, path)], kept)
+    engine.run("leaks", count, [encoding.FindShared(folder)])
+    with _timed(console, "token files"):
+        assembled = encoding.assemble(folder, data_dir, tokenizer, account)
+    for domain, numbers in assembled.counts.items():
+        for split, found in numbers.items():
+            if not found.documents:
+                raise UserError(
+                    f"{domain}: nothing is left of the documents for {split} without what training "
+                    "has too: add documents that differ"
+                )
+    return Prepared(tokenizer, account, assembled)
+
+
+def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: object) -> str:
+    """A name for what a preparation depends on.
+
+    Args:
+        prepare: the settings.
+        vocab_size: tokens of the tokenizer.
+        inputs: the digest of the files, see `listing.digest`.
+        versions: of the packages.
+    """
+    content = json.dumps([prepare.choices(), vocab_size, inputs, versions], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _timed(console: Console, name: str) -> Iterator[None]:
+    """A stage of this process alone: its name while it runs, and its time when it has ended."""
+    began = time.monotonic()
+    with console.status(name):
+        yield
+    console.print(f"{name}: {time.monotonic() - began:.1f} s")
+
+
+def _list(
+    prepare: PrepareConfig, exclude: tuple[str | Path, ...], folder: Path, account: Account
+) -> tuple[int, int]:
+    """The number of tasks of files, and their bytes; listed once for an interrupted preparation."""
+    record = folder / "tasks.json"
+    if not record.exists():
+        with shards.writing(record) as stream:
+            listed = listing.write_tasks(folder / "tasks", account.sources, exclude)
+            stream.write(json.dumps(listed).encode())
+    tasks, size, skipped = json.loads(record.read_text())
+    for part, counts in zip(account.parts, skipped, strict=True):
+        part.skipped.update(counts)
+    return tasks, size
+
+
+def _check(account: Account) -> None:
+    """Makes sure that every source, and every domain, has documents."""
+    for source, part in zip(account.sources, account.parts, strict=True):
+        if not part.documents.total():
+            raise UserError(
+                f"{source.key}: no usable document in {source.path}{_reasons(part.rejected)}"
+            )
+    for domain in ("text", "code"):
+        if not account.total.documents[domain]:
+            raise UserError(
+                f"no document is {domain}: list some in prepare.{domain} or prepare.detect"
+            )
+
+
+def _reasons(rejected: dict[str, int]) -> str:
+    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
+    return f" (rejected: {listed})" if listed else ""

@@ -1,0 +1,88 @@
+"""What a finished run shows: its scores beside the baselines', samples, and where things are."""
+
+import json
+
+from mmrec_jax.sampling import Sampling
+from train.data.token_files import read_tokens
+from train.data.tokenizer import Tokenizer
+from train.generation.sample import continuation
+from train.run.folder import write_text
+from train.run.metrics import plot_losses
+from train.run.session import Session
+from train.scoring.baselines import NGramBaselines
+from train.scoring.score import baseline_scores, score
+from train.scoring.scoreboard import as_plain, score_table
+from train.settings.config import Config
+from train.step.frozen import Network
+from train.system.errors import UserError
+from train.system.terminal import console
+
+SAMPLE_TOKENS = 64
+SAMPLE_TEMPERATURE = 0.8
+
+
+def report(session: Session, config: Config) -> None:
+    """Scores the whole validation splits, samples, prints it all, and writes report.json.
+
+    Args:
+        session: a run whose training is over.
+        config: its config.
+    """
+    console.print("scoring the validation splits")
+    tokenizer, run = session.data.tokenizer, session.run
+    token_bytes = tokenizer.token_bytes
+    counted = read_tokens(config.data_dir, config.training.domain, "train").tokens
+    baselines = NGramBaselines(counted, tokenizer.vocab_size)
+    batch_size = config.training.batch_size
+    scores = {
+        domain: {
+            "model": score(session.token_losses, windows, token_bytes, batch_size),
+            **baseline_scores(baselines, windows, token_bytes),
+        }
+        for domain, windows in session.data.splits.items()
+    }
+    model = session.trainer.model_of(session.state)
+    samples = {
+        prompt: sampled(model, tokenizer, prompt, config, config.seed + i)
+        for i, prompt in enumerate(config.prompts)
+    }
+
+    document = {
+        "scores": as_plain(scores),
+        "samples": samples,
+    }
+    write_text(run / "report.json", json.dumps(document, indent=1) + "\n")
+    levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
+    plot = plot_losses(run, levels)
+
+    console.print(score_table(scores, "whole validation splits", "model"))
+    console.print(f"the baselines are counted on {baselines.counted:,} training tokens")
+    for domain, of_domain in scores.items():
+        better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
+        if better:
+            console.print(f"{domain}: the model is NOT better than the {' and the '.join(better)}")
+    for prompt, text in samples.items():
+        console.print(f"sample, prompt {prompt!r}:", style="bold")
+        console.print(prompt + text, markup=False)
+    for name, path in (
+        ("checkpoint", session.checkpoint_path),
+        ("plot", plot),
+        ("report", run / "report.json"),
+    ):
+        console.print(f"{name}: {path}", markup=False)
+
+
+def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
+    """What a model goes on with after a prompt, or why it cannot."""
+    try:
+        return continuation(
+            model,
+            tokenizer,
+            prompt,
+            length=SAMPLE_TOKENS,
+            sampling=Sampling(temperature=SAMPLE_TEMPERATURE),
+            chunk_size=config.training.chunk_size,
+            seed=seed,
+        )
+    except UserError as error:
+        return f" [no sample: {error}]"

@@ -1,0 +1,1 @@
+"""One stage's training run: its folder, its metrics, and how it resumes."""

@@ -1,0 +1,75 @@
+"""Losses on validation data, of the model and of the n-gram baselines on the same tokens."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train.data.batches import Batch, Windows, validation_batches
+from train.scoring.baselines import NGramBaselines
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How well some tokens were predicted.
+
+    Attributes:
+        loss: mean cross entropy in nats a token.
+        perplexity: exp(loss).
+        bits_per_byte: bits a byte of the text that the tokens stand for; unlike the others it
+            compares across tokenizers.
+        tokens: tokens predicted.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+
+
+def score(
+    token_losses: Callable[[Batch], npt.ArrayLike],
+    windows: Windows,
+    token_bytes: npt.NDArray[np.int32],
+    batch_size: int,
+    limit: int = 0,
+) -> Score:
+    """Predicts a split.
+
+    Args:
+        token_losses: tokens [B, T + 1] -> cross entropies in nats [B, T].
+        windows: the split.
+        token_bytes: bytes that each token id stands for [V].
+        batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
+        limit: batches at most, spread over the split; 0 reads the whole split.
+    """
+    total, tokens, size = 0.0, 0, 0
+    for batch in validation_batches(windows, batch_size, limit):
+        rows = len(batch)
+        filled = np.resize(batch, (batch_size, batch.shape[1]))
+        total += float(np.sum(np.asarray(token_losses(filled), np.float64)[:rows]))
+        tokens += batch[:, 1:].size
+        size += int(token_bytes[batch[:, 1:]].sum())
+    loss = total / tokens
+    return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
+
+
+def baseline_scores(
+    baselines: NGramBaselines,
+    windows: Windows,
+    token_bytes: npt.NDArray[np.int32],
+    batch_size: int = 64,
+    limit: int = 0,
+) -> dict[str, Score]:
+    """The scores of "unigram" and "bigram"; the arguments are those of `score`."""
+    predictors: dict[str, Callable[[Batch], npt.NDArray[Any]]] = {
+        "unigram": lambda batch: baselines.unigram_losses(batch[:, 1:]),
+        "bigram": lambda batch: baselines.bigram_losses(batch[:, :-1], batch[:, 1:]),
+    }
+    return {
+        name: score(losses, windows, token_bytes, batch_size, limit)
+        for name, losses in predictors.items()
+    }

@@ -1,0 +1,165 @@
+"""Scores of several models side by side: as a table, as JSON, and as a plot."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import matplotlib.figure
+import rich.table
+from flax import nnx
+
+from mmrec_jax import MMRec100M
+from mmrec_jax.fusion import ExpertType
+from mmrec_jax.stack import stack_blocks
+from train.data.batches import Batch, Windows
+from train.data.token_files import DOMAINS, read_tokens
+from train.data.tokenizer import Tokenizer
+from train.run.folder import write_text
+from train.scoring.baselines import NGramBaselines
+from train.scoring.score import Score, baseline_scores, score
+from train.settings.config import Config
+from train.step.frozen import Network
+from train.step.loss import model_token_losses
+from train.system.errors import UserError
+from train.system.terminal import console
+
+Scores = Mapping[str, Mapping[str, Score]]
+"""By domain, then by the predictor's name."""
+
+_ROUTINGS: tuple[tuple[str, ExpertType | None], ...] = (
+    ("", None),
+    (", text alone", "text"),
+    (", code alone", "code"),
+)
+
+
+def score_networks(
+    networks: Mapping[str, Callable[[], Network]],
+    config: Config,
+    tokenizer: Tokenizer,
+    unrouted: Collection[str] = (),
+) -> Scores:
+    """Scores models on every domain of a split, an MMRec100M once for each of its routings.
+
+    The unigram and the bigram of the training tokens are scored too.
+
+    Args:
+        networks: for each name, what loads the model; one at a time is held.
+        config: says which data, which split and how much of it.
+        tokenizer: that of the data.
+        unrouted: names of MMRec100Ms that are scored with both experts only.
+    """
+    settings, training = config.evaluate, config.training
+    windows = {
+        domain: Windows(config.data_dir, domain, settings.split, training.sequence_length)
+        for domain in DOMAINS
+    }
+    token_bytes = tokenizer.token_bytes
+    counted = read_tokens(config.data_dir, "mixed", "train").tokens
+    baselines = NGramBaselines(counted, tokenizer.vocab_size)
+    scores: dict[str, dict[str, Score]] = {
+        domain: baseline_scores(baselines, each, token_bytes, training.batch_size, settings.batches)
+        for domain, each in windows.items()
+    }
+    for name, load in networks.items():
+        for routed, losses in _predictors(load(), training.chunk_size, name not in unrouted):
+            console.print(f"scoring {name}{routed}")
+            for domain, each in windows.items():
+                scores[domain][name + routed] = score(
+                    losses, each, token_bytes, training.batch_size, settings.batches
+                )
+    return scores
+
+
+def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
+    """A table of all scores, domain by domain; `bold` names the predictor that stands out."""
+    table = rich.table.Table(title=title)
+    left = ("domain", "predictor")
+    for heading in (*left, "nats/token", "perplexity", "bits/byte", "tokens"):
+        side: Literal["left", "right"] = "left" if heading in left else "right"
+        table.add_column(heading, justify=side, no_wrap=True)
+    for domain, of_domain in scores.items():
+        for name, value in of_domain.items():
+            table.add_row(
+                domain,
+                name,
+                f"{value.loss:.4f}",
+                f"{value.perplexity:,.1f}",
+                f"{value.bits_per_byte:.4f}",
+                f"{value.tokens:,}",
+                style="bold" if name == bold else None,
+            )
+        table.add_section()
+    return table
+
+
+def as_plain(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
+    """The scores as JSON has them."""
+    return {
+        domain: {name: dataclasses.asdict(value) for name, value in of_domain.items()}
+        for domain, of_domain in scores.items()
+    }
+
+
+def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
+    """Writes NAME.json and NAME.png into a folder, and returns their paths.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    document, plot = (folder / f"{name}.{suffix}" for suffix in ("json", "png"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(document, json.dumps({"scores": as_plain(scores)}, indent=1) + "\n")
+        _plot(scores, plot)
+    except OSError as error:
+        raise UserError(f"cannot write {folder / name}: {error.strerror}") from error
+    return document, plot
+
+
+def _plot(scores: Scores, path: Path) -> None:
+    figure = matplotlib.figure.Figure(
+        figsize=(11, 1 + 0.35 * len(next(iter(scores.values())))), layout="constrained"
+    )
+    for axes, (domain, of_domain) in zip(
+        figure.subplots(1, len(scores), sharey=True), scores.items(), strict=True
+    ):
+        values = [value.bits_per_byte for value in of_domain.values()]
+        rows = range(len(values))
+        axes.plot(values, rows, "o")
+        for row, value in zip(rows, values, strict=True):
+            axes.annotate(
+                f"{value:.3f}", (value, row), (6, -3), textcoords="offset points", fontsize=8
+            )
+        axes.set(title=domain, xlabel="bits/byte", yticks=rows)
+        axes.set_yticklabels(list(of_domain))
+        axes.invert_yaxis()
+        axes.margins(x=0.25)
+        axes.grid(alpha=0.3)
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=120)
+    os.replace(partial, path)
+
+
+def _predictors(
+    network: Network, chunk_size: int | None, routed: bool
+) -> Iterator[tuple[str, Callable[[Batch], jax.Array]]]:
+    """For each routing, its suffix and (tokens [B, T + 1]) -> losses [B, T]."""
+    graphdef, state = nnx.split(stack_blocks(network))
+    routings = _ROUTINGS if routed and isinstance(network, MMRec100M) else _ROUTINGS[:1]
+    for suffix, expert_type in routings:
+        options = {} if expert_type is None else {"expert_type": expert_type}
+        losses = functools.partial(_losses, graphdef, state, chunk_size=chunk_size, **options)
+        yield suffix, losses
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "expert_type"))
+def _losses(
+    graphdef: nnx.GraphDef[Network], state: nnx.State, tokens: jax.Array, **options: Any
+) -> jax.Array:
+    return model_token_losses(nnx.merge(graphdef, state), tokens, **options)

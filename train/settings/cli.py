@@ -1,0 +1,333 @@
+"""The plumbing that every `python -m train.X` shares: config, overrides, one-line errors.
+
+The file of `--config` is read first and dotted options override it, wherever they stand.
+What the user can mend ends with `error: ...` on stderr and exit code 2; anything else is our bug
+and keeps its traceback.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import os
+import re
+import signal
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import jsonargparse
+import yaml
+
+from train.settings.config import Config
+from train.system.errors import UserError
+from train.system.interrupt import interrupt
+
+AddFlags = Callable[[jsonargparse.ArgumentParser], None]
+
+Settings = TypeVar("Settings")
+
+
+def parse_config(argv: Sequence[str], description: str) -> Config:
+    """The config that a command line asks for.
+
+    Args:
+        argv: the arguments after the program's name.
+        description: what the command does, for `--help`.
+
+    Raises:
+        UserError: the config file, a key or a value is wrong.
+        SystemExit: `--help` or `--print_config` was asked for and is printed.
+    """
+    return parse_command(argv, description, Config)[0]
+
+
+def parse_command(
+    argv: Sequence[str],
+    description: str,
+    kind: type[Settings],
+    add_flags: AddFlags | None = None,
+) -> tuple[Settings, dict[str, Any]]:
+    """The config, and the values of the command's own flags by name.
+
+    Args:
+        argv: the arguments after the program's name.
+        description: what the command does, for `--help`.
+        kind: the config's class.
+        add_flags: adds the command's own flags to the parser, such as `--resume`.
+
+    Raises:
+        UserError: the config file, a key or a value is wrong.
+        SystemExit: `--help` or `--print_config` was asked for and is printed.
+    """
+    parser = _parser(description, kind, add_flags)
+    # jsonargparse applies options in their order, so an override before --config would be lost.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", action="append", default=[])
+    try:
+        given, rest = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError("--config needs the path of a YAML file") from error
+    if len(given.config) > 1:
+        raise UserError(f"--config is given {len(given.config)} times: name one file")
+    path = given.config[0] if given.config else None
+    options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
+    for name in dict(_sections(kind)).keys() & options:
+        raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
+    lines = {} if path is None else _key_lines(path, kind)
+    file_option = [] if path is None else [f"--config={path}"]
+    try:
+        values = parser.parse_args([*file_option, *rest])
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        in_file = file_option and _fails_alike(parser, file_option, error)
+        places, origin = (lines, path) if in_file else ({}, "command line")
+        raise UserError(_describe(error, kind, places, path, str(origin))) from error
+    assert path is not None  # --config is required
+
+    arguments = vars(values)
+    settings: dict[str, Any] = {key: arguments.pop(key) for key in typing.get_type_hints(kind)}
+    del arguments["config"]
+
+    def place(key: str) -> str:
+        if any(option == key or option.startswith(f"{key}.") for option in options):
+            return "command line"
+        return f"{path} line {lines[key]}" if key in lines else path
+
+    return _built(kind, settings, "", place), arguments
+
+
+def run(
+    main: Callable[..., None],
+    description: str,
+    add_flags: AddFlags | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    kind: type[Any] = Config,
+) -> NoReturn:
+    """Runs a command that takes a config, and exits as `exit_after` does.
+
+    Args:
+        main: called as `main(config, **flags)`.
+        description: what the command does, for `--help`.
+        add_flags: adds the command's own flags to the parser, such as `--resume`.
+        argv: the arguments; None is the process's own.
+        kind: the config's class.
+    """
+
+    def command() -> None:
+        words = sys.argv[1:] if argv is None else argv
+        config, flags = parse_command(words, description, kind, add_flags)
+        main(config, **flags)
+
+    exit_after(command)
+
+
+def exit_after(command: Callable[[], None]) -> NoReturn:
+    """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted.
+
+    SIGTERM interrupts as Ctrl-C does, so that no worker is left behind.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        command()
+    except UserError as error:
+        print("error:", _one_line(str(error)), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # what reads our output has closed it; so that the exit writes no more:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt as stopped:
+        print("interrupted", *stopped.args, file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The options of a command that takes no config.
+
+    Args:
+        parser: the command's own.
+        argv: the arguments; None is the process's own.
+
+    Raises:
+        UserError: an option is wrong, unknown or missing.
+        SystemExit: `--help` was asked for and is printed.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}: see --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(argv)
+
+
+def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
+    """The flags of every command that trains one stage."""
+    parser.add_argument("--resume", action="store_true", help="go on from the newest saved state")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+
+
+def _parser(
+    description: str, kind: type[Any], add_flags: AddFlags | None
+) -> jsonargparse.ArgumentParser:
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"python -m {program.name}" if program else None,
+        description=description,
+        usage="%(prog)s --config FILE [--section.key VALUE ...]",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        required=True,
+        metavar="FILE",
+        help="YAML file of the settings below; the options override it.",
+    )
+    if add_flags is not None:
+        add_flags(parser)
+    parser.add_class_arguments(kind, as_group=False)
+    sections = dict(_sections(kind))
+    for action in parser._actions:
+        if action.dest in sections:  # `--model FILE` would escape the checks of _key_lines
+            action.help = argparse.SUPPRESS
+    return parser
+
+
+def _sections(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, type[Any]]]:
+    """The dataclasses in a dataclass, at any depth, by their dotted keys."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield prefix + name, hint
+            yield from _sections(hint, f"{prefix}{name}.")
+
+
+def _built(
+    kind: type[Settings], values: Mapping[str, Any], prefix: str, place: Callable[[str], str]
+) -> Settings:
+    """A config of parsed values, the sections in it first, so that each error names its place."""
+    sections = {
+        name: _built(section, vars(values[name]), f"{prefix}{name}.", place)
+        for name, section in _sections(kind)
+        if "." not in name and values[name] is not None
+    }
+    values = dict(values) | sections
+    _refuse_nulls(values, kind, prefix, place)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        message = f"{prefix}{error}"
+        raise UserError(f"{place(message.split()[0])}: {message}") from error
+
+
+def _fails_alike(
+    parser: jsonargparse.ArgumentParser, argv: Sequence[str], error: Exception
+) -> bool:
+    """Whether fewer arguments give the same error, and are therefore its cause."""
+    try:
+        parser.parse_args(argv)
+    except (argparse.ArgumentError, TypeError, ValueError) as other:
+        return str(other) == str(error)
+    return False
+
+
+def _key_lines(path: str, kind: type[Any]) -> dict[str, int]:
+    """The line of every dotted key in a config file.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            node = yaml.compose(file, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the config file {path} is not UTF-8 text: {error.reason}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if node is None:
+        raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
+    lines: dict[str, int] = {}
+    _collect_lines(node, kind, "", path, lines)
+    return lines
+
+
+def _collect_lines(
+    node: yaml.Node, kind: type, prefix: str, path: str, lines: dict[str, int]
+) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        what = prefix.rstrip(".") or "a config file"
+        line = node.start_mark.line + 1
+        raise UserError(f"{path} line {line}: {what} must hold keys, each 'key: value'")
+    known = typing.get_type_hints(kind)
+    for key_node, value_node in node.value:
+        name = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+        key, line = prefix + name, key_node.start_mark.line + 1
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"{path} line {line}: unknown key {key}; {hint}")
+        if key in lines:
+            raise UserError(
+                f"{path} line {line}: {key} was set on line {lines[key]} already: remove one"
+            )
+        lines[key] = line
+        if dataclasses.is_dataclass(known[name]):
+            _collect_lines(value_node, known[name], f"{key}.", path, lines)
+
+
+def _refuse_nulls(
+    values: dict[str, Any], kind: type, prefix: str, place: Callable[[str], str]
+) -> None:
+    """jsonargparse lets null pass for every type."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if values[name] is None and type(None) not in typing.get_args(hint):
+            key = prefix + name
+            raise UserError(f"{place(key)}: {key}: expected {_type_name(hint)}, not null")
+
+
+def _describe(
+    error: Exception, kind: type[Any], lines: dict[str, int], path: str | None, origin: str
+) -> str:
+    """jsonargparse's message in one line, with the key's place and without the reprs of types."""
+    message = _one_line(str(error)).replace('in "<unicode string>", ', "")
+    wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: ?(.*)', message)
+    if wrong:
+        key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
+        line = f" line {lines[key]}" if key in lines else ""
+        return f"{origin}{line}: {key}: expected {_type_name(_hint(kind, key))}, not {value}"
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing:
+        if path is None:
+            return "--config FILE is required: the YAML file of the settings, see --help"
+        return f"{path}: {missing[1]} must be set there or by an option"
+    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    if unknown:
+        return f"unknown option {unknown[1]}: --help lists them all"
+    return f"{origin}: {message}"
+
+
+def _hint(kind: type[Any], key: str) -> Any:
+    hint: Any = kind
+    for name in key.split("."):
+        hint = typing.get_type_hints(hint).get(name)
+    return hint
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return hint.__name__ if type(hint) is type else str(hint).replace("None", "null")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,346 @@
+"""Every setting of a run, its type and its one default; YAML files and overrides fill it."""
+
+import dataclasses
+import math
+import typing
+from typing import Literal
+
+from mmrec_jax.config import ModelConfig, Remat
+from train.settings.prepare import PrepareConfig
+
+Domain = Literal["text", "code", "mixed"]
+FusionPart = Literal["fusion", "final_norm", "lm_head"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule (docs/model.md sections 5.2 to 5.4).
+
+    Attributes:
+        learning_rate: the rate at the end of the warm-up.
+        weight_decay: decoupled decay, applied to every parameter that has a gradient.
+        beta1, beta2, eps: AdamW's own.
+        max_grad_norm: the gradient's global norm is clipped to this.
+        warmup_steps: optimizer steps W of the linear warm-up from a tenth of the rate.
+    """
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 5000
+
+    def __post_init__(self) -> None:
+        for key in ("learning_rate", "eps", "max_grad_norm"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"{key} must be above 0 and finite, not {getattr(self, key)}")
+        for key in ("beta1", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key} must lie in [0, 1), not {getattr(self, key)}")
+        for key in ("weight_decay", "warmup_steps"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"{key} must be at least 0, finite, not {getattr(self, key)}")
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError where a random key cannot be made of the seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2**32), not {seed}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The length and the rhythm of a training run.
+
+    Attributes:
+        start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
+            draws them anew.
+        domain: the prepared token files that are trained on.
+        mix: the weights of "text" and "code" in domain mixed, such as {text: 0.7, code: 0.3}: their
+            share of the sequences of every micro-batch; null takes documents as they come.
+        packing: "contiguous" cuts the documents, one after the other, into sequences without
+            padding; "documents" fills each sequence with whole documents, the rest of it with
+            padding that is not learned from, and cuts only a document that is longer.
+        steps: optimizer steps N in all.
+        batch_size: sequences in a micro-batch, of all processes together.
+        sequence_length: tokens in a sequence.
+        chunk_size: tokens after which the long-term memory is written and read anew (section
+            3.1); null runs each sequence whole, with a memory of zeros.
+        accumulation: micro-batches a step.
+        remat: what the backward pass computes again instead of keeping it: "elementwise" operations
+            only; matrix "products" too; or whole "layers". Each needs less memory than the one
+            before.
+        precision: "bfloat16" rounds the operands of linear layers' products; all else stays
+            float32.
+        log_every: steps between lines of metrics.jsonl.
+        validate_every: steps between validations.
+        validation_batches: batches of each domain read by a validation; 0 reads the whole split.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: newest Orbax states that are kept; .pt files are all kept.
+    """
+
+    start_from: str | None = None
+    domain: Domain = "mixed"
+    mix: dict[str, float] | None = None
+    packing: Literal["contiguous", "documents"] = "contiguous"
+    steps: int = 100_000
+    batch_size: int = 8
+    sequence_length: int = 2048
+    chunk_size: int | None = None
+    accumulation: int = 8
+    remat: Remat = "products"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    log_every: int = 10
+    validate_every: int = 1000
+    validation_batches: int = 8
+    checkpoint_every: int = 10_000
+    keep_checkpoints: int = 3
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are trained on in all, padding included."""
+        return self.steps * self.accumulation * self.batch_size * self.sequence_length
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "validation_batches" else 1
+            if type(value) is int and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, not {value}")
+        if self.mix is not None:
+            self._check_mix(self.mix)
+
+    def _check_mix(self, mix: dict[str, float]) -> None:
+        if set(mix) != {"text", "code"}:
+            raise ValueError(
+                f"mix must have the keys text and code, not {', '.join(mix) or 'none'}"
+            )
+        for key, weight in mix.items():
+            if not 0 < weight < math.inf:
+                raise ValueError(f"mix.{key} must be above 0 and finite, not {weight}")
+        if self.domain != "mixed":
+            raise ValueError(f"mix is of text and code: remove it, or domain {self.domain}")
+        if self.batch_size * min(mix.values()) < sum(mix.values()):
+            raise ValueError(
+                f"mix leaves some of the batches of {self.batch_size} without "
+                f"{min(mix, key=mix.__getitem__)}: raise batch_size or that weight"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """How an expert is made of the base (docs/model.md section 5.6).
+
+    Attributes:
+        freeze_embedding: keep the base's embedding, and with it the head, as they are.
+        freeze_blocks: the first blocks that stay as they are; below model.num_layers.
+        slow_blocks: the first blocks that are trained at a smaller rate, unless they are frozen.
+        slow_rate: their share of the learning rate, in (0, 1].
+    """
+
+    freeze_embedding: bool = True
+    freeze_blocks: int = 0
+    slow_blocks: int = 0
+    slow_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key in ("freeze_blocks", "slow_blocks"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
+        if not 0 < self.slow_rate <= 1:
+            raise ValueError(f"slow_rate must lie in (0, 1], not {self.slow_rate}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """How two experts are joined (docs/model.md section 5.7).
+
+    Attributes:
+        text_expert: the text expert's run or file; null is the one in run_dir.
+        code_expert: the code expert's; null is the one in run_dir.
+        embedding: whose embedding both get, and the head's first values; null is the base's, and
+            is refused where an expert has trained its own.
+        start: "ensemble" begins with the mean of both experts' logits, "random" with random values.
+        trainable: the parts that are trained.
+    """
+
+    text_expert: str | None = None
+    code_expert: str | None = None
+    embedding: Literal["base", "text", "code"] | None = None
+    start: Literal["ensemble", "random"] = "ensemble"
+    trainable: list[FusionPart] = dataclasses.field(
+        default_factory=lambda: list(typing.get_args(FusionPart))
+    )
+
+    def __post_init__(self) -> None:
+        if not self.trainable:
+            raise ValueError("trainable is empty: name at least one part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What `python -m train.evaluate` scores.
+
+    Attributes:
+        checkpoints: runs and files; empty is every stage that run_dir has.
+        split: choose recipes on "validation", and report "test".
+        batches: batches of each domain at most, spread over the split; 0 reads all of it.
+    """
+
+    checkpoints: list[str] = dataclasses.field(default_factory=list)
+    split: Literal["validation", "test"] = "validation"
+    batches: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batches < 0:
+            raise ValueError(f"batches must be at least 0, not {self.batches}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run of any stage; a stage reads its own sections and no other's.
+
+    Attributes:
+        data_dir: where `train.prepare` writes and training reads.
+        run_dir: where training writes, one folder a stage (`checkpoints_base`, ...).
+        base_model: the base's run or file, which experts start from and take their embedding
+            from; null is the one in run_dir.
+        seed: of the initial values, the order of the data and dropout.
+        prompts: what the samples at the end of a run go on from.
+    """
+
+    data_dir: str
+    run_dir: str
+    base_model: str | None = None
+    seed: int = 0
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
+    fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("data_dir", "run_dir"):
+            if not getattr(self, key):
+                raise ValueError(f"{key} is empty: name a folder")
+        check_seed(self.seed)
+        warmup, steps = self.optimizer.warmup_steps, self.training.steps
+        if warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
+            )
+        frozen, layers = self.expert.freeze_blocks, self.model.num_layers
+        if frozen >= layers:
+            raise ValueError(
+                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {frozen}"
+            )
+        if self.expert.slow_blocks > layers:
+            raise ValueError(
+                f"expert.slow_blocks must be at most model.num_layers = {layers}, not "
+                f"{self.expert.slow_blocks}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of a pipeline; the sections are those of `Config`."""
+
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StagesConfig:
+    """The training stages of a pipeline.
+
+    Attributes:
+        base: trains the base, on mixed data.
+        text: makes the text expert of it; its training.domain is "text".
+        code: makes the code expert of it; its training.domain is "code".
+        fusion: joins both, on mixed data.
+        continued: the control, which trains the base further on mixed data, on as many tokens as
+            text, code and fusion together.
+    """
+
+    base: StageConfig
+    text: StageConfig
+    code: StageConfig
+    fusion: StageConfig
+    continued: StageConfig
+
+    def __post_init__(self) -> None:
+        stages: dict[str, StageConfig] = vars(self)
+        for name, stage in stages.items():
+            training, wanted = stage.training, name if name in ("text", "code") else "mixed"
+            if training.domain != wanted:
+                raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
+            if training.start_from is not None:
+                raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
+            for key in ("packing", "sequence_length", "chunk_size", "precision"):
+                ours, bases = getattr(training, key), getattr(self.base.training, key)
+                if ours != bases:
+                    raise ValueError(
+                        f"{name}.training.{key} must be the base's, {bases}, not {ours}: the "
+                        "stages are compared"
+                    )
+        parts = sum(stages[name].training.tokens for name in ("text", "code", "fusion"))
+        tokens = self.continued.training.tokens
+        if tokens != parts:
+            raise ValueError(
+                "continued.training must have as many tokens as text, code and fusion together, "
+                f"{parts:,}, not {tokens:,}: set its steps"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """All stages of one pipeline; the sections but `stages` are those of `Config`.
+
+    Attributes:
+        data_dir, run_dir, seed, prompts: as in `Config`.
+        stages: the optimizer and the training of every stage.
+    """
+
+    data_dir: str
+    run_dir: str
+    seed: int = 0
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
+    stages: StagesConfig
+    expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
+    fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("text_expert", "code_expert"):
+            if getattr(self.fusion, key) is not None:
+                raise ValueError(f"fusion.{key} is the pipeline's to say: remove it")
+        if self.evaluate.checkpoints:
+            raise ValueError("evaluate.checkpoints is the pipeline's to say: remove it")
+        if not self.expert.freeze_embedding and self.fusion.embedding is None:
+            raise ValueError(
+                "fusion.embedding must be base, text or code where both experts train an embedding "
+                "of their own (expert.freeze_embedding: false)"
+            )
+        for field in dataclasses.fields(StagesConfig):
+            try:
+                self.stage(field.name)
+            except ValueError as error:
+                place = f"stages.{field.name}." if str(error).startswith("optimizer.") else ""
+                raise ValueError(f"{place}{error}") from None
+
+    def stage(self, name: str) -> Config:
+        """The config of one stage's own command."""
+        stage: StageConfig = getattr(self.stages, name)
+        shared = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(Config)
+            if hasattr(self, field.name)
+        }
+        return Config(**shared, optimizer=stage.optimizer, training=stage.training)

@@ -1,0 +1,1 @@
+"""The stages of training: where each starts, what it trains, what it saves."""

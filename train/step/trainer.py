@@ -1,0 +1,133 @@
+"""What one optimizer step does, as pure functions under jit."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmrec_jax.stack import stack_blocks, unstack_blocks
+from train.settings.config import Config
+from train.step.frozen import Arrays, Frozen, Network, Parameters
+from train.step.loss import model_loss, model_token_losses
+from train.step.optimizer import build_optimizer, schedule
+from train.system.machine import multiplies_bfloat16
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """All that training changes, and the arrays that it reads; blocks are stacked.
+
+    Attributes:
+        params: the trained parameters.
+        others: the model's arrays that are not trained.
+        optimizer: the optimizer's state.
+        step: optimizer steps made.
+        key: the random key that the dropout of every micro-batch derives from.
+    """
+
+    params: Arrays
+    others: Arrays
+    optimizer: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+
+class Trainer:
+    """A run's compiled functions.
+
+    Attributes:
+        parameters: what of the model is trained.
+        precision: that of the matrix products; the config's, or float32 where the CPU has no other.
+        gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory, share) ->
+            the micro-batch's share of the step's gradient, and its metrics; no share is that of
+            micro-batches that are all alike.
+        add: (gradient, gradient) -> their sum.
+        update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
+            parameter_norm (after the step, of what is trained).
+        token_losses: (state, tokens [B, T + 1]) -> cross entropies [B, T] without dropout.
+    """
+
+    def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
+        """Prepares to train models that are built like `model`; all but `frozen` is trained."""
+        self.config = config
+        self.precision = config.training.precision
+        if jax.default_backend() == "cpu" and not multiplies_bfloat16():
+            self.precision = "float32"
+        model = stack_blocks(model)
+        self.parameters = Parameters(model, frozen or Frozen())
+        steps = config.training.steps
+        shapes = jax.eval_shape(lambda: self.parameters.split(model)[0])
+        rates = self.parameters.rates(shapes)
+        self._optimizer = build_optimizer(config.optimizer, steps, rates)
+        self._learning_rate = schedule(config.optimizer, steps)
+        self.gradient = jax.jit(self._gradient)
+        self.add = jax.jit(_add, donate_argnums=0)
+        self.update = jax.jit(self._update, donate_argnums=0)
+        self.token_losses = jax.jit(self._token_losses)
+
+    def initial_state(self, model: Network) -> TrainState:
+        """The state before the first step; the model stays usable when the state is updated."""
+        params, others = self.parameters.split(stack_blocks(model))
+        return TrainState(
+            params,
+            others,
+            self._optimizer.init(params),
+            jnp.zeros((), jnp.int32),
+            jax.random.key_data(jax.random.key(self.config.seed)),
+        )
+
+    def model_of(self, state: TrainState) -> Network:
+        """A state's model, its blocks a list."""
+        return unstack_blocks(self.parameters.join(state.params, state.others))
+
+    def _gradient(
+        self,
+        state: TrainState,
+        tokens: jax.Array,
+        index: jax.Array | int,
+        memory: Any = None,
+        share: jax.Array | float | None = None,
+    ) -> tuple[Arrays, Metrics]:
+        training = self.config.training
+        dropout_key = None
+        if any("blocks" in path for path in state.params):  # frozen ones are not to be disturbed
+            step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+            dropout_key = jax.random.fold_in(step_key, index)
+
+        def loss(params: Arrays) -> tuple[jax.Array, Metrics]:
+            total, metrics = model_loss(
+                self.parameters.join(params, state.others),
+                tokens,
+                memory,
+                padded=training.packing == "documents",
+                chunk_size=training.chunk_size,
+                dropout_key=dropout_key,
+                remat=training.remat,
+            )
+            return total / training.accumulation if share is None else total * share, metrics
+
+        # float32 by name: GPUs have a default of their own, which is less.
+        with jax.default_matmul_precision(self.precision):
+            return jax.grad(loss, has_aux=True)(state.params)
+
+    def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:
+        updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
+        metrics = {
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": self._learning_rate(state.step),
+        }
+        params = optax.apply_updates(state.params, updates)
+        metrics["parameter_norm"] = optax.tree.norm(params)
+        return state._replace(params=params, optimizer=optimizer, step=state.step + 1), metrics
+
+    def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
+        model = self.parameters.join(state.params, state.others)
+        chunk_size = self.config.training.chunk_size
+        with jax.default_matmul_precision("float32"):
+            return model_token_losses(model, tokens, chunk_size=chunk_size)
+
+
+def _add(total: Arrays, grads: Arrays) -> Arrays:
+    return jax.tree.map(jnp.add, total, grads)

@@ -1,0 +1,1 @@
+"""What is shared with the machine: errors, signals, memory, the terminal."""
