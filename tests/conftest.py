@@ -1,7 +1,6 @@
 """What all tests share: the original's own outputs, and the precision that they need."""
 
 import dataclasses
-import pathlib
 import signal
 from collections.abc import Callable
 
@@ -9,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge.keys import entries
 from mmrec_jax import LongTermMemory
-
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell ignores it for what it starts in the background, and so would the commands under test.

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 from flax import nnx
+from helpers.paths import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,7 +22,6 @@ from mmrec_jax import MMRecModel
 from train.settings.cli import parse_command
 from train.settings.config import Config, PipelineConfig
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("mmrec_jax", "bridge", "train")
 NOT_OURS = {"data", "runs", "build", "__pycache__"}
 HAND_OVER = "mmrec_jax/generate.py"

@@ -3,13 +3,13 @@
 import concurrent.futures
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
+from helpers.paths import GOLDEN, ROOT
 
 import bridge
 from bridge import model_config
@@ -18,8 +18,6 @@ from mmrec_jax import ModelConfig
 from train.checkpoints import state as checkpoint
 from train.settings.cli import parse_config
 
-ROOT = pathlib.Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
 WIDER = "model: {vocab_size: 160, model_dim: 32, num_layers: 3, num_heads: 2, ffn_dim: 96}\n"

@@ -1,14 +1,12 @@
 """Where a file's config is taken from, what is inferred, and what contradicts the tensors."""
 
-import pathlib
-
 import pytest
 import torch
+from helpers.paths import GOLDEN
 
 from bridge import ConfigError, MismatchError, load_torch
 from mmrec_jax import ModelConfig
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FOLDERS = sorted(path.parent.name for path in GOLDEN.glob("*/checkpoint.pt"))
 
 # What names and shapes show of every golden model that has it.

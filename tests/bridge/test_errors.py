@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge import (
@@ -26,7 +27,6 @@ from bridge import (
     save_torch,
 )
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 EXPERT = GOLDEN / "expert" / "checkpoint.pt"
 
 

@@ -29,11 +29,10 @@ from bridge import (
     NonFiniteWarning,
     load_safetensors,
     load_torch,
-    safetensors_file,
     save_safetensors,
     save_torch,
-    torch_file,
 )
+from bridge.files import safetensors_file, torch_file
 from bridge.files.tensors import Tensor, of_array
 from bridge.twin import twin
 from bridge.weights import variables

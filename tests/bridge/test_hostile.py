@@ -19,6 +19,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from helpers.paths import GOLDEN, ROOT
 
 from bridge import (
     BridgeError,
@@ -33,8 +34,6 @@ from bridge import (
     save_safetensors,
 )
 
-ROOT = pathlib.Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
 FUSION = GOLDEN / "fusion_concatenate" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
 GIGABYTE = 2**30

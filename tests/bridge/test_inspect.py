@@ -4,17 +4,16 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 
 import pytest
 import torch
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge import FormatError, UnreadableFileError, inspect
 from bridge import any_format as formats
 from bridge.__main__ import main
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CHECKPOINTS = sorted(GOLDEN.glob("*/*.pt"))
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
 DIMENSIONS = {"num_layers": 2, "num_heads": 4, "dropout": 0.0}

@@ -1,6 +1,5 @@
 """The key table against torch's own naming, the JAX models, and the golden gradients."""
 
-import pathlib
 import types
 
 import hypothesis
@@ -10,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.paths import GOLDEN
 
 from bridge import load_torch
 from bridge.keys import MODEL_CLASSES, entries, named_parameters
 from mmrec_jax import ModelConfig
 from mmrec_jax.layers import Buffer
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 @st.composite

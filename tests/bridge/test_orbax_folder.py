@@ -1,12 +1,12 @@
 """Checkpoints as Orbax folders: whole, checked, and never mistaken for another's."""
 
 import json
-import pathlib
 import shutil
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers.paths import GOLDEN
 
 from bridge import (
     BridgeError,
@@ -17,16 +17,16 @@ from bridge import (
     load,
     load_orbax,
     load_torch,
-    manifest,
     save_orbax,
 )
+from bridge.files import manifest
 from bridge.files.tensors import of_array
 from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 
-TRAJECTORY = pathlib.Path(__file__).parents[1] / "golden" / "trajectory"
+TRAJECTORY = GOLDEN / "trajectory"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 
 import hypothesis
 import hypothesis.strategies as st
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge import ConfigError, MismatchError, NonFiniteWarning, load_partial
@@ -18,7 +18,6 @@ from bridge.keys import MODEL_CLASSES, entries
 from bridge.weights import tensors_of, variables
 from mmrec_jax import ModelConfig
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FOLDERS = ["base", "base_hem_dpg", "base_sparse", "base_uboo", "expert", "fusion_concatenate"]
 FOLDERS += ["mmrec100m_concatenate"]
 

@@ -1,12 +1,12 @@
 """Training that changes frameworks on the way, through the bridge's files, against one alone."""
 
 import functools
-import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from helpers.paths import GOLDEN
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import bridge
@@ -18,7 +18,6 @@ from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SMALL = ModelConfig(vocab_size=50, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, dropout=0.0)
 
 

@@ -4,7 +4,6 @@ Bitwise, in order, of one dtype, tied tensors shared, training state included.
 """
 
 import dataclasses
-import pathlib
 import warnings
 
 import hypothesis
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.paths import GOLDEN
 
 from bridge import (
     NonFiniteWarning,
@@ -29,7 +29,6 @@ from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 from mmrec_jax.stack import stack_blocks
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CHECKPOINTS = sorted(GOLDEN.glob("*/*.pt"))
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 

@@ -1,11 +1,11 @@
 """AdamW's and the schedule's state, both ways, against torch itself."""
 
-import pathlib
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from helpers.paths import GOLDEN
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from bridge import (
@@ -24,7 +24,7 @@ from bridge.schedule import scheduler_from_torch, scheduler_to_torch
 from bridge.weights import model_from_tensors
 from mmrec_jax import ModelConfig
 
-TRAJECTORY = pathlib.Path(__file__).parents[1] / "golden" / "trajectory"
+TRAJECTORY = GOLDEN / "trajectory"
 CONFIG = ModelConfig(
     vocab_size=23, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, use_dpg=True, dpg_rank=5
 )

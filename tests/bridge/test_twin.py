@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge import model_config
@@ -18,7 +18,6 @@ from bridge.twin import TWINS, twin
 from bridge.weights import variables
 from mmrec_jax import LongTermMemory, ModelConfig
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TRAJECTORY = GOLDEN / "trajectory"
 TOLERANCE = 1e-5
 INPUTS = ("x", "text_output", "code_output")

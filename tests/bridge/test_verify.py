@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import pathlib
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from helpers.paths import GOLDEN
 
 import bridge
 from bridge import compare
@@ -20,7 +20,6 @@ from bridge.comparison import largest_difference
 from bridge.keys import entries, named_parameters
 from mmrec_jax.stack import stack_blocks
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
 LATER = GOLDEN / "trajectory" / "checkpoint_step_24.pt"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 
 from train.data import folder as tokens
 from train.data import token_files
@@ -19,7 +20,6 @@ from train.prepare import prepare
 from train.settings import cli
 from train.system.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "train.prepare"]
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "over", "hills")
 

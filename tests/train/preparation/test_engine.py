@@ -10,15 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-import documents
 import pytest
 import rich.console
+from helpers import documents
+from helpers.paths import ROOT
 
 from train.preparation.engine import Engine
 from train.settings.prepare import EngineConfig
 from train.system.errors import TasksFailedError
 
-ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "train.prepare"]
 WORDS = [f"{a}{b}{c}" for a in "bdfghklmnp" for b in "aeiou" for c in "nrstk"]
 

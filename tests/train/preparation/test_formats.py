@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from documents import read, write
+from helpers.documents import read, write
 
 from train.preparation import account
 from train.settings.prepare import PrepareConfig

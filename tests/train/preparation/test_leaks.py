@@ -4,7 +4,7 @@ import sysconfig
 
 import numpy as np
 import pytest
-from command_lines import run
+from helpers.command_lines import run
 
 from train.data.token_files import DOMAINS
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from documents import write
+from helpers.documents import write
 
 from train.preparation import listing
 from train.settings.prepare import PrepareConfig

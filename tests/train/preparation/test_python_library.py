@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from documents import read
+from helpers.documents import read
 
 from train.preparation import python_library
 from train.preparation.python_library import cut_docstrings, module_documents

@@ -1,17 +1,17 @@
 """Real runs of the project's command lines, and small sources for them to work on."""
 
 import os
-import pathlib
 import random
 import subprocess
 import sys
 
+from helpers.paths import ROOT
+
 
 def command(folder, module, *arguments):
     """The command line, and the environment to run it in."""
-    root = pathlib.Path(__file__).parents[1]
     environment = os.environ | {
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # the runs differ in little
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from command_lines import run
+from helpers.command_lines import run
 
 from train.settings import cli
 from train.settings.config import Config

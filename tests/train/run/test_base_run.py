@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from command_lines import command, contents, error, run, write_sources
+from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
