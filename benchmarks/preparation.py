@@ -23,7 +23,7 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 
-from bridge.files import manifest
+from bridge import describe_files
 
 FOLDER = Path("data/benchmark")
 ROWS = 2000  # documents of a Parquet row group
@@ -142,7 +142,7 @@ def prepare(engine: str, workers: int) -> dict[str, dict[str, Any]]:
         sys.exit(f"{engine}: exit code {code}")
     seconds = time.monotonic() - began
     print(f"{engine}: {seconds:.0f} s in all, peak memory of all processes {peak / 1e9:.2f} GB")
-    return manifest.describe(data_dir)
+    return describe_files(data_dir)
 
 
 def main() -> None:

@@ -70,3 +70,12 @@ def about(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.path is None:
             error.path = os.fspath(path)
         raise
+
+
+@contextlib.contextmanager
+def unwritable() -> Iterator[None]:
+    """Makes an UnwritableFileError of every OSError that is raised inside."""
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableFileError(f"cannot be written: {error.strerror or error}") from None

@@ -10,7 +10,6 @@ A folder is written beside its place and renamed when it is complete.
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -29,9 +28,9 @@ from bridge.errors import (
     UnreadableFileError,
     UnwritableFileError,
     about,
+    unwritable,
 )
-from bridge.files import disk as files
-from bridge.files import manifest
+from bridge.files import disk, manifest
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import from_json, to_json
 from bridge.files.tensors import Array
@@ -65,7 +64,7 @@ def steps(run: PathLike) -> list[int]:
         for path in folder.iterdir()
         if path.name.isdecimal()
         and (path / _CONTENT).is_file()
-        and (path / manifest.NAME).is_file()
+        and (path / manifest.MANIFEST).is_file()
     )
 
 
@@ -120,10 +119,8 @@ def save_orbax(
             for name, tree in trees.items()
             for path, array in _stacked(tree, model.config.num_layers).items()
         }
-        try:
+        with unwritable():
             _write(target, arrays, to_json(content))
-        except OSError as error:
-            raise UnwritableFileError(f"cannot be written: {error.strerror or error}") from None
 
 
 def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoint:
@@ -189,40 +186,30 @@ def find(path: PathLike) -> FilePath:
 def _write(target: FilePath, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
-    partial.mkdir()
-    try:
+    with disk.replacing_folder(target) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial.resolve() / _ARRAYS, _nested(arrays))
             checkpointer.wait_until_finished()
         (partial / _CONTENT).write_text(content + "\n", encoding="utf-8")
-        described = json.dumps(manifest.describe(partial), indent=1)
-        (partial / manifest.NAME).write_text(described + "\n", encoding="utf-8")
-        for path in (*(path for path in partial.rglob("*") if path.is_file()), partial):
-            files.sync(path)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    files.sync(target.parent)
+        described = json.dumps(manifest.describe_files(partial), indent=1)
+        (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
 
 
 def _read_content(folder: FilePath) -> dict[str, Any]:
     try:
-        described = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))
-        damaged = manifest.changed(folder, described)
-        unlisted = manifest.unlisted(folder, described)
+        described = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
+        damaged = manifest.changed_file(folder, described)
+        unlisted = manifest.unlisted_file(folder, described)
         text = (folder / _CONTENT).read_text(encoding="utf-8")
     except OSError as error:
         name = FilePath(error.filename or folder).name
         raise UnreadableFileError(f"cannot read {name}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UnreadableFileError(f"its {manifest.NAME} is damaged") from None
+        raise UnreadableFileError(f"its {manifest.MANIFEST} is damaged") from None
     if damaged:
         raise UnreadableFileError(f"damaged: the SHA-256 of {damaged} has changed")
     if unlisted:
-        raise UnreadableFileError(f"its {manifest.NAME} does not list {unlisted}")
+        raise UnreadableFileError(f"its {manifest.MANIFEST} does not list {unlisted}")
     content = from_json(text)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise FormatError(f"{_CONTENT} is not what the bridge writes")

@@ -9,21 +9,37 @@ Letters in shapes, here and in all docstrings:
     P pe_dim, E num_experts.
 """
 
-from mmrec_jax.config import ModelConfig
-from mmrec_jax.expert import ExpertModule
-from mmrec_jax.fusion import FusionLayer, MMRec100M
-from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.model import MMRecModel, ModelOutput
-from mmrec_jax.transfer import Transfer, transfer_base_to_expert
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "ExpertModule",
-    "FusionLayer",
-    "LongTermMemory",
-    "MMRec100M",
-    "MMRecModel",
-    "ModelConfig",
-    "ModelOutput",
-    "Transfer",
-    "transfer_base_to_expert",
-]
+if TYPE_CHECKING:
+    from mmrec_jax.config import ModelConfig as ModelConfig
+    from mmrec_jax.expert import ExpertModule as ExpertModule
+    from mmrec_jax.fusion import FusionLayer as FusionLayer
+    from mmrec_jax.fusion import MMRec100M as MMRec100M
+    from mmrec_jax.memory import LongTermMemory as LongTermMemory
+    from mmrec_jax.model import MMRecModel as MMRecModel
+    from mmrec_jax.model import ModelOutput as ModelOutput
+    from mmrec_jax.transfer import Transfer as Transfer
+    from mmrec_jax.transfer import transfer_base_to_expert as transfer_base_to_expert
+
+_MODULES = {
+    "ExpertModule": "mmrec_jax.expert",
+    "FusionLayer": "mmrec_jax.fusion",
+    "LongTermMemory": "mmrec_jax.memory",
+    "MMRec100M": "mmrec_jax.fusion",
+    "MMRecModel": "mmrec_jax.model",
+    "ModelConfig": "mmrec_jax.config",
+    "ModelOutput": "mmrec_jax.model",
+    "Transfer": "mmrec_jax.transfer",
+    "transfer_base_to_expert": "mmrec_jax.transfer",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name's module when it is asked for: a config alone needs no JAX."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mmrec_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

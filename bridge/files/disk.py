@@ -1,16 +1,18 @@
 """Files on disk: what cannot be opened is one clear line, and nothing half-written looks whole."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
-from bridge.errors import UnreadableFileError, UnwritableFileError
+from bridge.errors import UnreadableFileError
 
 PathLike = str | os.PathLike[str]
 
@@ -78,33 +80,72 @@ def _unreadable(error: Exception) -> UnreadableFileError:
 
 
 @contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[BinaryIO]:
+def replacing_file(path: PathLike) -> Iterator[BinaryIO]:
     """A file to write, which takes the path's place when the block ends well.
 
     What the path held before is given up only for what is on the disk, so that not even a crash of
     the machine leaves neither. Where there was nothing, the disk takes its time.
 
     Raises:
-        UnwritableFileError: the folder does not exist, is not writable or full; what the path
-            held before is untouched.
+        OSError: the path is a folder, or its folder does not exist, is not writable or full; what
+            the path held before is untouched.
     """
     target = pathlib.Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     try:
-        if target.is_dir():
-            raise UnwritableFileError("cannot be written: it is a folder")
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-                if target.exists():
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UnwritableFileError(f"cannot be written: {error.strerror or error}") from None
+        with open(temporary, "xb") as file:
+            yield file
+            if target.exists():
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder to fill, which takes the target's place when the block ends well.
+
+    It lies beside the target as `NAME.partial`; what a killed process left there is removed.
+
+    Raises:
+        OSError: a folder cannot be written; what the target held before is untouched.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*(path for path in partial.rglob("*") if path.is_file()), partial):
+            sync(path)
+        replace_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync(target.parent)
+
+
+def replace_folder(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Puts a finished folder in the target's place; the old one is whole until then."""
+    if target.exists():
+        target.rename(_old(target))
+    new.rename(target)
+    restore_folder(target)
+
+
+def restore_folder(target: pathlib.Path) -> None:
+    """Puts a folder back that `replace_folder` was killed over, or removes it once replaced."""
+    if target.exists():
+        shutil.rmtree(_old(target), ignore_errors=True)
+    elif _old(target).exists():
+        _old(target).rename(target)
+
+
+def _old(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.mmrec-old")
 
 
 def sync(path: pathlib.Path) -> None:

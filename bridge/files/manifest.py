@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 
 
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of every file below a folder, by its path in it."""
     return {
         path.relative_to(folder).as_posix(): _describe(path)
@@ -20,7 +20,7 @@ def describe(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def changed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+def changed_file(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The first file that is not as a manifest describes it; None if all are.
 
     Raises:
@@ -36,10 +36,10 @@ def changed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None
 
 
-def unlisted(folder: Path, files: Mapping[str, Any]) -> str | None:
+def unlisted_file(folder: Path, files: Mapping[str, Any]) -> str | None:
     """The first file below a folder that its manifest does not list; None if it lists all."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return min((name for name in names if name not in files and name != NAME), default=None)
+    return min((name for name in names if name not in files and name != MANIFEST), default=None)
 
 
 def _describe(path: Path) -> dict[str, Any]:

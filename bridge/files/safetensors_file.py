@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bridge.errors import FormatError, UnreadableFileError
-from bridge.files import disk as files
+from bridge.errors import FormatError, UnreadableFileError, unwritable
+from bridge.files import disk
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import (
     check_extent,
@@ -66,7 +66,7 @@ def reading(path: PathLike) -> Iterator[Any]:
             kind.
         FormatError: its header describes tensors impossibly.
     """
-    with files.opened(path) as file:
+    with disk.opened(path) as file:
         header, start = _read_header(file)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -86,7 +86,7 @@ def reading(path: PathLike) -> Iterator[Any]:
                 for name, stored in metadata.items()
                 if name not in tensors and stored in tensors
             }
-        check_extent(content, files.size(file))
+        check_extent(content, disk.size(file))
         yield content
         for name in list(digests.keys() & tensors.keys()):  # what nobody has read yet
             tensors[name].read()
@@ -123,7 +123,7 @@ def write(path: PathLike, content: Mapping[str, Any]) -> None:
     header = _header(stored, order, metadata, digests)
     if len(header) > _LARGEST_HEADER or not is_short(header.decode("latin-1")):
         raise FormatError("too much metadata for a .safetensors file")
-    with files.replacing(path) as file:
+    with unwritable(), disk.replacing_file(path) as file:
         file.write(header)
         all_values = ahead(stored[name].read for name in order)
         for name, values in zip(order, all_values, strict=True):
@@ -170,14 +170,14 @@ def _header(
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """The header, and where the values start."""
-    size = files.size(file)
-    length = int.from_bytes(files.read(file, 0, 8), "little") if size >= 8 else size
+    size = disk.size(file)
+    length = int.from_bytes(disk.read(file, 0, 8), "little") if size >= 8 else size
     if length > size - 8:
         raise UnreadableFileError("not a .safetensors file, or a truncated one")
     if length > _LARGEST_HEADER:
         raise FormatError(f"its header is larger than {_LARGEST_HEADER} bytes")
     try:
-        header = parsed(bytes(files.read(file, 8, length)).decode(), unique)
+        header = parsed(bytes(disk.read(file, 8, length)).decode(), unique)
     except ValueError:
         raise UnreadableFileError("not a .safetensors file, or a damaged one") from None
     if not isinstance(header, dict):
@@ -199,7 +199,7 @@ def _tensors(
     file: BinaryIO, header: dict[str, Any], start: int, digests: dict[str, Any]
 ) -> dict[str, Tensor]:
     """The tensors, whose places are checked: one after the other, to the end of the file."""
-    size = files.size(file) - start
+    size = disk.size(file) - start
     tensors = {}
     places = []
     for name, entry in header.items():
@@ -235,7 +235,7 @@ def _reader(
     digests: dict[str, Any],
 ) -> Callable[[], Array]:
     def read() -> Array:
-        data = files.read(file, position, math.prod(shape) * dtype.itemsize)
+        data = disk.read(file, position, math.prod(shape) * dtype.itemsize)
         digest = digests.get(name)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise UnreadableFileError(f"damaged: the SHA-256 of {shown(name)} has changed")

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bridge.errors import FormatError, UnreadableFileError
-from bridge.files import disk as files
+from bridge.errors import FormatError, UnreadableFileError, unwritable
+from bridge.files import disk
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import check_extent, shown
 from bridge.files.tensors import Array, Tensor, ahead, contiguous
@@ -53,7 +53,7 @@ def reading(path: PathLike) -> Iterator[Any]:
         UnsafeFileError: it holds pickled objects other than tensors, containers and numbers.
         FormatError: a tensor is described impossibly.
     """
-    with files.opened(path) as file:
+    with disk.opened(path) as file:
         records = _Records(file)
         yield records.content
         records.check_rest()
@@ -72,7 +72,8 @@ def write(path: PathLike, content: Any) -> None:
     if len(pickled) > _LARGEST_PICKLE:
         raise FormatError("too much metadata for a .pt file")
     with (
-        files.replacing(path) as file,
+        unwritable(),
+        disk.replacing_file(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         for name, data in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
@@ -134,7 +135,7 @@ class _Records:
         if pickled.size > _LARGEST_PICKLE:
             raise FormatError(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
         self.content = decode(bytes(self._read(pickled)), self._tensor)
-        check_extent(self.content, files.size(file))
+        check_extent(self.content, disk.size(file))
 
     def check_rest(self) -> None:
         """Reads what nobody has read yet, for its CRC."""
@@ -142,21 +143,21 @@ class _Records:
             start, crc = self._start(record), 0
             for position in range(0, record.size, _CHUNK):
                 length = min(_CHUNK, record.size - position)
-                crc = zlib.crc32(files.read(self._file, start + position, length), crc)
+                crc = zlib.crc32(disk.read(self._file, start + position, length), crc)
             _compare(crc, record)
         self._unread.clear()
 
     def _read(self, record: _Record) -> memoryview:
-        data = files.read(self._file, self._start(record), record.size)
+        data = disk.read(self._file, self._start(record), record.size)
         _compare(zlib.crc32(data), record)
         self._unread.pop(record.name, None)
         return data
 
     def _start(self, record: _Record) -> int:
         """Where a record's bytes start: after a header that names it once more."""
-        header = files.read(self._file, record.header, _HEADER.size)
+        header = disk.read(self._file, record.header, _HEADER.size)
         signature, name_length, extra_length = _HEADER.unpack(header)
-        name = files.read(self._file, record.header + _HEADER.size, name_length)
+        name = disk.read(self._file, record.header + _HEADER.size, name_length)
         start = record.header + _HEADER.size + name_length + extra_length
         named = signature == _HEADER_SIGNATURE and _text(name) == record.name
         if not named or start + record.size > self._end:
@@ -194,7 +195,7 @@ class _Records:
             for row in range(0, rows, at_once):
                 count = min(at_once, rows - row)
                 length = count * columns * storage.dtype.itemsize
-                data = files.read(self._file, start, length)
+                data = disk.read(self._file, start, length)
                 start, crc = start + length, zlib.crc32(data, crc)
                 yield np.frombuffer(data, storage.dtype).reshape(count, columns)
             _compare(crc, record)
@@ -214,15 +215,15 @@ def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
         UnreadableFileError: it is no archive, or a truncated or damaged one.
         FormatError: it lists records that torch.save does not write.
     """
-    size = files.size(file)
-    if files.read(file, 0, min(4, size)) != _HEADER_SIGNATURE:
+    size = disk.size(file)
+    if disk.read(file, 0, min(4, size)) != _HEADER_SIGNATURE:
         raise UnreadableFileError(
             "not a checkpoint that torch.save wrote (since torch 1.6 they are zip archives; save "
             "an older one again with a newer torch), or a damaged one"
         )
     try:
         count, length, start = _place_of_directory(file, size)
-        records = list(_listed(bytes(files.read(file, start, length))))
+        records = list(_listed(bytes(disk.read(file, start, length))))
     except (struct.error, UnreadableFileError):
         raise UnreadableFileError("a truncated or damaged archive") from None
     found = {record.name: record for record in records}
@@ -239,11 +240,11 @@ def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
 def _place_of_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
     """How many records the archive's directory lists, its length and its start."""
     position = size - _END.size
-    signature, count, length, start, comment = _END.unpack(files.read(file, position, _END.size))
-    if files.read(file, position - _LOCATOR_SIZE, 4) == _LOCATOR_SIGNATURE:
+    signature, count, length, start, comment = _END.unpack(disk.read(file, position, _END.size))
+    if disk.read(file, position - _LOCATOR_SIZE, 4) == _LOCATOR_SIGNATURE:
         # The same as 64-bit numbers, which torch always writes.
         position -= _LOCATOR_SIZE + _END_64.size
-        numbers = files.read(file, position, _END_64.size)
+        numbers = disk.read(file, position, _END_64.size)
         signature_64, count, length, start = _END_64.unpack(numbers)
         if signature_64 != _END_64_SIGNATURE:
             raise UnreadableFileError("damaged")

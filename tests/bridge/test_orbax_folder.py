@@ -9,17 +9,18 @@ import pytest
 from helpers.paths import GOLDEN
 
 from bridge import (
+    MANIFEST,
     BridgeError,
     FormatError,
     MismatchError,
     UnreadableFileError,
     UnwritableFileError,
+    describe_files,
     load,
     load_orbax,
     load_torch,
     save_orbax,
 )
-from bridge.files import manifest
 from bridge.files.tensors import of_array
 from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
@@ -50,8 +51,8 @@ def copy(written, tmp_path):
 
 def vouch_for(folder):
     """Renews the manifest, as whoever forges a file would."""
-    (folder / manifest.NAME).unlink()
-    (folder / manifest.NAME).write_text(json.dumps(manifest.describe(folder)))
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_text(json.dumps(describe_files(folder)))
 
 
 def test_jaxs_own_tools_read_the_arrays_stacked(written, checkpoint):
@@ -76,9 +77,9 @@ def test_a_run_stands_for_its_newest_state(checkpoint, tmp_path):
 
 
 def test_every_flipped_bit_is_found(copy):
-    listed = json.loads((copy / manifest.NAME).read_text())
+    listed = json.loads((copy / MANIFEST).read_text())
     found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
-    assert set(listed) == found - {manifest.NAME}
+    assert set(listed) == found - {MANIFEST}
     for name in listed:
         content = (copy / name).read_bytes()
         for flipped in {0, len(content) // 2, len(content) - 1} if content else set():
@@ -91,7 +92,7 @@ def test_every_flipped_bit_is_found(copy):
     assert load_orbax(copy).step == 12
 
 
-@pytest.mark.parametrize("name", ["checkpoint.json", manifest.NAME, "arrays"])
+@pytest.mark.parametrize("name", ["checkpoint.json", MANIFEST, "arrays"])
 def test_what_is_missing_is_named(copy, name):
     path = copy / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -103,14 +104,14 @@ def test_what_is_missing_is_named(copy, name):
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"checkpoint.json": 3}', "\0"])
 def test_a_broken_manifest_is_one_line(copy, text):
-    (copy / manifest.NAME).write_text(text)
+    (copy / MANIFEST).write_text(text)
     with pytest.raises(BridgeError, match=r"manifest\.json|SHA-256"):
         load_orbax(copy)
 
 
 @pytest.mark.parametrize("name", ["none", "../12/checkpoint.json", "/dev/zero", "../../dev/zero"])
 def test_a_manifest_of_other_files_is_refused(copy, name):
-    (copy / manifest.NAME).write_text(json.dumps({name: {"bytes": 0, "sha256": ""}}))
+    (copy / MANIFEST).write_text(json.dumps({name: {"bytes": 0, "sha256": ""}}))
     with pytest.raises(UnreadableFileError, match=r"cannot read .*: No such file"):
         load_orbax(copy)
 
@@ -165,7 +166,7 @@ def test_a_failed_write_leaves_nothing(checkpoint, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(manifest, "describe", full)
+        patched.setattr("bridge.files.manifest.describe_files", full)
         with pytest.raises(UnwritableFileError, match="No space left"):
             save_orbax(tmp_path / "1", checkpoint.model)
     assert list(tmp_path.iterdir()) == []
@@ -187,7 +188,7 @@ def test_files_beside_and_unlisted(copy, checkpoint, tmp_path):
     (tmp_path / "mine.partial" / "precious.txt").touch()
     save_orbax(tmp_path / "new", checkpoint.model)
     assert (tmp_path / "mine.partial" / "precious.txt").exists()
-    (copy / manifest.NAME).write_text("{}")
+    (copy / MANIFEST).write_text("{}")
     with pytest.raises(UnreadableFileError, match=r"manifest\.json does not list arrays"):
         load_orbax(copy)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from bridge.files import manifest
+from bridge import MANIFEST, changed_file, describe_files
 from train.data.token_files import SplitCounts
 from train.system.errors import TasksFailedError, UserError
 
@@ -63,11 +63,11 @@ def write_manifest(
     cut: int,
 ) -> None:
     """Writes manifest.json, after all other files; the arguments are those of `Manifest`."""
-    files = manifest.describe(data_dir)
+    files = describe_files(data_dir)
     described = Manifest(vocab_size, prepare, inputs, counts, cut, files, versions())
     content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
     text = json.dumps(content, indent=2, default=dataclasses.asdict)
-    (data_dir / manifest.NAME).write_text(text + "\n", encoding="utf-8")
+    (data_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def load_manifest(data_dir: str | Path) -> Manifest:
@@ -79,7 +79,7 @@ def load_manifest(data_dir: str | Path) -> Manifest:
     data_dir = Path(data_dir)
     described = _read_manifest(data_dir)
     try:
-        changed = manifest.changed(data_dir, described.files)
+        changed = changed_file(data_dir, described.files)
     except OSError as error:
         name = Path(error.filename).relative_to(data_dir)
         raise UserError(
@@ -186,8 +186,8 @@ def check_replaceable(data_dir: Path) -> None:
     """
     if data_dir.is_dir():
         files = {p.relative_to(data_dir).as_posix() for p in data_dir.rglob("*") if not p.is_dir()}
-        if manifest.NAME in files:
-            files -= {manifest.NAME, *_listed_files(data_dir)}
+        if MANIFEST in files:
+            files -= {MANIFEST, *_listed_files(data_dir)}
         if files:
             raise UserError(
                 f"data_dir {data_dir} has files that are no prepared data, such as "
@@ -223,7 +223,7 @@ def _listed_files(data_dir: Path) -> set[str]:
 @contextlib.contextmanager
 def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """A manifest's version and content; what the block finds wrong with it is a UserError."""
-    path = data_dir / manifest.NAME
+    path = data_dir / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != _FORMAT:
@@ -234,7 +234,7 @@ def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, content
     except FileNotFoundError as error:
         raise UserError(
-            f"data_dir {data_dir} has no {manifest.NAME}: run python -m train.prepare --config FILE"
+            f"data_dir {data_dir} has no {MANIFEST}: run python -m train.prepare --config FILE"
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

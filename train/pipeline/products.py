@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import bridge
-from bridge.files import manifest
+from bridge import MANIFEST, describe_files
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.folder import TOKENIZER
 from train.generation.sample import load_run
@@ -74,13 +74,13 @@ def export(pipeline: PipelineConfig) -> Path:
             path = partial / f"{stage.checkpoint_name}.safetensors"
             bridge.save_safetensors(path, loaded.model, metadata=notes)
         shutil.copy(Path(pipeline.data_dir) / TOKENIZER, partial / TOKENIZER)
-        described = json.dumps(manifest.describe(partial), indent=1)
-        write_text(partial / manifest.NAME, described + "\n")
+        described = json.dumps(describe_files(partial), indent=1)
+        write_text(partial / MANIFEST, described + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except (bridge.BridgeError, OSError) as error:
         raise UserError(f"cannot export to {folder}: {error}") from error
-    return folder / manifest.NAME
+    return folder / MANIFEST
 
 
 def report(pipeline: PipelineConfig) -> None:

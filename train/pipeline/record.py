@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge.files import manifest
+from bridge import MANIFEST
 from bridge.orbax_folder import state_folder, steps
 from train.checkpoints.language_model import file_digest, stage_folder
 from train.data import folder as tokens
@@ -77,7 +77,7 @@ class Plan:
             **{f"prepare.{key}": value for key, value in config.prepare.choices().items()},
         }
         found: Identity | None = None
-        if (folder / manifest.NAME).exists():
+        if (folder / MANIFEST).exists():
             try:
                 described = tokens.load_manifest(folder)
             except UserError as error:  # of an older version, or damaged
@@ -95,7 +95,7 @@ class Plan:
                 self._refuse_or_go_on("prepare", folder, found, wanted)
             console.rule("prepare")
             prepare(config)
-        self._results["prepare"] = file_digest(folder / manifest.NAME)
+        self._results["prepare"] = file_digest(folder / MANIFEST)
         for domain in token_files.DOMAINS:  # too short a split is found before anything is trained
             length = config.training.sequence_length
             Windows(config.data_dir, domain, config.evaluate.split, length)
@@ -106,7 +106,7 @@ class Plan:
         folder = stage_folder(config, name)
         stage = STAGES[name](config)
         last = config.training.steps
-        result = state_folder(folder, last) / manifest.NAME
+        result = state_folder(folder, last) / MANIFEST
         files = (folder / stage.file(last)).exists() and last in steps(folder)
         identity = self._identity(name, config)
         if files and self._complete(name, identity, result):
