@@ -1,4 +1,4 @@
-"""One layer of the model: projections, decay, recurrence, memory attention, feed-forward."""
+"""One layer of the model, in the order of docs/model.md section 2."""
 
 from typing import Any, NamedTuple
 
@@ -8,15 +8,25 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mmrec_jax.config import ModelConfig, Remat
-from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, cut, dropout, joined, linear
+from mmrec_jax.ffn import DenseFFN, SparseFFN
+from mmrec_jax.layers import MLP, Linear, RMSNorm, bias, dropout, linear
 from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
-from mmrec_jax.recurrence import previous_states, recurrence
-from mmrec_jax.remat import policy
-from mmrec_jax.sparse import SparseFFN
+from mmrec_jax.recurrence import gates, previous_states, recurrence, update
 
-FFN_TOKENS = 4096
-"""Tokens, of all sequences together, that go through the feed-forward layer at once."""
+
+class Health(NamedTuple):
+    """How a block, or each layer of a stack [L], is doing.
+
+    Attributes:
+        planning_loss: section 2.10, a mean over tokens; 0 unless config.use_uboo.
+        max_state: largest |h| of all tokens; it grows without bound where the decay stays near 1.
+        mean_decay: mean of g over tokens and channels.
+    """
+
+    planning_loss: jax.Array
+    max_state: jax.Array
+    mean_decay: jax.Array
 
 
 class BlockOutput(NamedTuple):
@@ -24,30 +34,20 @@ class BlockOutput(NamedTuple):
 
     Attributes:
         y: [B, T, D].
-        h: the recurrence's state after the last token that is not padding [B, D].
-        planning_loss: section 2.10; 0 unless config.use_uboo.
-        max_state: largest |h| of all tokens; it grows without bound where decay stays near 1.
-        mean_decay: mean of g, weighted if there are weights.
+        h: the recurrence's state after the last real token of each sequence [B, D].
+        health: of the real tokens.
     """
 
     y: jax.Array
     h: jax.Array
-    planning_loss: jax.Array
-    max_state: jax.Array
-    mean_decay: jax.Array
-
-
-def _clip_decay(decay: jax.Array) -> jax.Array:
-    return jnp.clip(decay, 1e-6, 1 - 1e-6)
-
-
-def _mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """The mean of [B, T, D], weighted by [B, T]."""
-    return jnp.mean(values if weights is None else values * weights[..., None])
+    health: Health
 
 
 class MDI(nnx.Module):
-    """The memory's decay and integration: the decay networks, the h gate, the planners."""
+    """The decay networks, the gate of h, and UBOO's planners; the original does not spell MDI out.
+
+    The name is the checkpoint's.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         dim = config.model_dim
@@ -62,25 +62,10 @@ class MDI(nnx.Module):
         """g from z and k, all [B, T, D] (section 2.3)."""
         return _clip_decay(jax.nn.sigmoid(self.W_gamma(z)) * jax.nn.sigmoid(self.W_context(k)))
 
-    def planning_loss(
-        self,
-        z: jax.Array,
-        decay: jax.Array,
-        gate_z: jax.Array,
-        previous: jax.Array,
-        weights: jax.Array | None = None,
-    ) -> jax.Array:
-        """Mean squared error of the planned update, a scalar (section 2.10).
-
-        Args:
-            z, decay, gate_z, previous: [B, T, D].
-            weights: see `MMRecBlock.__call__`.
-        """
-        dim = z.shape[-1]
-        m = jax.nn.sigmoid(gate_z + dot(previous, self.W_g.kernel[dim:]))
-        update = (1 - m) * previous + m * z + decay * previous
-        error = self.W_planning_error(jax.lax.stop_gradient(update))
-        return _mean(jnp.square(error - self.W_planning_target(previous)), weights)
+    def planning_error(self, e: jax.Array, previous: jax.Array) -> jax.Array:
+        """(P(stop_gradient(e_t)) - R(h_{t-1}))^2, all [B, T, D] (section 2.10)."""
+        planned = self.W_planning_error(jax.lax.stop_gradient(e))
+        return jnp.square(planned - self.W_planning_target(previous))
 
 
 class MMRecBlock(nnx.Module):
@@ -106,11 +91,49 @@ class MMRecBlock(nnx.Module):
             self.W_gamma_up = linear(config.dpg_rank, dim, rngs=rngs)
         self.mdi = MDI(config, rngs=rngs)
         self.multi_mem_attention = MultiMemoryAttention(config, rngs=rngs)
-        self.ffn: SparseFFN | MLP
-        if config.use_sparse:
-            self.ffn = SparseFFN(config, rngs=rngs)
-        else:
-            self.ffn = MLP(dim, config.ffn_dim, dim, dropout=config.dropout, rngs=rngs)
+        self.ffn = (SparseFFN if config.use_sparse else DenseFFN)(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: LongTermMemory | None,
+        h: jax.Array,
+        *,
+        real: jax.Array | None = None,
+        router_threshold: jax.Array | float = 0.0,
+        dropout_key: jax.Array | None = None,
+        remat: Remat = "products",
+    ) -> BlockOutput:
+        """Runs the block over a sequence; its new memory (section 2.9) is for the stack to write.
+
+        Args:
+            x: [B, T, D].
+            memory: the memory's last level [S, D] or [B, S, D] (section 2.5); None for zeros.
+            h: the recurrence's state before the first token [B, D]; zeros at a sequence's start.
+            real: which tokens are no padding [B, T] bool; padding only follows other tokens. None
+                is for all.
+            router_threshold: see SparseFFN; without effect in other variants.
+            dropout_key: None switches dropout off.
+            remat: what of the feed-forward layer the backward pass computes again.
+        """
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        n = self.norm1(x)  # 2.1
+        q, k, v, z = self.project(n)  # 2.2
+        decay = self.decay(z, k)  # 2.3
+        gate_z, W_h, b = self.recurrence_weights(z)  # 2.4
+        states = recurrence(z, decay, gate_z, W_h, b, h)
+        attention = self.multi_mem_attention(states, q, memory)  # 2.5 and 2.6
+        r = x + dropout(states + attention + 0.1 * v, self.config.dropout, keys[0])  # 2.7
+        y = r + self.feed_forward(self.norm2(r), real, router_threshold, keys[1], remat)  # 2.8
+        planning_loss = jnp.zeros(())
+        if self.config.use_uboo:  # 2.10
+            previous = previous_states(states, h)
+            _, m = gates(previous, gate_z, W_h, b)
+            e = update(previous, z, self.mdi.decay(z, k), m)
+            planning_loss = _mean(self.mdi.planning_error(e, previous), real)
+        max_state = jnp.abs(states if real is None else jnp.where(real[..., None], states, 0)).max()
+        health = Health(planning_loss, max_state, _mean(decay, real))
+        return BlockOutput(y, _at_last(states, real), health)
 
     def project(self, n: jax.Array) -> tuple[jax.Array, ...]:
         """q, k, v, z of the normalised input, all [B, T, D] (section 2.2)."""
@@ -126,85 +149,51 @@ class MMRecBlock(nnx.Module):
             return self.mdi.decay(z, k)
         return _clip_decay(jax.nn.sigmoid(self.W_gamma_up(jax.nn.relu(self.W_gamma_down(z)))))
 
-    def __call__(
-        self,
-        x: jax.Array,
-        memory: LongTermMemory | None,
-        h: jax.Array,
-        *,
-        weights: jax.Array | None = None,
-        router_threshold: jax.Array | float = 0.0,
-        dropout_key: jax.Array | None = None,
-        remat: Remat = "products",
-    ) -> BlockOutput:
-        """Runs the block over a sequence.
-
-        Args:
-            x: [B, T, D].
-            memory: the memory's last level [S, D] or [B, S, D] (section 2.5); None for zeros.
-            h: the recurrence's state before the first token [B, D]; zeros at a sequence's start.
-            weights: [B, T], how much each token counts in the means, 1 in all; tokens of weight 0
-                are padding, which only follows others. None lets all count alike.
-            router_threshold: see SparseFFN; without effect in other variants.
-            dropout_key: None switches dropout off.
-            remat: what of the feed-forward layer the backward pass computes again.
-        """
-        dim = x.shape[-1]
-        q, k, v, z = self.project(self.norm1(x))
-        decay = self.decay(z, k)
-        mdi_kernel = self.mdi.W_g.kernel[...]
+    def recurrence_weights(self, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """gate_z, W_h and b as `recurrence` takes them, for z [B, T, D] (section 2.4)."""
+        dim, mdi_kernel = z.shape[-1], self.mdi.W_g.kernel[...]
         gate_z = dot(z, mdi_kernel[:dim]) + bias(self.mdi.W_g)
         W_h = jnp.concatenate([self.W_g.kernel[...], mdi_kernel[dim:]], axis=1)
-        states = recurrence(z, decay, gate_z, W_h, bias(self.W_g), h)
+        return gate_z, W_h, bias(self.W_g)
 
-        planning_loss = jnp.zeros(())
-        if self.config.use_uboo:
-            planning_loss = self.mdi.planning_loss(
-                z, self.mdi.decay(z, k), gate_z, previous_states(states, h), weights
-            )
-
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        attended = self.multi_mem_attention(states, q, memory)
-        r = x + dropout(states + attended + 0.1 * v, self.config.dropout, keys[0])
-        n = self.norm2(r)
-        if isinstance(self.ffn, SparseFFN):
-            if weights is not None:  # a chunk is routed as if it ended where the tokens do
-                n = jnp.where(weights[..., None] > 0, n, 0)
-            out = self.ffn(n, router_threshold=router_threshold, dropout_key=keys[1])
-        else:
-            out = _in_pieces(self.ffn, n, keys[1], remat)
-        sizes, last = jnp.abs(states), states[:, -1]
-        if weights is not None:
-            sizes = jnp.where(weights[..., None] > 0, sizes, 0)
-            ends = jnp.maximum((weights > 0).sum(axis=1) - 1, 0)
-            last = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
-        return BlockOutput(r + out, last, planning_loss, sizes.max(), _mean(decay, weights))
+    def feed_forward(
+        self,
+        n: jax.Array,
+        real: jax.Array | None,
+        router_threshold: jax.Array | float,
+        dropout_key: jax.Array | None,
+        remat: Remat,
+    ) -> jax.Array:
+        """FFN(n), both [B, T, D] (section 2.8); the other arguments are those of `__call__`."""
+        if isinstance(self.ffn, DenseFFN):
+            return self.ffn.in_pieces(n, dropout_key, remat)
+        if real is not None:  # a chunk is routed as if it ended where its real tokens do
+            n = jnp.where(real[..., None], n, 0)
+        return self.ffn(n, router_threshold=router_threshold, dropout_key=dropout_key)
 
 
-def _in_pieces(ffn: MLP, x: jax.Array, key: jax.Array | None, remat: Remat) -> jax.Array:
-    """The feed-forward layer of [B, T, D], few tokens at a time.
+def _clip_decay(decay: jax.Array) -> jax.Array:
+    return jnp.clip(decay, 1e-6, 1 - 1e-6)
 
-    Memory is bounded but for what `remat` keeps.
-    """
-    batch, tokens, _ = x.shape
-    size = max(FFN_TOKENS // batch, 1)
-    if tokens <= size:
-        return ffn(x, dropout_key=key)
-    count = -(-tokens // size)
-    pieces = cut(x, -(-tokens // count))  # alike, with less than a token a piece of padding
-    keys = None if key is None else jax.random.split(key, count)
-    graphdef, state = nnx.split(ffn)
 
-    def piece(x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return nnx.merge(graphdef, state)(x, dropout_key=key)
+def _mean(values: jax.Array, real: jax.Array | None) -> jax.Array:
+    """The mean of [B, T, D] over all real tokens."""
+    if real is None:
+        return values.mean()
+    total = jnp.where(real[..., None], values, 0).sum()
+    return total / (jnp.maximum(real.sum(), 1) * values.shape[-1])
 
-    piece = jax.checkpoint(piece, policy=policy(remat), prevent_cse=False)
-    out = jax.lax.map(lambda each: piece(*each), (pieces, keys))
-    return joined(out)[:, :tokens]
+
+def _at_last(states: jax.Array, real: jax.Array | None) -> jax.Array:
+    """Of the states [B, T, D], that after each sequence's last real token [B, D]."""
+    if real is None:
+        return states[:, -1]
+    last = jnp.maximum(real.sum(axis=1) - 1, 0)
+    return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
 
 
 def _fused_xavier(config: ModelConfig) -> nnx.Initializer:
-    """Each of Q, K, V, Z, P, E is drawn as if it were a layer of its own (section 4)."""
+    """Draws each of Q, K, V, Z, P, E as if it were a layer of its own (section 4)."""
     dim = config.model_dim
     widths = (dim, dim, dim, dim, config.fused_projection_dim - 5 * dim, dim)
     xavier = nnx.initializers.xavier_uniform()

@@ -10,7 +10,7 @@ from jax.extend.random import threefry_2x32
 from jax.typing import DTypeLike
 
 from mmrec_jax.matmul import dot
-from mmrec_jax.remat import kept
+from mmrec_jax.remat import saveable
 
 
 class Buffer(nnx.Variable):
@@ -63,7 +63,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     if key is None or rate == 0:
         return x
     threshold = min(round(rate * 2**16), 2**16 - 1)
-    keep = kept(_random_uint16(key, x.shape) >= threshold, "dropout")
+    keep = saveable(_random_uint16(key, x.shape) >= threshold, "dropout")
     return jnp.where(keep, x / (1 - rate), 0)
 
 
@@ -74,7 +74,7 @@ def _random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
 
 
-def cut(x: jax.Array, size: int) -> jax.Array:
+def split_tokens(x: jax.Array, size: int) -> jax.Array:
     """[B, T, ...] in pieces of `size` tokens [count, B, size, ...], zeros behind the last token."""
     batch, tokens, *rest = x.shape
     count = -(-tokens // size)
@@ -82,21 +82,10 @@ def cut(x: jax.Array, size: int) -> jax.Array:
     return padded.reshape(batch, count, size, *rest).swapaxes(0, 1)
 
 
-def joined(pieces: jax.Array) -> jax.Array:
+def join_tokens(pieces: jax.Array) -> jax.Array:
     """Pieces [count, B, size, ...] one after the other [B, count * size, ...]."""
     count, batch, size, *rest = pieces.shape
     return pieces.swapaxes(0, 1).reshape(batch, count * size, *rest)
-
-
-class Embedding(nnx.Module):
-    """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
-
-    def __init__(self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs) -> None:
-        self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
-
-    def __call__(self, input_ids: jax.Array) -> jax.Array:
-        """input_ids [B, T] -> [B, T, D]."""
-        return self.embedding[...][input_ids]
 
 
 class RMSNorm(nnx.Module):
@@ -112,7 +101,7 @@ class RMSNorm(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Linear, exact GELU, Linear; with a key, dropout after each of the last two."""
+    """Linear, exact GELU, Linear; with a key, dropout after each of the last two (section 2.8)."""
 
     def __init__(
         self, inputs: int, hidden: int, outputs: int, *, dropout: float = 0.0, rngs: nnx.Rngs

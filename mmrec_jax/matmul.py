@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from mmrec_jax.remat import kept
+from mmrec_jax.remat import saveable
 
 
 def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -22,7 +22,7 @@ def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
         y = _dot(flat, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
     else:
         y = x @ kernel
-    return kept(y, "product")
+    return saveable(y, "product")
 
 
 def product(a: jax.Array, b: jax.Array, precision: jax.lax.Precision | None = None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The recurrence over time, the one part of a block that cannot be batched over tokens.
+"""The recurrence over time (section 2.4), the one part of a block that cannot be batched over tokens.
 
 It is non-linear in h, so an associative scan does not compute it. The step is kept as small as it
 can be: both gates come from one [D, 2D] product, and the backward scan computes only the
@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from mmrec_jax.matmul import kernel_gradient, transposed
-from mmrec_jax.remat import kept
+from mmrec_jax.remat import saveable
 
-HIGHEST = jax.lax.Precision.HIGHEST
+UPDATE_SHARE = 0.1
+"""How much of the update u_t is added to the new state h_t."""
+
+_HIGHEST = jax.lax.Precision.HIGHEST
 """The recurrence is float32 whatever the precision of other products: its errors add up."""
 
 
@@ -43,31 +46,39 @@ def previous_states(states: jax.Array, h: jax.Array) -> jax.Array:
     return jnp.concatenate([h[:, None], states[:, :-1]], axis=1)
 
 
-@jax.custom_vjp
-def _scan(
-    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
-) -> jax.Array:
-    def step(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        z, decay, gate_z = inputs
-        s, m = _gates(h, gate_z, W_h, b)
-        update = (1 - m) * h + m * z + decay * h
-        h = z * s + decay * h + 0.1 * update
-        return h, h
-
-    return jax.lax.scan(step, h, (z, decay, gate_z))[1]
-
-
-def _gates(
+def gates(
     h: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The block gate and the MDI gate [..., D] after the state h [..., D]."""
-    from_h = jnp.matmul(h, W_h, precision=HIGHEST)
+    """The block gate s and the MDI gate m [..., D] after the state h [..., D]; see `recurrence`."""
+    from_h = jnp.matmul(h, W_h, precision=_HIGHEST)
     dim = h.shape[-1]
     return jax.nn.sigmoid(from_h[..., :dim] + b), jax.nn.sigmoid(from_h[..., dim:] + gate_z)
 
 
+def update(h: jax.Array, z: jax.Array, decay: jax.Array, m: jax.Array) -> jax.Array:
+    """u_t, the update of the state h before the token; all [..., D]."""
+    return (1 - m) * h + m * z + decay * h
+
+
+def step(h: jax.Array, z: jax.Array, decay: jax.Array, s: jax.Array, m: jax.Array) -> jax.Array:
+    """h_t from the state h before the token, its input, decay and gates; all [..., D]."""
+    return z * s + decay * h + UPDATE_SHARE * update(h, z, decay, m)
+
+
+@jax.custom_vjp
+def _scan(
+    z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
+) -> jax.Array:
+    def token(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        z, decay, gate_z = inputs
+        h = step(h, z, decay, *gates(h, gate_z, W_h, b))
+        return h, h
+
+    return jax.lax.scan(token, h, (z, decay, gate_z))[1]
+
+
 def _scan_forward(*inputs: jax.Array) -> tuple[jax.Array, Any]:
-    states = kept(_scan(*inputs), "states")
+    states = saveable(_scan(*inputs), "states")
     return states, (*inputs, states)
 
 
@@ -75,29 +86,29 @@ def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
     z, decay, gate_z, W_h, b, h, states = saved
     previous = jnp.concatenate([h[None], states[:-1]])
     # One product for all steps: cheaper than keeping the gates of each.
-    s, m = _gates(previous, gate_z, W_h, b)
-    # The derivatives of h_t by the block gate's and the MDI gate's pre-activations, and by h_{t-1}
+    s, m = gates(previous, gate_z, W_h, b)
+    # The derivatives of `step` by the block gate's and the MDI gate's pre-activations, and by h
     # where it stands outside the gates.
     by_s = z * s * (1 - s)
-    by_m = 0.1 * (z - previous) * m * (1 - m)
-    by_h = 1.1 * decay + 0.1 * (1 - m)
+    by_m = UPDATE_SHARE * (z - previous) * m * (1 - m)
+    by_h = (1 + UPDATE_SHARE) * decay + UPDATE_SHARE * (1 - m)
     W_h_T = transposed(W_h)
 
-    def step(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def token(d_next: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         d_state, by_s, by_m, by_h = inputs
         d_h = d_state + d_next
         d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
-        return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=HIGHEST), d_h
+        return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=_HIGHEST), d_h
 
     d_initial, d_h = jax.lax.scan(
-        step, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
+        token, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
     )
     d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
     dim = h.shape[-1]
-    d_W_h = kernel_gradient(previous.reshape(-1, dim), d_gates.reshape(-1, 2 * dim), HIGHEST)
+    d_W_h = kernel_gradient(previous.reshape(-1, dim), d_gates.reshape(-1, 2 * dim), _HIGHEST)
     return (
-        d_h * (s + 0.1 * m),
-        1.1 * d_h * previous,
+        d_h * (s + UPDATE_SHARE * m),
+        (1 + UPDATE_SHARE) * d_h * previous,
         d_gates[..., dim:],
         d_W_h.astype(W_h.dtype),
         d_gates[..., :dim].sum((0, 1)),

@@ -1,4 +1,4 @@
-"""What of a layer's forward pass is kept for its backward pass, and what is computed again."""
+"""What of a layer's forward pass is saved for its backward pass, and what is computed again."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from mmrec_jax.config import Remat
 Kind = Literal["product", "states", "dropout"]
 
 
-def kept(x: jax.Array, kind: Kind) -> jax.Array:
-    """x, marked as what a policy may keep: a matrix product, a recurrence's states, or a mask."""
+def saveable(x: jax.Array, kind: Kind) -> jax.Array:
+    """x, marked as what a policy may save: a matrix product, a recurrence's states, or a mask."""
     named: jax.Array = checkpoint_name(x, kind)  # type: ignore[no-untyped-call]
     return named
 

@@ -1,12 +1,45 @@
-"""The sparse variant's feed-forward layer: experts chosen for chunks of tokens by hashing."""
+"""The feed-forward layer (section 2.8): dense, in pieces, or sparse experts for chunks of tokens."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmrec_jax.config import ModelConfig
-from mmrec_jax.layers import Buffer, dropout
-from mmrec_jax.remat import kept
+from mmrec_jax.config import ModelConfig, Remat
+from mmrec_jax.layers import MLP, Buffer, dropout, join_tokens, split_tokens
+from mmrec_jax.remat import policy, saveable
+
+PIECE_TOKENS = 4096
+"""Tokens, of all sequences together, that go through the dense layer at once."""
+
+
+class DenseFFN(MLP):
+    """Linear D -> F, GELU, dropout, Linear F -> D, dropout; few tokens at a time.
+
+    Its memory is bounded, except for what `remat` saves.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        dim = config.model_dim
+        super().__init__(dim, config.ffn_dim, dim, dropout=config.dropout, rngs=rngs)
+
+    def in_pieces(self, x: jax.Array, dropout_key: jax.Array | None, remat: Remat) -> jax.Array:
+        """x [B, T, D] -> [B, T, D]; `remat` says what the backward pass computes again."""
+        batch, tokens, _ = x.shape
+        size = max(PIECE_TOKENS // batch, 1)
+        if tokens <= size:
+            return self(x, dropout_key=dropout_key)
+        count = -(-tokens // size)
+        # Pieces of equal size, with less than one token of padding in each.
+        pieces = split_tokens(x, -(-tokens // count))
+        keys = None if dropout_key is None else jax.random.split(dropout_key, count)
+        graphdef, state = nnx.split(self)
+
+        def piece(x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return nnx.merge(graphdef, state)(x, dropout_key=key)
+
+        piece = jax.checkpoint(piece, policy=policy(remat), prevent_cse=False)
+        out = jax.lax.map(lambda each: piece(*each), (pieces, keys))
+        return join_tokens(out)[:, :tokens]
 
 
 class Router(nnx.Module):
@@ -60,7 +93,9 @@ class SparseFFN(nnx.Module):
         experts, certainty = self.router(chunks.mean(axis=2))
         weights = self.expert_weights[...]
         first, second = (
-            kept(jnp.einsum("bnci,bnio->bnco", chunks, weights[experts[..., choice]]), "product")
+            saveable(
+                jnp.einsum("bnci,bnio->bnco", chunks, weights[experts[..., choice]]), "product"
+            )
             for choice in range(2)
         )
         out = jnp.where((certainty >= router_threshold)[..., None, None], (first + second) / 2, 0)
