@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmrec_jax import ModelConfig
+from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
@@ -35,7 +36,7 @@ def losses(precision: str) -> list[float]:
     for _ in range(STEPS):
         starts = places.integers(0, len(data) - TOKENS - 1, BATCH)
         tokens = np.stack([data[start : start + TOKENS + 1] for start in starts]).astype(np.int32)
-        grads, metrics = trainer.gradient(state, tokens, 0)
+        grads, metrics = trainer.gradient(state, batch_of(tokens), 0)
         state, _ = trainer.update(state, grads)
         found.append(float(metrics["loss"]))
     return found

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from benchmarks.process import peak_bytes
+from train.data.batches import batch_of
 from train.settings.cli import parse_config
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
@@ -29,7 +30,8 @@ def main(argv: list[str]) -> None:
     trainer = Trainer(config, model)
     state = trainer.initial_state(model)
     shape = (batch, length + 1)
-    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
+    rows = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
+    tokens = batch_of(rows)
     start = time.perf_counter()
     gradient = trainer.gradient.lower(state, tokens, 0).compile()
     compiled = time.perf_counter() - start

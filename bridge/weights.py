@@ -15,7 +15,8 @@ from bridge.errors import FormatError, MismatchError, NonFiniteWarning
 from bridge.files.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
 from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
 from mmrec_jax import ModelConfig
-from mmrec_jax.stack import BlockStack, unstack_blocks
+from mmrec_jax.block_forms import unstack_blocks
+from mmrec_jax.stack import BlockStack
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""

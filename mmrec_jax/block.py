@@ -91,7 +91,11 @@ class MMRecBlock(nnx.Module):
             self.W_gamma_up = linear(config.dpg_rank, dim, rngs=rngs)
         self.mdi = MDI(config, rngs=rngs)
         self.multi_mem_attention = MultiMemoryAttention(config, rngs=rngs)
-        self.ffn = (SparseFFN if config.use_sparse else DenseFFN)(config, rngs=rngs)
+        self.ffn: SparseFFN | DenseFFN
+        if config.use_sparse:
+            self.ffn = SparseFFN(config, rngs=rngs)
+        else:
+            self.ffn = DenseFFN(config, rngs=rngs)
 
     def __call__(
         self,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmrec_jax.block_forms import unstack_blocks
 from mmrec_jax.fusion import MMRec100M
 from mmrec_jax.model import MMRecModel
 from mmrec_jax.sampling import Sampling, draw
-from mmrec_jax.stack import unstack_blocks
 
 PIECE = 32
 """Tokens of each sequence that `stream` computes at a time."""
@@ -90,7 +90,7 @@ def stream(
     graphdef, params = nnx.split(unstack_blocks(model))
     logits, state = _prefill(graphdef, params, prompt, lengths, chunk_size)
     carry = (logits, state, jnp.zeros((), jnp.int32))
-    return _pieces(graphdef, params, carry, key, sampling or Sampling(), chunk_size)
+    return _pieces(graphdef, params, carry, key, sampling or Sampling())
 
 
 def _pieces(
@@ -117,23 +117,20 @@ def _prefill(
     return nnx.merge(graphdef, params).prefill(prompt, lengths, chunk_size=chunk_size)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("graphdef", "sampling", "chunk_size"), donate_argnames="carry"
-)
+@functools.partial(jax.jit, static_argnames=("graphdef", "sampling"), donate_argnames="carry")
 def _extend(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     carry: Any,
     key: jax.Array,
     sampling: Sampling,
-    chunk_size: int | None,
 ) -> tuple[Any, jax.Array, jax.Array]:
     model = nnx.merge(graphdef, params)
 
     def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         logits, state, position = carry
         token = draw(logits, jax.random.fold_in(key, position), sampling)
-        logits, state = model.decode(token[:, None], state, chunk_size=chunk_size)
+        logits, state = model.decode(token[:, None], state)
         return (logits[:, 0], state, position + 1), token
 
     carry, tokens = jax.lax.scan(step, carry, None, length=PIECE)

@@ -14,7 +14,7 @@ class ExpertModule(BlockStack):
     def __call__(
         self, x: jax.Array, memory: Sequence[LongTermMemory] | None = None
     ) -> tuple[jax.Array, list[LongTermMemory]]:
-        """x [B, T, D] -> [B, T, D], and the new memory, one a layer, each [B, M, D].
+        """x [B, T, D] -> [B, T, D], and the new memory, one per layer, each [B, M, D].
 
         Raises:
             ValueError: the memory does not fit.

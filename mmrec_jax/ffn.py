@@ -1,4 +1,4 @@
-"""The feed-forward layer (section 2.8): dense, in pieces, or sparse experts for chunks of tokens."""
+"""The feed-forward layer (section 2.8): dense, or sparse experts for chunks of tokens."""
 
 import jax
 import jax.numpy as jnp

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmrec_jax.block import Health
 from mmrec_jax.config import ModelConfig
+from mmrec_jax.decode_state import DecodeState
 from mmrec_jax.expert import ExpertModule
-from mmrec_jax.layers import Embedding, RMSNorm, linear
+from mmrec_jax.layers import RMSNorm, linear
 from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.model import ModelOutput
-from mmrec_jax.stack import DecodeState
+from mmrec_jax.model import Embedding, ModelOutput
 
 ExpertType = Literal["text", "code"]
 
@@ -23,17 +24,15 @@ class FusedOutput(NamedTuple):
 
     Attributes:
         y: the experts' outputs joined and normalised [B, T, 2 D].
-        memory: the new long-term memory of each expert, one a layer.
-        planning_loss: summed over layers (section 2.10).
-        max_state: each layer's largest |h| [layers].
-        mean_decay: each layer's mean of g [layers].
+        memory: the new long-term memory of each expert, one per layer.
+        auxiliary_loss: summed over the experts (section 2.10).
+        health: of each layer [layers].
     """
 
     y: jax.Array
     memory: dict[str, list[LongTermMemory]]
-    planning_loss: jax.Array
-    max_state: jax.Array
-    mean_decay: jax.Array
+    auxiliary_loss: jax.Array
+    health: Health
 
 
 class FusionLayer(nnx.Module):
@@ -122,13 +121,13 @@ class MMRec100M(nnx.Module):
             name: expert.hidden_states(x, memory.get(name), dropout_key=key, **options)
             for (name, expert), key in zip(experts.items(), keys, strict=False)
         }
-        each = list(outs.values())
         return FusedOutput(
             self.fused({name: out.y for name, out in outs.items()}),
             {name: out.memory for name, out in outs.items()},
-            jnp.stack([out.planning_loss for out in each]).sum(),
-            jnp.concatenate([out.max_state for out in each]),
-            jnp.concatenate([out.mean_decay for out in each]),
+            jnp.stack([out.auxiliary_loss for out in outs.values()]).sum(),
+            jax.tree.map(
+                lambda *layers: jnp.concatenate(layers), *(out.health for out in outs.values())
+            ),
         )
 
     def __call__(
@@ -144,7 +143,7 @@ class MMRec100M(nnx.Module):
 
         Args:
             input_ids: [B, T].
-            memory: {"text": one a layer, "code": one a layer}; a missing one is zeros.
+            memory: {"text": one per layer, "code": one per layer}; a missing one is zeros.
             expert_type: runs one expert alone, with zeros for the other's output; None runs both.
             chunk_size: see BlockStack.hidden_states.
             dropout_key: None switches dropout off.
@@ -159,20 +158,24 @@ class MMRec100M(nnx.Module):
             chunk_size=chunk_size,
             dropout_key=dropout_key,
         )
-        auxiliary_loss = self.config.lambda_P * out.planning_loss
-        return ModelOutput(dot(out.y, self.head_kernel), out.memory, auxiliary_loss)
+        return ModelOutput(dot(out.y, self.head_kernel), out.memory, out.auxiliary_loss)
 
     def start_decoding(
-        self, batch: int, memory: Mapping[str, Sequence[LongTermMemory]] | None = None
+        self,
+        batch: int,
+        memory: Mapping[str, Sequence[LongTermMemory]] | None = None,
+        *,
+        chunk_size: int | None = None,
     ) -> dict[str, DecodeState]:
         """The state before the first token, for each expert (section 3.5).
 
         Raises:
-            ValueError: the memory does not fit, or the experts are of the sparse variant.
+            ValueError: the memory or chunk_size does not fit, or the experts are of the sparse
+                variant.
         """
         memory = self._known(memory)
         return {
-            name: expert.start_decoding(batch, memory.get(name))
+            name: expert.start_decoding(batch, memory.get(name), chunk_size=chunk_size)
             for name, expert in self.experts(None).items()
         }
 
@@ -199,12 +202,11 @@ class MMRec100M(nnx.Module):
         state: Mapping[str, DecodeState],
         *,
         expert_type: ExpertType | None = None,
-        chunk_size: int | None = None,
     ) -> tuple[jax.Array, dict[str, DecodeState]]:
         """See MMRecModel.decode; an expert that does not run keeps its state."""
         x = self.embedding(input_ids)
         after = {
-            name: expert.decode_hidden_states(x, state[name], chunk_size=chunk_size)
+            name: expert.decode_hidden_states(x, state[name])
             for name, expert in self.experts(expert_type).items()
         }
         logits, states = self._scored(after)

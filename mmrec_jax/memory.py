@@ -37,7 +37,7 @@ def pool_layers(
     """Checks the memories of all layers and brings them to what attention reads.
 
     Args:
-        memory: one a layer, or None for zeros.
+        memory: one per layer, or None for zeros.
         config: says how many layers and channels there must be.
         batch: B.
 
@@ -50,7 +50,9 @@ def pool_layers(
     if memory is None:
         return None
     if len(memory) != config.num_layers:
-        raise ValueError(f"{len(memory)} memories for {config.num_layers} layers: give one a layer")
+        raise ValueError(
+            f"{len(memory)} memories for {config.num_layers} layers: give one per layer"
+        )
     granule = POOLING * POOLING
     for i, layer in enumerate(memory):
         for name, slots in (("k", layer.k), ("v", layer.v)):
@@ -78,8 +80,8 @@ def pool_layers(
     return LongTermMemory(stack([m.k for m in memory]), stack([m.v for m in memory]))
 
 
-def filled(means: jax.Array) -> list[LongTermMemory]:
-    """Memories whose slots all hold a layer's mean (section 2.9): [L, B, D] -> L x [B, M, D]."""
+def memories_of(means: jax.Array) -> list[LongTermMemory]:
+    """Each layer's new memory, all slots the mean (section 2.9): [L, B, D] -> L x [B, M, D]."""
     layers, batch, dim = means.shape
     slots = jnp.broadcast_to(means[:, :, None], (layers, batch, MEMORY_SLOTS, dim))
     return [LongTermMemory(slots[i], slots[i]) for i in range(layers)]

@@ -8,10 +8,11 @@ import jax
 from flax import nnx
 
 from mmrec_jax.config import ModelConfig
-from mmrec_jax.layers import Embedding, uniform
+from mmrec_jax.decode_state import DecodeState
+from mmrec_jax.layers import uniform
 from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory
-from mmrec_jax.stack import BlockStack, DecodeState, StackOutput
+from mmrec_jax.stack import BlockStack, StackOutput
 
 
 class ModelOutput(NamedTuple):
@@ -19,7 +20,7 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         logits: [B, T, V].
-        memory: the new long-term memory, one a layer, each [B, M, D], without gradient; of
+        memory: the new long-term memory, one per layer, each [B, M, D], without gradient; of
             MMRec100M a dictionary of such lists by expert.
         auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
     """
@@ -27,6 +28,17 @@ class ModelOutput(NamedTuple):
     logits: jax.Array
     memory: list[LongTermMemory] | dict[str, list[LongTermMemory]]
     auxiliary_loss: jax.Array
+
+
+class Embedding(nnx.Module):
+    """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
+
+    def __init__(self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs) -> None:
+        self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        """input_ids [B, T] -> [B, T, D]."""
+        return self.embedding[...][input_ids]
 
 
 class MMRecModel(BlockStack):
@@ -50,7 +62,7 @@ class MMRecModel(BlockStack):
 
         Args:
             input_ids: [B, T].
-            memory: the long-term memory, one a layer; None for zeros.
+            memory: the long-term memory, one per layer; None for zeros.
             chunk_size: see `hidden_states`.
             router_threshold: see `hidden_states`.
             dropout_key: None switches dropout off.
@@ -65,8 +77,7 @@ class MMRecModel(BlockStack):
             router_threshold=router_threshold,
             dropout_key=dropout_key,
         )
-        auxiliary_loss = self.config.lambda_P * out.planning_loss
-        return ModelOutput(dot(out.y, self.head_kernel), out.memory, auxiliary_loss)
+        return ModelOutput(dot(out.y, self.head_kernel), out.memory, out.auxiliary_loss)
 
     @property
     def head_kernel(self) -> jax.Array:
@@ -90,13 +101,13 @@ class MMRecModel(BlockStack):
         """Reads whole prompts, in one pass over all tokens (section 3.5).
 
         Args:
-            input_ids: [B, T]; what is behind a prompt's end is padding, any ids.
+            input_ids: [B, T]; what follows a prompt's end is padding, any ids.
             lengths: tokens of each prompt, from 1 to T [B].
-            memory: one a layer; None for zeros.
-            chunk_size: as in `__call__`; the same in later calls of `decode`.
+            memory: one per layer; None for zeros.
+            chunk_size: as in `__call__`; decoding keeps to it.
 
         Returns:
-            Logits of what follows each prompt [B, V], and the state to go on from.
+            Logits of what follows each prompt [B, V], and the state to continue from.
 
         Raises:
             ValueError: the memory or chunk_size does not fit, or the variant cannot be decoded.
@@ -106,20 +117,15 @@ class MMRecModel(BlockStack):
         )
         return dot(y, self.head_kernel), state
 
-    def decode(
-        self, input_ids: jax.Array, state: DecodeState, *, chunk_size: int | None = None
-    ) -> tuple[jax.Array, DecodeState]:
-        """Goes on from a state, by one token or by a prompt of many (section 3.5).
+    def decode(self, input_ids: jax.Array, state: DecodeState) -> tuple[jax.Array, DecodeState]:
+        """Continues from a state, by one token or by a prompt of many (section 3.5).
 
         Args:
             input_ids: [B, T].
-            state: from `start_decoding` or an earlier call.
-            chunk_size: as in `__call__`; the same in all calls of one sequence.
+            state: from `start_decoding`, `prefill` or an earlier call.
 
         Returns:
             Logits [B, T, V], equal to the full pass over all tokens so far, and the next state.
         """
-        y, state = self.decode_hidden_states(
-            self.embedding(input_ids), state, chunk_size=chunk_size
-        )
+        y, state = self.decode_hidden_states(self.embedding(input_ids), state)
         return dot(y, self.head_kernel), state

@@ -1,9 +1,10 @@
-"""The recurrence over time (section 2.4), the one part of a block that cannot be batched over tokens.
+"""The recurrence over time (section 2.4): a pure step, the scan over it, and its backward pass.
 
-It is non-linear in h, so an associative scan does not compute it. The step is kept as small as it
-can be: both gates come from one [D, 2D] product, and the backward scan computes only the
-pre-activations' gradients; everything that does not depend on the next step's gradient is formed
-for all steps at once, the weights' gradient as one product after the scan.
+It is the one part of a block that cannot be batched over tokens. It is non-linear in h, so an
+associative scan does not compute it. The step is kept as small as it can be: both gates come from
+one [D, 2D] product, and the backward scan computes only the pre-activations' gradients; everything
+that does not depend on the next step's gradient is formed for all steps at once, the weights'
+gradient as one product after the scan.
 """
 
 from typing import Any

@@ -15,8 +15,7 @@ from mmrec_jax.block import MMRecBlock
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.expert import ExpertModule
 from mmrec_jax.fusion import MMRec100M
-from mmrec_jax.layers import Embedding
-from mmrec_jax.model import MMRecModel
+from mmrec_jax.model import Embedding, MMRecModel
 from mmrec_jax.stack import BlockStack
 
 Stack = TypeVar("Stack", MMRecModel, ExpertModule)

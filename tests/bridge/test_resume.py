@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from helpers.losses import gradient_from_memory
 from helpers.paths import GOLDEN
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -44,7 +45,7 @@ def train_in_jax(path, target, batches, memory=None):
     state = checkpoint.state_of(trainer, loaded)
     losses = []
     for batch in batches:
-        grads, metrics = trainer.gradient(state, jnp.asarray(batch), 0, memory)
+        grads, metrics = gradient_from_memory(trainer, state, jnp.asarray(batch), memory)
         state, _ = trainer.update(state, grads)
         losses.append(float(metrics["loss"]))
     content = checkpoint.checkpoint_of(trainer, state, avg_loss=0.0, metadata={})

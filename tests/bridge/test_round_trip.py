@@ -27,7 +27,7 @@ from bridge.keys import MODEL_CLASSES, entries
 from bridge.model_config import to_checkpoint
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
-from mmrec_jax.stack import stack_blocks
+from mmrec_jax.block_forms import stack_blocks
 
 CHECKPOINTS = sorted(GOLDEN.glob("*/*.pt"))
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}

@@ -18,7 +18,7 @@ from bridge import compare
 from bridge.__main__ import main
 from bridge.comparison import largest_difference
 from bridge.keys import entries, named_parameters
-from mmrec_jax.stack import stack_blocks
+from mmrec_jax.block_forms import stack_blocks
 
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"

@@ -70,7 +70,7 @@ def test_model(variant, chunk_size):
     memory = random_memory()
     full = model(ids(), memory, chunk_size=chunk_size)
     logits, state = token_by_token(
-        model, ids(), model.start_decoding(2, memory), chunk_size=chunk_size
+        model, ids(), model.start_decoding(2, memory, chunk_size=chunk_size)
     )
     assert_close(logits, full.logits)
     for found, expected in zip(state.long_term_memory(), full.memory, strict=True):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.decoding import PIECE, generate, stream
 from mmrec_jax.sampling import Sampling, draw
-from mmrec_jax.stack import stack_blocks
 
 GREEDY = Sampling(temperature=0)
 CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)

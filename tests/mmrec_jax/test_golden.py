@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.losses import cross_entropies
 
 from bridge.keys import entries
-from mmrec_jax.stack import stack_blocks, unstack_blocks
+from mmrec_jax.block_forms import stack_blocks, unstack_blocks
 
 TOLERANCE = 1e-5
 MODELS = [
@@ -19,11 +20,6 @@ MODELS = [
     "base_sparse",
     "base_uboo",
 ]
-
-
-def cross_entropy(logits, labels):
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)
-    return losses.mean()
 
 
 def flat(state):
@@ -62,7 +58,7 @@ def test_model(golden, folder, blocks):
         out = nnx.merge(graphdef, params, buffers)(
             data.ids("input_ids"), data.memory(), chunk_size=chunk_size
         )
-        return cross_entropy(out.logits, data.ids("labels")) + out.auxiliary_loss, out
+        return cross_entropies(out.logits, data.ids("labels")).mean() + out.auxiliary_loss, out
 
     (total, out), grads = jax.value_and_grad(loss, has_aux=True)(params)
     assert_close(out.logits, data.arrays["logits"])
@@ -125,7 +121,7 @@ def test_mmrec100m(golden):
 
     def loss(params):
         out = nnx.merge(graphdef, params)(data.ids("input_ids"), memory)
-        return cross_entropy(out.logits, data.ids("labels")), out
+        return cross_entropies(out.logits, data.ids("labels")).mean(), out
 
     (total, out), grads = jax.value_and_grad(loss, has_aux=True)(params)
     assert_close(out.logits, data.arrays["logits.both"])

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax.ffn import SparseFFN
 from mmrec_jax.layers import dropout
 from mmrec_jax.memory import pool
-from mmrec_jax.sparse import SparseFFN
 
 CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
 
@@ -68,7 +68,7 @@ def test_chunk_size_must_be_positive(model):
     with pytest.raises(ValueError, match="chunk_size"):
         model(jnp.zeros((2, 3), jnp.int32), chunk_size=0)
     with pytest.raises(ValueError, match="chunk_size"):
-        model.decode(jnp.zeros((2, 3), jnp.int32), model.start_decoding(2), chunk_size=0)
+        model.start_decoding(2, chunk_size=0)
 
 
 def test_no_memory_is_a_memory_of_zeros(model):
@@ -120,7 +120,7 @@ def test_the_feed_forward_layer_in_pieces_is_the_whole(monkeypatch, remat):
         return [y, *jax.tree.leaves(gradient)]
 
     whole = value_and_gradient()
-    monkeypatch.setattr("mmrec_jax.block.FFN_TOKENS", 8)
+    monkeypatch.setattr("mmrec_jax.ffn.PIECE_TOKENS", 8)
     for found, expected in zip(value_and_gradient(), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mmrec_jax import ExpertModule, MMRecModel, ModelConfig
-from mmrec_jax.stack import stack_blocks
+from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.transfer import (
     join_experts,
     start_as_ensemble,

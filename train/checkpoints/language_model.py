@@ -9,7 +9,7 @@ import numpy as np
 
 import bridge
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
-from mmrec_jax.layers import Embedding
+from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import with_embedding
 from train.checkpoints.state import check_model
 from train.data.folder import TOKENIZER

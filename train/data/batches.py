@@ -1,9 +1,10 @@
 """Batches for training and validation, from the prepared token files, through Grain."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -15,12 +16,49 @@ from train.data.token_files import read_tokens
 from train.settings.config import Config
 from train.system.errors import UserError
 
-Batch = npt.NDArray[np.int32]
-PADDING = -1
-"""Stands where a row of a batch has no token."""
+_PADDING = -1
+"""Stands where a row has no token."""
 
 _BLOCK = 1 << 20
 """Documents that are packed at once: their positions take some megabytes."""
+
+
+class Batch(NamedTuple):
+    """What a model reads and what it is to predict from it: numpy arrays, under jit JAX's.
+
+    Attributes:
+        inputs: the tokens that the model reads [B, T].
+        labels: the token after each of them [B, T].
+        weights: [B, T], how much each label counts in a mean: 0 where it is padding, which only
+            follows other labels, and alike elsewhere, 1 on average; None where there is no padding.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+    weights: jax.Array | None
+
+    @property
+    def label_count(self) -> int:
+        """The labels that are no padding."""
+        return int(self.labels.size if self.weights is None else np.count_nonzero(self.weights))
+
+
+def batch_of(rows: npt.NDArray[np.int32], *, padded: bool = False) -> Batch:
+    """Rows [B, T + 1] as a batch: each token but a row's first is predicted from those before it.
+
+    Args:
+        rows: token ids.
+        padded: rows may end with padding, negative numbers; at least one label is none.
+    """
+    inputs: Any = rows[:, :-1]
+    labels: Any = rows[:, 1:]
+    if not padded:
+        return Batch(inputs, labels, None)
+    weights: Any = (labels >= 0).astype(np.float32)
+    weights /= weights.mean()
+    # Any token may stand for padding: nothing before it sees it.
+    inputs, labels = np.maximum(inputs, 0), np.maximum(labels, 0)
+    return Batch(inputs, labels, weights)
 
 
 class Windows:
@@ -76,9 +114,9 @@ class DocumentRows:
         return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
-        """Row `index`, [length + 1], at its end PADDING."""
+        """Row `index`, [length + 1], at its end padding, -1."""
         first, last = self._bounds[index : index + 2]
-        row = np.full(self.length + 1, PADDING, np.int32)
+        row = np.full(self.length + 1, _PADDING, np.int32)
         row[: last - first + 1] = self.tokens[first : last + 1]
         return row
 
@@ -169,7 +207,7 @@ def training_batches(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless batches [B, T + 1] of a stage, every epoch of a source in an order of its own.
+    """Endless batches of a stage, every epoch of a source in an order of its own.
 
     Sources are mixed evenly: of any B rows in succession, each source has its share of B, rounded
     up or down. Grain rounds the ratio of two weights down to hundredths.
@@ -209,12 +247,8 @@ def training_batches(
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     # Without end there is no remainder; where one is asked for, Grain rounds the length by floats.
     batches = dataset.batch(training.batch_size // count, drop_remainder=True)
+    batches = batches.map(functools.partial(batch_of, padded=training.packing == "documents"))
     return iter(batches.to_iter_dataset(options))
-
-
-def targets(batch: Batch) -> int:
-    """The tokens that a batch [B, T + 1] has to be predicted: all but each row's first."""
-    return int(np.count_nonzero(batch[:, 1:] != PADDING))
 
 
 def padding_share(config: Config, rows: Mapping[str, Rows]) -> float:
@@ -227,8 +261,10 @@ def padding_share(config: Config, rows: Mapping[str, Rows]) -> float:
     return sum(weights[domain] * share for domain, share in shares.items()) / sum(weights.values())
 
 
-def validation_batches(windows: Windows, batch_size: int, limit: int) -> Iterator[Batch]:
-    """Batches [B, T + 1] of windows spread evenly over the split; the last may be smaller.
+def validation_rows(
+    windows: Windows, batch_size: int, limit: int
+) -> Iterator[npt.NDArray[np.int32]]:
+    """Windows [B, T + 1] spread evenly over the split, B at a time; the last may be fewer.
 
     Args:
         windows: the split.

@@ -24,8 +24,8 @@ from train.run.metrics import MetricsWriter, plot_losses
 from train.scoring.score import score
 from train.settings.config import Config
 from train.stages.stage import Stage
-from train.step.loop import Values, train
-from train.step.trainer import Trainer, TrainState
+from train.step.loop import train
+from train.step.trainer import Trainer, TrainState, Values
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
 from train.system.machine import keep_freed_memory
@@ -126,7 +126,7 @@ class Session:
         return self.run / self._stage.file(int(self.state.step))
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
-        """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
+        """Cross entropies of a batch in nats [B, T]."""
         return np.asarray(self.trainer.token_losses(self.state, batch))
 
     def train(self) -> None:

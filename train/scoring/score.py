@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.data.batches import Batch, Windows, validation_batches
+from train.data.batches import Batch, Windows, batch_of, validation_rows
 from train.scoring.baselines import NGramBaselines
 
 
@@ -40,19 +40,20 @@ def score(
     """Predicts a split.
 
     Args:
-        token_losses: tokens [B, T + 1] -> cross entropies in nats [B, T].
+        token_losses: a batch -> cross entropies in nats [B, T].
         windows: the split.
         token_bytes: bytes that each token id stands for [V].
         batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
         limit: batches at most, spread over the split; 0 reads the whole split.
     """
     total, tokens, size = 0.0, 0, 0
-    for batch in validation_batches(windows, batch_size, limit):
-        rows = len(batch)
-        filled = np.resize(batch, (batch_size, batch.shape[1]))
-        total += float(np.sum(np.asarray(token_losses(filled), np.float64)[:rows]))
-        tokens += batch[:, 1:].size
-        size += int(token_bytes[batch[:, 1:]].sum())
+    for rows in validation_rows(windows, batch_size, limit):
+        whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])))
+        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)]
+        labels = whole.labels[: len(rows)]
+        total += float(np.sum(losses))
+        tokens += labels.size
+        size += int(token_bytes[labels].sum())
     loss = total / tokens
     return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
 
@@ -66,8 +67,8 @@ def baseline_scores(
 ) -> dict[str, Score]:
     """The scores of "unigram" and "bigram"; the arguments are those of `score`."""
     predictors: dict[str, Callable[[Batch], npt.NDArray[Any]]] = {
-        "unigram": lambda batch: baselines.unigram_losses(batch[:, 1:]),
-        "bigram": lambda batch: baselines.bigram_losses(batch[:, :-1], batch[:, 1:]),
+        "unigram": lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
+        "bigram": lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
     }
     return {
         name: score(losses, windows, token_bytes, batch_size, limit)

@@ -14,8 +14,8 @@ import rich.table
 from flax import nnx
 
 from mmrec_jax import MMRec100M
+from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.fusion import ExpertType
-from mmrec_jax.stack import stack_blocks
 from train.data.batches import Batch, Windows
 from train.data.token_files import DOMAINS, read_tokens
 from train.data.tokenizer import Tokenizer
@@ -149,7 +149,7 @@ def _plot(scores: Scores, path: Path) -> None:
 def _predictors(
     network: Network, chunk_size: int | None, routed: bool
 ) -> Iterator[tuple[str, Callable[[Batch], jax.Array]]]:
-    """For each routing, its suffix and (tokens [B, T + 1]) -> losses [B, T]."""
+    """For each routing, its suffix and (batch) -> losses [B, T]."""
     graphdef, state = nnx.split(stack_blocks(network))
     routings = _ROUTINGS if routed and isinstance(network, MMRec100M) else _ROUTINGS[:1]
     for suffix, expert_type in routings:
@@ -160,6 +160,6 @@ def _predictors(
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size", "expert_type"))
 def _losses(
-    graphdef: nnx.GraphDef[Network], state: nnx.State, tokens: jax.Array, **options: Any
+    graphdef: nnx.GraphDef[Network], state: nnx.State, batch: Batch, **options: Any
 ) -> jax.Array:
-    return model_token_losses(nnx.merge(graphdef, state), tokens, **options)
+    return model_token_losses(nnx.merge(graphdef, state), batch, **options)

@@ -4,7 +4,7 @@ import abc
 import itertools
 import typing
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from flax import nnx
 import bridge
 from bridge.keys import Model
 from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
-from mmrec_jax.layers import Embedding
-from mmrec_jax.stack import stack_blocks
+from mmrec_jax.block_forms import stack_blocks
+from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import (
     join_experts,
     start_as_ensemble,
@@ -31,10 +31,9 @@ from train.checkpoints.language_model import (
     read_base,
     stage_folder,
 )
-from train.data.batches import training_batches, training_rows
+from train.data.batches import Batch, training_batches, training_rows
 from train.settings.config import Config, FusionPart
 from train.step.frozen import Frozen, Network
-from train.step.loss import examples
 from train.system.errors import UserError
 from train.system.terminal import console
 
@@ -272,17 +271,17 @@ def _output_size(model: MMRec100M, config: Config) -> float:
     """Root mean square of the experts' outputs, a mean over tokens of the training data."""
 
     @jax.jit
-    def size(model: MMRec100M, tokens: jax.Array) -> jax.Array:
-        batch = examples(tokens, config.training.packing == "documents")
+    def size(model: MMRec100M, batch: Batch) -> jax.Array:
         x, chunk_size = model.embedding(batch.inputs), config.training.chunk_size
+        real = None if batch.weights is None else batch.weights > 0
         outputs = [
-            expert.hidden_states(x, weights=batch.weights, chunk_size=chunk_size).y
+            expert.hidden_states(x, real=real, chunk_size=chunk_size).y
             for expert in model.experts(None).values()
         ]
-        both = jnp.concatenate(outputs, axis=-1)
-        return batch.mean(jnp.sqrt(jnp.square(both).mean(axis=-1)))
+        sizes = jnp.sqrt(jnp.square(jnp.concatenate(outputs, axis=-1)).mean(axis=-1))
+        return (sizes if batch.weights is None else sizes * batch.weights).mean()
 
     stacked = stack_blocks(model)
     batches = training_batches(config, FusionStage.name, training_rows(config))
     measured = itertools.islice(batches, _MEASURED_BATCHES)
-    return float(np.mean([size(stacked, cast(Any, batch)) for batch in measured]))
+    return float(np.mean([size(stacked, batch) for batch in measured]))

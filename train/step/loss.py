@@ -1,11 +1,12 @@
 """The training loss (section 5.1), without ever holding the logits of a whole batch."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmrec_jax.matmul import dot, operand, product, transposed
+from train.data.batches import Batch
 from train.step.frozen import Network
 
 CHUNK_TOKENS = 1024
@@ -106,76 +107,36 @@ def _chunks(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(map(cut, arrays))
 
 
-class Examples(NamedTuple):
-    """What a batch of tokens asks of a model.
-
-    Attributes:
-        inputs: the tokens that the model reads [B, T].
-        labels: the tokens to predict from them [B, T].
-        weights: [B, T], how much each label counts in a mean: 0 where it is padding, and alike
-            elsewhere, 1 on average; None where there is no padding.
-    """
-
-    inputs: jax.Array
-    labels: jax.Array
-    weights: jax.Array | None
-
-    def mean(self, values: jax.Array) -> jax.Array:
-        """The mean of [B, T] over all labels but padding."""
-        return (values if self.weights is None else values * self.weights).mean()
-
-
-def examples(tokens: jax.Array, padded: bool = False) -> Examples:
-    """Takes a batch apart.
-
-    Args:
-        tokens: [B, T + 1]; each token but the first is predicted from those before it.
-        padded: rows may end with padding, negative numbers; the batch has a label all the same.
-    """
-    inputs, labels = tokens[:, :-1], tokens[:, 1:]
-    if not padded:
-        return Examples(inputs, labels, None)
-    real = jnp.asarray(labels >= 0, jnp.float32)
-    # Any token may stand for padding: nothing before it sees it.
-    return Examples(jnp.maximum(inputs, 0), jnp.maximum(labels, 0), real / real.mean())
-
-
 def model_loss(
-    model: Network,
-    tokens: jax.Array,
-    memory: Any = None,
-    *,
-    padded: bool = False,
-    **options: Any,
+    model: Network, batch: Batch, memory: Any = None, **options: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy plus the auxiliary loss of a batch.
 
     Args:
         model: in either form of its blocks.
-        tokens: [B, T + 1]; each token but the first is predicted from those before it.
+        batch: what the model reads and is to predict; padding has no part in any result.
         memory: the long-term memory, as the model takes it; None for zeros.
-        padded: see `examples`; padding has no part in any result.
         options: those of the model's `features`.
 
     Returns:
         The total loss, and beside it: loss, the mean cross entropy, auxiliary_loss, max_state,
         mean_decay.
     """
-    batch = examples(tokens, padded)
-    out = model.features(batch.inputs, memory, weights=batch.weights, **options)
-    weights = jnp.ones(batch.labels.shape) if batch.weights is None else batch.weights
-    loss = mean_loss(out.y, model.head_kernel, batch.labels, weights)
-    auxiliary_loss = model.config.lambda_P * out.planning_loss
-    return loss + auxiliary_loss, {
+    inputs, labels, weights = batch
+    real = None if weights is None else weights > 0
+    out = model.features(inputs, memory, real=real, **options)
+    if weights is None:
+        weights = jnp.ones(labels.shape)
+    loss = mean_loss(out.y, model.head_kernel, labels, weights)
+    return loss + out.auxiliary_loss, {
         "loss": loss,
-        "auxiliary_loss": auxiliary_loss,
-        "max_state": out.max_state.max(),
-        "mean_decay": out.mean_decay.mean(),
+        "auxiliary_loss": out.auxiliary_loss,
+        "max_state": out.health.max_state.max(),
+        "mean_decay": out.health.mean_decay.mean(),
     }
 
 
-def model_token_losses(model: Network, tokens: jax.Array, **options: Any) -> jax.Array:
-    """Cross entropies [B, T] of a batch [B, T + 1] without padding; options as for `model_loss`."""
-    batch = examples(tokens)
+def model_token_losses(model: Network, batch: Batch, **options: Any) -> jax.Array:
+    """Cross entropies [B, T] of a batch without padding; options as for `model_loss`."""
     out = model.features(batch.inputs, **options)
     return token_losses(out.y, model.head_kernel, batch.labels)

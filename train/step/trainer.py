@@ -1,12 +1,14 @@
-"""What one optimizer step does, as pure functions under jit."""
+"""One optimizer step: the gradients of its micro-batches, accumulated, and the update."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mmrec_jax.stack import stack_blocks, unstack_blocks
+from mmrec_jax.block_forms import stack_blocks, unstack_blocks
+from train.data.batches import Batch
 from train.settings.config import Config
 from train.step.frozen import Arrays, Frozen, Network, Parameters
 from train.step.loss import model_loss, model_token_losses
@@ -14,6 +16,7 @@ from train.step.optimizer import build_optimizer, schedule
 from train.system.machine import multiplies_bfloat16
 
 Metrics = dict[str, jax.Array]
+Values = dict[str, float]
 
 
 class TrainState(NamedTuple):
@@ -40,13 +43,13 @@ class Trainer:
     Attributes:
         parameters: what of the model is trained.
         precision: that of the matrix products; the config's, or float32 where the CPU has no other.
-        gradient: (state, tokens [B, T + 1], index of the micro-batch in its step, memory, share) ->
-            the micro-batch's share of the step's gradient, and its metrics; no share is that of
-            micro-batches that are all alike.
+        gradient: (state, batch, index of the micro-batch in its step, share) -> the micro-batch's
+            share of the step's gradient, and its metrics; no share is that of micro-batches that
+            are all alike.
         add: (gradient, gradient) -> their sum.
         update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
             parameter_norm (after the step, of what is trained).
-        token_losses: (state, tokens [B, T + 1]) -> cross entropies [B, T] without dropout.
+        token_losses: (state, batch) -> cross entropies [B, T] without dropout.
     """
 
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
@@ -82,12 +85,48 @@ class Trainer:
         """A state's model, its blocks a list."""
         return unstack_blocks(self.parameters.join(state.params, state.others))
 
+    def step(
+        self,
+        state: TrainState,
+        batches: Iterator[Batch],
+        after_micro_batch: Callable[[float, float], None],
+    ) -> tuple[TrainState, Values]:
+        """Makes one optimizer step of the next `training.accumulation` micro-batches.
+
+        Args:
+            state: where to continue from; its arrays are given up.
+            batches: each counts in its step by the labels that it has.
+            after_micro_batch: called with the share of the step that is done, and the loss.
+
+        Returns:
+            The next state, and the step's values: of loss, auxiliary_loss and mean_decay the means
+            over all labels, the largest max_state, and the metrics of `update`.
+        """
+        count = self.config.training.accumulation
+        micro_batches = [next(batches) for _ in range(count)]
+        labels = [batch.label_count for batch in micro_batches]
+        total, found = None, []
+        for index, batch in enumerate(micro_batches):
+            share = None if batch.weights is None else labels[index] / sum(labels)
+            grads, metrics = self.gradient(state, batch, index, share=share)
+            total = grads if total is None else self.add(total, grads)
+            found.append(metrics)
+            after_micro_batch((index + 1) / count, float(metrics["loss"]))
+        state, metrics = self.update(state, total)
+        found, metrics = jax.device_get((found, metrics))
+        values = {
+            name: sum(float(each[name]) * n for each, n in zip(found, labels, strict=True))
+            / sum(labels)
+            for name in found[0]
+        }
+        values["max_state"] = max(float(each["max_state"]) for each in found)
+        return state, values | {name: float(value) for name, value in metrics.items()}
+
     def _gradient(
         self,
         state: TrainState,
-        tokens: jax.Array,
+        batch: Batch,
         index: jax.Array | int,
-        memory: Any = None,
         share: jax.Array | float | None = None,
     ) -> tuple[Arrays, Metrics]:
         training = self.config.training
@@ -99,9 +138,7 @@ class Trainer:
         def loss(params: Arrays) -> tuple[jax.Array, Metrics]:
             total, metrics = model_loss(
                 self.parameters.join(params, state.others),
-                tokens,
-                memory,
-                padded=training.packing == "documents",
+                batch,
                 chunk_size=training.chunk_size,
                 dropout_key=dropout_key,
                 remat=training.remat,
@@ -122,11 +159,11 @@ class Trainer:
         metrics["parameter_norm"] = optax.tree.norm(params)
         return state._replace(params=params, optimizer=optimizer, step=state.step + 1), metrics
 
-    def _token_losses(self, state: TrainState, tokens: jax.Array) -> jax.Array:
+    def _token_losses(self, state: TrainState, batch: Batch) -> jax.Array:
         model = self.parameters.join(state.params, state.others)
         chunk_size = self.config.training.chunk_size
         with jax.default_matmul_precision("float32"):
-            return model_token_losses(model, tokens, chunk_size=chunk_size)
+            return model_token_losses(model, batch, chunk_size=chunk_size)
 
 
 def _add(total: Arrays, grads: Arrays) -> Arrays:

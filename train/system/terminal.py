@@ -51,9 +51,9 @@ class TrainingProgress:
         (first_time, first_done), (last_time, last_done) = self._marks[0], self._marks[-1]
         return (last_done - first_done) * self._tokens_per_step / max(last_time - first_time, 1e-9)
 
-    def advance(self, done: float, loss: float) -> None:
-        """`done` steps are made, parts of one included; `loss` is the last micro-batch's."""
-        self._done = done
+    def advance(self, step: int, share: float, loss: float) -> None:
+        """`step` steps and a share of the next are made; `loss` is the last micro-batch's."""
+        self._done = done = step + share
         self._marks.append((time.monotonic(), done))
         self._progress.update(self._task, completed=done, step=int(done), status=self._status(loss))
 

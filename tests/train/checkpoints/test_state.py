@@ -13,6 +13,7 @@ from flax import nnx
 import bridge
 from mmrec_jax import ModelConfig
 from train.checkpoints import state as checkpoint
+from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
@@ -43,7 +44,7 @@ def trained(model=MODEL, steps=3):
     keys = jax.random.split(jax.random.key(1), steps)
     for key in keys:
         tokens = jax.random.randint(key, (2, 9), 0, model.vocab_size)
-        grads, _ = trainer.gradient(state, tokens, 0)
+        grads, _ = trainer.gradient(state, batch_of(tokens), 0)
         state, _ = trainer.update(state, grads)
     return trainer, state
 

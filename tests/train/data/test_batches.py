@@ -15,14 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import train.data.batches
-import train.step.loss
 from mmrec_jax import MMRec100M, ModelConfig
 from train.data.batches import (
-    PADDING,
+    Batch,
+    batch_of,
     fingerprint,
     padding_share,
     row_bounds,
-    targets,
     training_batches,
     training_rows,
 )
@@ -31,7 +30,6 @@ from train.run.folder import find_run
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages import stage as stages
 from train.step import loop
-from train.step.loss import Examples
 from train.step.trainer import Trainer
 from train.system.errors import UserError
 
@@ -121,9 +119,9 @@ def test_rows_by_hand(tmp_path, sizes, length, rows):
     (source,) = training_rows(config).values()
     assert [source[i].tolist() for i in range(len(source))] == rows
     assert source[0].dtype == np.int32
-    padding = np.mean([label == PADDING for row in rows for label in row[1:]])
+    padding = np.mean([label < 0 for row in rows for label in row[1:]])
     assert padding_share(config, {"mixed": source}) == pytest.approx(padding)
-    assert targets(np.array(rows)) == sum(sizes) - 1
+    assert batch_of(np.array(rows), padded=True).label_count == sum(sizes) - 1
 
 
 @settings(deadline=None, max_examples=12)
@@ -133,15 +131,18 @@ def test_every_token_is_predicted_once_an_epoch(tmp_path_factory, sizes, packing
     write(folder, {"mixed": [*sizes, 9]})
     config = config_of(folder, packing=packing, batch_size=3)
     count = len(next(iter(training_rows(config).values())))
-    rows = np.concatenate(take(batches_of(config), 2 * count // 3 + 1))
-    for epoch in (rows[:count], rows[count : 2 * count]):
-        labels = epoch[:, 1:]
-        found = labels[labels != PADDING]
+    batches = take(batches_of(config), 2 * count // 3 + 1)
+    inputs, labels = (np.concatenate([batch[i] for batch in batches]) for i in range(2))
+    real = np.ones(labels.shape, bool)
+    if packing == "documents":
+        real = np.concatenate([batch.weights for batch in batches]) > 0
+    for epoch in (slice(count), slice(count, 2 * count)):
+        found = labels[epoch][real[epoch]]
         tokens = sum(sizes) + 9
         whole = tokens if packing == "documents" else (tokens - 1) // 8 * 8 + 1
         np.testing.assert_array_equal(np.sort(found), np.arange(1, whole))
         # What a label is predicted from is the token before it.
-        np.testing.assert_array_equal(epoch[:, :-1][labels != PADDING] + 1, found)
+        np.testing.assert_array_equal(inputs[epoch][real[epoch]] + 1, found)
 
 
 @settings(deadline=None, max_examples=40)
@@ -280,9 +281,9 @@ def trainer_of(variant=None, **training):
 
 @pytest.fixture(scope="module")
 def padded():
-    """Rows of LENGTHS tokens, [4, 9]."""
+    """Rows of LENGTHS tokens, [4, 9], the rest of each negative."""
     tokens = np.random.default_rng(0).integers(0, 30, (len(LENGTHS), 9), np.int32)
-    tokens[np.arange(9) >= np.array(LENGTHS)[:, None]] = PADDING
+    tokens[np.arange(9) >= np.array(LENGTHS)[:, None]] = -1
     return tokens
 
 
@@ -295,10 +296,10 @@ def assert_trees_close(found, expected):
 @pytest.mark.parametrize(("variant", "chunk_size"), VARIANTS)
 def test_a_padded_batch_is_its_rows_alone(padded, variant, chunk_size):
     trainer, state = trainer_of(variant, chunk_size=chunk_size)
-    grads, metrics = trainer.gradient(state, padded, 0, share=1.0)
-    alone, _ = trainer_of(variant, chunk_size=chunk_size, packing="contiguous")
+    grads, metrics = trainer.gradient(state, batch_of(padded, padded=True), 0, share=1.0)
+    alone, _ = trainer_of(variant, chunk_size=chunk_size)
     each = [
-        alone.gradient(state, row[None, :length], 0)
+        alone.gradient(state, batch_of(row[None, :length]), 0)
         for row, length in zip(padded, LENGTHS, strict=True)
     ]
     shares = [(length - 1) / (sum(LENGTHS) - 4) for length in LENGTHS]
@@ -316,30 +317,25 @@ def test_a_padded_batch_is_its_rows_alone(padded, variant, chunk_size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("variant", "chunk_size"), VARIANTS)
-def test_what_stands_for_padding_changes_nothing(padded, variant, chunk_size, monkeypatch):
-    plain = train.step.loss.examples
-
-    def filled(tokens, padded):
-        batch = plain(tokens, padded)
-        return Examples(
-            jnp.where(tokens[:, :-1] < 0, 17, batch.inputs),
-            jnp.where(tokens[:, 1:] < 0, 23, batch.labels),
-            batch.weights,
-        )
-
+def test_what_stands_for_padding_changes_nothing(padded, variant, chunk_size):
     trainer, state = trainer_of(variant, chunk_size=chunk_size)
-    expected = trainer.gradient(state, padded, 0)
-    monkeypatch.setattr(train.loss, "examples", filled)
-    other, _ = trainer_of(variant, chunk_size=chunk_size)
-    found = other.gradient(state, padded, 0)
+    batch = batch_of(padded, padded=True)
+    expected = trainer.gradient(state, batch, 0)
+    inputs, labels = (
+        np.where(tokens < 0, other, tokens)
+        for tokens, other in ((padded[:, :-1], 17), (padded[:, 1:], 23))
+    )
+    found = trainer.gradient(state, Batch(inputs, labels, batch.weights), 0)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_without_padding_packing_is_the_same(padded):
-    (documents, state), (contiguous, _) = trainer_of(), trainer_of(packing="contiguous")
-    row = padded[:1]
-    assert_trees_close(documents.gradient(state, row, 0), contiguous.gradient(state, row, 0))
+    trainer, state = trainer_of()
+    with_weights, without = batch_of(padded[:1], padded=True), batch_of(padded[:1])
+    assert_trees_close(
+        trainer.gradient(state, with_weights, 0), trainer.gradient(state, without, 0)
+    )
 
 
 def test_a_step_is_the_mean_over_all_its_targets(padded):
@@ -347,8 +343,8 @@ def test_a_step_is_the_mean_over_all_its_targets(padded):
     seen = {}
     for count in (1, 2):
         trainer, state = trainer_of({"use_uboo": True}, accumulation=count, steps=1)
-        batches = np.split(padded, count)
-        assert count == 1 or targets(batches[0]) == targets(batches[1]) + 1
+        batches = [batch_of(rows, padded=True) for rows in np.split(padded, count)]
+        assert count == 1 or batches[0].label_count == batches[1].label_count + 1
 
         def note(state, values, count=count):
             seen[count] = state.params, values
@@ -368,8 +364,8 @@ def test_the_fusions_scale_is_measured_without_padding(tmp_path):
     config = Config(data_dir=str(tmp_path), run_dir="unused", model=model, training=training)
     network = MMRec100M(model, rngs=nnx.Rngs(0))
     sizes = []
-    for (row,) in take(training_batches(config, "fusion", training_rows(config)), 4):
-        x = network.embedding(row[row != PADDING][None, :-1])
+    for batch in take(training_batches(config, "fusion", training_rows(config)), 4):
+        x = network.embedding(batch.inputs[batch.weights > 0][None])
         both = jnp.concatenate(
             [expert.hidden_states(x).y for expert in network.experts(None).values()], axis=-1
         )

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.losses import cross_entropies
 
-from train.data.batches import Windows, validation_batches
+from train.data.batches import Windows, validation_rows
 from train.run.metrics import MetricsWriter, plot_losses, read_metrics
 from train.scoring.baselines import NGramBaselines
 from train.scoring.score import score
@@ -32,9 +33,9 @@ def test_windows_predict_every_token_once():
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, 10), (2, 6), (99, 10)])
-def test_validation_batches(limit, expected):
+def test_validation_rows(limit, expected):
     windows = TokenWindows(np.arange(51), 5)
-    batches = list(validation_batches(windows, batch_size=3, limit=limit))
+    batches = list(validation_rows(windows, batch_size=3, limit=limit))
     starts = [row[0] for batch in batches for row in batch]
     assert len(starts) == len(set(starts)) == expected
     assert max(starts) >= 40  # spread over the whole split
@@ -47,12 +48,12 @@ def test_score_ignores_the_filling_of_the_last_batch():
     seen = []
 
     def losses(batch):
-        seen.append(batch.shape)
-        return batch[:, 1:].astype(float)
+        seen.append(batch.inputs.shape)
+        return batch.labels.astype(float)
 
     result = score(losses, windows, token_bytes, batch_size=4)
     targets = np.arange(1, 51) % 7
-    assert set(seen) == {(4, 6)}
+    assert set(seen) == {(4, 5)}
     assert result.tokens == 50
     assert result.loss == pytest.approx(targets.mean())
     assert result.perplexity == pytest.approx(math.exp(targets.mean()))
@@ -68,18 +69,13 @@ def scores_and_labels(shape):
     return hidden, head, jax.random.randint(keys[2], shape, 0, 11), keys[3]
 
 
-def direct(hidden, head, labels):
-    scores = jax.nn.log_softmax(hidden @ head)
-    return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
-
-
 SHAPES = pytest.mark.parametrize("shape", [(1, 7), (3, CHUNK_TOKENS // 2 + 5)])
 
 
 @SHAPES
 def test_token_losses(shape):
     hidden, head, labels, _ = scores_and_labels(shape)
-    expected = direct(hidden, head, labels)
+    expected = cross_entropies(hidden @ head, labels)
     np.testing.assert_allclose(token_losses(hidden, head, labels), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -107,7 +103,7 @@ def test_the_mean_loss_and_its_gradient(shape):
     weights = jax.random.uniform(key, shape).at[0, :2].set(0)
 
     def expected(hidden, head):
-        return 3 * (direct(hidden, head, labels) * weights).mean()
+        return 3 * (cross_entropies(hidden @ head, labels) * weights).mean()
 
     def found(hidden, head):
         return 3 * mean_loss(hidden, head, labels, weights)

@@ -10,6 +10,7 @@ from flax import nnx
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
+from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import FusionStage, initial_model
 from train.step.frozen import Frozen
@@ -28,7 +29,7 @@ CONFIG = Config(
 
 
 def batch(seed):
-    return jax.random.randint(jax.random.key(seed), (2, 9), 0, MODEL.vocab_size)
+    return batch_of(jax.random.randint(jax.random.key(seed), (2, 9), 0, MODEL.vocab_size))
 
 
 def after(trainer, state, steps):

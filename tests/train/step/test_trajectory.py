@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.losses import cross_entropies, gradient_from_memory
 
 import bridge
 from bridge.keys import entries
 from bridge.weights import variables
 from mmrec_jax import MMRecModel, ModelConfig
+from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
 from train.step.optimizer import schedule
@@ -64,7 +66,7 @@ def test_golden_trajectory(golden):
     data = golden("trajectory", "checkpoint_step_0.pt")
     run, state = start(data.checkpoint.config, given=data.checkpoint.model)
     for step, batch in enumerate(data.ids("batches")):
-        grads, metrics = run.gradient(state, batch, 0, data.memory())
+        grads, metrics = gradient_from_memory(run, state, batch, data.memory())
         state, update = run.update(state, grads)
         assert abs(float(metrics["loss"]) - data.arrays["losses"][step]) <= 1e-5
         assert abs(float(update["grad_norm"]) - data.arrays["grad_norms"][step]) <= 1e-5
@@ -96,7 +98,7 @@ def test_only_what_has_a_gradient_changes(variant):
     run, state = start(config)
     before = by_path(run, state)
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
-    grads, _ = run.gradient(state, tokens, 0)
+    grads, _ = run.gradient(state, batch_of(tokens), 0)
     state, _ = run.update(state, grads)
     after = by_path(run, state)
     changed = {path for path in before if np.any(before[path] != after[path])}
@@ -114,9 +116,9 @@ def test_untrained_parameters_have_no_moments():
 def test_accumulated_gradient_is_that_of_the_whole_batch():
     (whole, state), (parts, _) = start(SMALL), start(SMALL, accumulation=2)
     tokens = jax.random.randint(jax.random.key(0), (4, 9), 0, SMALL.vocab_size)
-    expected, _ = whole.gradient(state, tokens, 0)
-    first, _ = parts.gradient(state, tokens[:2], 0)
-    second, _ = parts.gradient(state, tokens[2:], 1)
+    expected, _ = whole.gradient(state, batch_of(tokens), 0)
+    first, _ = parts.gradient(state, batch_of(tokens[:2]), 0)
+    second, _ = parts.gradient(state, batch_of(tokens[2:]), 1)
     found = parts.add(first, second)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
@@ -129,8 +131,8 @@ def test_remat_changes_nothing(remat, use_sparse):
     model = dataclasses.replace(SMALL, dropout=0.3, use_sparse=use_sparse)
     (plain, state), (remat, _) = start(model), start(model, remat=remat)
     for a, b in zip(
-        jax.tree.leaves(plain.gradient(state, tokens, 0)),
-        jax.tree.leaves(remat.gradient(state, tokens, 0)),
+        jax.tree.leaves(plain.gradient(state, batch_of(tokens), 0)),
+        jax.tree.leaves(remat.gradient(state, batch_of(tokens), 0)),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
@@ -145,7 +147,7 @@ def test_bfloat16_learns_as_float32_does():
         assert run.precision == precision
         losses[precision] = []
         for _ in range(24):
-            grads, metrics = run.gradient(state, tokens, 0)
+            grads, metrics = run.gradient(state, batch_of(tokens), 0)
             state, _ = run.update(state, grads)
             losses[precision].append(float(metrics["loss"]))
         assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
@@ -165,15 +167,15 @@ def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
 
     def loss(state, index):
-        return float(run.gradient(state, tokens, index)[1]["loss"])
+        return float(run.gradient(state, batch_of(tokens), index)[1]["loss"])
 
     assert loss(state, 0) == loss(state, 0)
     assert loss(state, 0) != loss(state, 1)
     assert loss(state, 0) != loss(state._replace(step=state.step + 1), 0)
-    losses = run.token_losses(state, tokens)
+    losses = run.token_losses(state, batch_of(tokens))
     assert losses.shape == (2, 8)
     without = run.model_of(state)(tokens[:, :-1]).logits
-    expected = -jnp.take_along_axis(jax.nn.log_softmax(without), tokens[:, 1:, None], -1)[..., 0]
+    expected = cross_entropies(without, tokens[:, 1:])
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -182,11 +184,15 @@ def test_chunks_carry_the_memory_in_training_and_scoring():
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
     model = run.model_of(state)
     logits = model(tokens[:, :-1], chunk_size=3).logits
-    expected = -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, 1:, None], -1)[..., 0]
-    np.testing.assert_allclose(run.token_losses(state, tokens), expected, rtol=1e-5, atol=1e-5)
-    grads, metrics = run.gradient(state, tokens, 0)
+    expected = cross_entropies(logits, tokens[:, 1:])
+    np.testing.assert_allclose(
+        run.token_losses(state, batch_of(tokens)), expected, rtol=1e-5, atol=1e-5
+    )
+    grads, metrics = run.gradient(state, batch_of(tokens), 0)
     assert float(metrics["loss"]) == pytest.approx(float(expected.mean()), rel=1e-5)
-    assert not np.allclose(whole.token_losses(state, tokens), expected, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(
+        whole.token_losses(state, batch_of(tokens)), expected, rtol=1e-5, atol=1e-5
+    )
     # The memory that was written is read: its queries now have a gradient.
     assert np.any(grads["blocks", "multi_mem_attention", "W_o", "kernel"])
 

@@ -1,0 +1,75 @@
+"""What passes from one piece of a sequence to the next (section 3.5), and how memory is written."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmrec_jax.config import MEMORY_SLOTS, POOLING
+from mmrec_jax.memory import LongTermMemory, memories_of
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """All that passes from token to token, without gradient; its size never grows (section 3.5).
+
+    Attributes:
+        h: each layer's recurrent state [L, B, D].
+        memory: what attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
+        total: sum of each layer's outputs since the memory was last written [L, B, D].
+        tokens: how many are in each sequence's sum [B].
+        chunk_size: tokens after which the memory is written; None never writes it.
+    """
+
+    h: jax.Array
+    memory: LongTermMemory | None
+    total: jax.Array
+    tokens: jax.Array
+    chunk_size: int | None = dataclasses.field(metadata={"static": True})
+
+    def long_term_memory(self) -> list[LongTermMemory]:
+        """The memory that a full pass over the same tokens returns, one per layer (section 2.9)."""
+        return memories_of(self.means)
+
+    @property
+    def means(self) -> jax.Array:
+        """Of each layer's outputs since the memory was last written [L, B, D]."""
+        return self.total / jnp.maximum(self.tokens, 1)[:, None]
+
+
+def with_full_chunks_written(state: DecodeState) -> DecodeState:
+    """The state with the memory written, for the sequences whose chunk is full (section 3.5)."""
+    assert state.chunk_size is not None
+    full = jnp.equal(state.tokens, state.chunk_size)
+
+    def write(state: DecodeState) -> DecodeState:
+        assert state.memory is not None
+        slots = jnp.broadcast_to(state.means[:, :, None], state.memory.k.shape)
+        zeros = jnp.zeros_like(state.h)
+        memory = LongTermMemory(slots, slots)
+        written = DecodeState(zeros, memory, zeros, jnp.zeros_like(state.tokens), state.chunk_size)
+        return select(full, written, state)
+
+    return jax.lax.cond(full.any(), write, lambda state: state, state)
+
+
+def memory_per_sequence(state: DecodeState) -> LongTermMemory:
+    """The state's memory as arrays [L, B, S, D], as writing needs it."""
+    layers, batch, dim = state.h.shape
+    if state.memory is None:
+        zeros = jnp.zeros((layers, batch, MEMORY_SLOTS // POOLING**2, dim), state.h.dtype)
+        return LongTermMemory(zeros, zeros)
+    k, v = (slots if slots.ndim == 4 else slots[:, None] for slots in state.memory)
+    shape = (layers, batch, *k.shape[2:])
+    return LongTermMemory(jnp.broadcast_to(k, shape), jnp.broadcast_to(v, shape))
+
+
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new` where the condition [B] holds for a sequence, else `old`; arrays [B] or [L, B, ...]."""
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 2)), new, old)
+
+    return jax.tree.map(choose, new, old)
