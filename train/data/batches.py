@@ -29,8 +29,8 @@ class Batch(NamedTuple):
     Attributes:
         inputs: the tokens that the model reads [B, T].
         labels: the token after each of them [B, T].
-        weights: [B, T], how much each label counts in a mean: 0 where it is padding, which only
-            follows other labels, and alike elsewhere, 1 on average; None where there is no padding.
+        weights: what each label counts in a mean [B, T]: 0 where it is padding, which only follows
+            other labels, else 1; None where there is no padding.
     """
 
     inputs: jax.Array
@@ -55,7 +55,6 @@ def batch_of(rows: npt.NDArray[np.int32], *, padded: bool = False) -> Batch:
     if not padded:
         return Batch(inputs, labels, None)
     weights: Any = (labels >= 0).astype(np.float32)
-    weights /= weights.mean()
     # Any token may stand for padding: nothing before it sees it.
     inputs, labels = np.maximum(inputs, 0), np.maximum(labels, 0)
     return Batch(inputs, labels, weights)

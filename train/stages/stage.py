@@ -279,7 +279,7 @@ def _output_size(model: MMRec100M, config: Config) -> float:
             for expert in model.experts(None).values()
         ]
         sizes = jnp.sqrt(jnp.square(jnp.concatenate(outputs, axis=-1)).mean(axis=-1))
-        return (sizes if batch.weights is None else sizes * batch.weights).mean()
+        return jnp.average(sizes, weights=batch.weights)
 
     stacked = stack_blocks(model)
     batches = training_batches(config, FusionStage.name, training_rows(config))

@@ -37,7 +37,7 @@ def token_losses(hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array) -
 def mean_loss(
     hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """The mean over all tokens of cross entropy times weight.
+    """The mean cross entropy of all labels, weighted.
 
     Its gradient, by `hidden` and `head_kernel`, is formed in the forward pass, while a chunk's
     logits are there: they are neither kept nor computed twice.
@@ -48,7 +48,7 @@ def mean_loss(
         labels: the tokens to predict [B, T].
         weights: [B, T].
     """
-    return (token_losses(hidden, head_kernel, labels) * weights).mean()
+    return (token_losses(hidden, head_kernel, labels) * weights).sum() / weights.sum()
 
 
 def _mean_loss_forward(
@@ -73,7 +73,7 @@ def _mean_loss_forward(
         d_kernel += product(transposed(operand(hidden * scales)), exponentials)
         return (total + (losses * weights).sum(), d_kernel), d_hidden
 
-    weights = weights / labels.size
+    weights = weights / weights.sum()
     zeros = jnp.zeros(()), jnp.zeros(head_kernel.shape)
     (total, d_kernel), d_hidden = jax.lax.scan(chunk, zeros, _chunks(hidden, labels, weights))
     d_hidden = d_hidden.reshape(-1, hidden.shape[-1])[: labels.size].reshape(hidden.shape)
