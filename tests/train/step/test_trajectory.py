@@ -182,17 +182,14 @@ def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
 def test_chunks_carry_the_memory_in_training_and_scoring():
     (run, state), (whole, _) = start(SMALL, chunk_size=3), start(SMALL)
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
+    batch = batch_of(tokens)
     model = run.model_of(state)
     logits = model(tokens[:, :-1], chunk_size=3).logits
     expected = cross_entropies(logits, tokens[:, 1:])
-    np.testing.assert_allclose(
-        run.token_losses(state, batch_of(tokens)), expected, rtol=1e-5, atol=1e-5
-    )
-    grads, metrics = run.gradient(state, batch_of(tokens), 0)
+    np.testing.assert_allclose(run.token_losses(state, batch), expected, rtol=1e-5, atol=1e-5)
+    grads, metrics = run.gradient(state, batch, 0)
     assert float(metrics["loss"]) == pytest.approx(float(expected.mean()), rel=1e-5)
-    assert not np.allclose(
-        whole.token_losses(state, batch_of(tokens)), expected, rtol=1e-5, atol=1e-5
-    )
+    assert not np.allclose(whole.token_losses(state, batch), expected, rtol=1e-5, atol=1e-5)
     # The memory that was written is read: its queries now have a gradient.
     assert np.any(grads["blocks", "multi_mem_attention", "W_o", "kernel"])
 
