@@ -84,7 +84,7 @@ def take(iterator, count):
 def test_rows_hold_whole_documents(sizes, length, block):
     ends = np.cumsum(sizes, dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.data, "_BLOCK", block)
+        patch.setattr("train.data.batches._BLOCK", block)
         bounds = row_bounds(ends, length)
     # The labels are the tokens (bounds[i], bounds[i + 1]]: all but the file's first, each once.
     assert (bounds[0], bounds[-1]) == (0, ends[-1] - 1)
