@@ -15,6 +15,7 @@ from bridge.files.tensors import Array
 from bridge.keys import Model, entries
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
 from mmrec_jax.config import MEMORY_SLOTS
+from mmrec_jax.layer_paths import AnyArray
 
 Shape = tuple[int, ...]
 
@@ -160,7 +161,7 @@ def largest_difference(a: Array, b: Array) -> float:
 
 def _arrays(
     checkpoint: LoadedCheckpoint, with_moments: bool
-) -> Iterator[tuple[tuple[str, str], tuple[Shape, jax.Array]]]:
+) -> Iterator[tuple[tuple[str, str], tuple[Shape, AnyArray]]]:
     """The arrays in JAX's layout by kind and name, with their shapes in the file."""
     trees = {"weight": weights.variables(checkpoint.model)}
     if with_moments:

@@ -10,10 +10,12 @@ import numpy as np
 
 from bridge.errors import FormatError, MismatchError
 from bridge.files.plain_data import plain
-from bridge.files.tensors import FLOATS, Tensor, ahead, of_array, to_jax
-from bridge.keys import Entry, Path, named_parameters
+from bridge.files.tensors import FLOATS, Tensor, ahead, host_array, of_array
+from bridge.keys import Entry, named_parameters
+from mmrec_jax.layer_paths import AnyArray, VariablePath
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of AdamW's moments, in files and in OptimizerState."""
 
 _LARGEST = 1e30
 """Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
@@ -37,8 +39,8 @@ class OptimizerState:
     """
 
     step: int
-    exp_avg: dict[Path, jax.Array]
-    exp_avg_sq: dict[Path, jax.Array]
+    exp_avg: Mapping[VariablePath, AnyArray]
+    exp_avg_sq: Mapping[VariablePath, AnyArray]
     hyperparameters: dict[str, Any]
 
 
@@ -116,13 +118,14 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
         (index, entry, name)
         for index, entry in enumerate(parameters)
         if index in per_parameter
-        for name in _MOMENTS
+        for name in MOMENTS
     ]
 
     def convert(index: int, entry: Entry, name: str) -> jax.Array:
-        return to_jax(per_parameter[index][name], transpose=entry.transpose)
+        values = host_array(per_parameter[index][name], transpose=entry.transpose)
+        return jax.device_put(values)
 
-    moments: dict[str, dict[Path, jax.Array]] = {name: {} for name in _MOMENTS}
+    moments: dict[str, dict[VariablePath, AnyArray]] = {name: {} for name in MOMENTS}
     converted = ahead(functools.partial(convert, *place) for place in places)
     for (_, entry, name), array in zip(places, converted, strict=True):
         assert entry.path is not None
@@ -177,7 +180,7 @@ def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
             continue
         item = state[index]
         name = f"{index} ({entry.key})"
-        if not isinstance(item, Mapping) or set(item) != {"step", *_MOMENTS}:
+        if not isinstance(item, Mapping) or set(item) != {"step", *MOMENTS}:
             problems["incomplete"].append(name)
             continue
         step = item["step"]
@@ -187,7 +190,7 @@ def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
             problems["of the wrong type"].append(f"step of {name}")
         else:
             steps.setdefault(float(step), name)
-        for moment in _MOMENTS:
+        for moment in MOMENTS:
             tensor = item[moment]
             if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
                 problems["of the wrong type"].append(f"{moment} of {name}")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -16,10 +15,11 @@ from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, check_rate
 from bridge.errors import BridgeError, ConfigError, MismatchError
 from bridge.files.disk import PathLike
 from bridge.files.tensors import Tensor
-from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
+from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch
 from bridge.schedule import SchedulerState, scheduler_from_torch
 from mmrec_jax import ModelConfig
+from mmrec_jax.layer_paths import AnyArray, VariablePath
 
 Shape = tuple[int, ...]
 
@@ -225,7 +225,7 @@ def _sorted_out(
         name: []
         for name in ("loaded", "implied", "missing", "misshapen", "wrong_type", "wrong_values")
     }
-    first_names: dict[Path | None, str] = {}
+    first_names: dict[VariablePath | None, str] = {}
     chosen: dict[str, Tensor] = {}
     absent: list[Entry] = []
     for entry in table:
@@ -263,7 +263,7 @@ def _has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> boo
 
 
 def _completed(
-    model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array], seed: int
+    model_class: str, config: ModelConfig, arrays: Mapping[VariablePath, AnyArray], seed: int
 ) -> Model:
     """A model of these arrays, and of initial values where there are none."""
     needed = {entry.path for entry in entries(model_class, config)} - {None}

@@ -12,10 +12,10 @@ from flax import nnx
 
 from bridge import model_config
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning
-from bridge.files.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
-from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
+from bridge.files.tensors import FLOATS, Array, Tensor, ahead, host_array, of_array
+from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
-from mmrec_jax.stack import BlockStack, unstack_blocks
+from mmrec_jax.layer_paths import AnyArray, VariablePath, unstack
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
@@ -89,7 +89,9 @@ def model_from_tensors(
     return assemble(model_class, config, arrays_of(table, tensors))
 
 
-def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Path, jax.Array]:
+def arrays_of(
+    table: Sequence[Entry], tensors: Mapping[str, Tensor]
+) -> dict[VariablePath, jax.Array]:
     """The arrays of a model by path, from tensors that fit it; those that are missing are left out.
 
     Warns:
@@ -102,12 +104,12 @@ def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Pat
     ]
 
     def convert(entry: Entry) -> tuple[jax.Array, int]:
-        array = to_jax(tensors[entry.key], transpose=entry.transpose)
-        # In numpy, as JAX would compile one program for each shape.
-        finite = np.isfinite(np.asarray(array))
-        return array, 0 if finite.all() else array.size - int(finite.sum())
+        values = host_array(tensors[entry.key], transpose=entry.transpose)
+        # Before they go to the device, which would have to send them back.
+        finite = np.isfinite(values)
+        return jax.device_put(values), 0 if finite.all() else values.size - int(finite.sum())
 
-    arrays: dict[Path, jax.Array] = {}
+    arrays: dict[VariablePath, jax.Array] = {}
     not_finite = []
     converted = ahead(functools.partial(convert, entry) for entry in stored)
     for entry, (array, wrong) in zip(stored, converted, strict=True):
@@ -129,7 +131,7 @@ def tensors_of(model: Model) -> dict[str, Tensor]:
         model: with its blocks in either form, a list or stacked.
     """
     arrays = variables(model)
-    tensors: dict[Path, Tensor] = {}
+    tensors: dict[VariablePath, Tensor] = {}
     result = {}
     for entry in entries(class_name(model), model.config):
         if entry.path is None:
@@ -141,12 +143,9 @@ def tensors_of(model: Model) -> dict[str, Tensor]:
     return result
 
 
-def variables(model: Model) -> dict[Path, jax.Array]:
+def variables(model: Model) -> dict[VariablePath, AnyArray]:
     """Every array of a model by its path, the blocks' as of a list of blocks."""
-    stacks = [module for _, module in nnx.iter_modules(model) if isinstance(module, BlockStack)]
-    if not all(isinstance(stack.blocks, nnx.List) for stack in stacks):
-        model = unstack_blocks(model)
-    return {path: leaf[...] for path, leaf in _flat(nnx.state(model))}
+    return unstack({path: leaf[...] for path, leaf in _flat(nnx.state(model))})
 
 
 def class_name(model: Model) -> str:
@@ -205,7 +204,9 @@ def _powers(entry: Entry) -> Array:
     return 2 ** np.arange(entry.shape[0], dtype=np.int64)
 
 
-def assemble(model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array]) -> Model:
+def assemble(
+    model_class: str, config: ModelConfig, arrays: Mapping[VariablePath, AnyArray]
+) -> Model:
     """A model of all its arrays, its blocks a list."""
     graphdef, leaves = _abstract(model_class, config)
     wanted = {path: tuple(leaf.shape) for path, leaf in leaves}
@@ -218,7 +219,7 @@ def assemble(model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Ar
 @functools.lru_cache(maxsize=8)
 def _abstract(
     model_class: str, config: ModelConfig
-) -> tuple[nnx.GraphDef[Model], list[tuple[Path, nnx.Variable[jax.Array]]]]:
+) -> tuple[nnx.GraphDef[Model], list[tuple[VariablePath, nnx.Variable[jax.Array]]]]:
     """A model's structure; no initial values are drawn that would only be thrown away."""
     # In place of nnx.Rngs, whose counters take ten times as long to trace as all the rest.
     key = jax.random.key(0)
@@ -229,5 +230,7 @@ def _abstract(
     return graphdef, list(_flat(state))
 
 
-def _flat(state: nnx.State) -> Iterator[tuple[Path, nnx.Variable[jax.Array]]]:
-    return cast(Iterator[tuple[Path, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state)))
+def _flat(state: nnx.State) -> Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]]:
+    return cast(
+        Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state))
+    )

@@ -71,12 +71,12 @@ def of_array(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
     return Tensor(shape[::-1] if transpose else shape, np.dtype(array.dtype), read)
 
 
-def to_jax(tensor: Tensor, *, transpose: bool) -> jax.Array:
-    """A tensor's values on JAX's default device, transposed if asked, of the same dtype."""
+def host_array(tensor: Tensor, *, transpose: bool) -> Array:
+    """A tensor's values in the host's memory, transposed if asked, of the same dtype."""
     if not transpose:
-        return jax.device_put(tensor.read())
+        return tensor.read()
     strips = [tensor.read()] if tensor.read_strips is None else tensor.read_strips()
-    return jax.device_put(_transposed(strips, tensor.shape, tensor.dtype))
+    return _transposed(strips, tensor.shape, tensor.dtype)
 
 
 def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:

@@ -11,7 +11,7 @@ import bridge
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 from mmrec_jax.layers import Embedding
 from mmrec_jax.transfer import with_embedding
-from train.checkpoints.state import check_model
+from train.checkpoints.fit import check_model
 from train.data.folder import TOKENIZER
 from train.settings.config import Config
 from train.step.frozen import Network
