@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from bridge.partial import LoadReport as LoadReport
     from bridge.partial import load_partial as load_partial
     from bridge.schedule import SchedulerState as SchedulerState
+    from bridge.schedule import warmup_cosine as warmup_cosine
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
 
@@ -76,7 +77,7 @@ _NAMES = {
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
     "orbax_folder": ("load_orbax", "save_orbax", "state_folder", "steps"),
     "partial": ("LoadReport", "load_partial"),
-    "schedule": ("SchedulerState",),
+    "schedule": ("SchedulerState", "warmup_cosine"),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}
