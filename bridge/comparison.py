@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridge import model_config, weights
+from bridge import weights
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.config.metadata import in_full
 from bridge.files.tensors import Array
 from bridge.keys import Model, entries
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
@@ -204,7 +205,7 @@ def _different(a: LoadedCheckpoint, b: LoadedCheckpoint, tolerance: float) -> It
 
 
 def _config(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
-    return model_config.in_full(weights.class_name(checkpoint.model), checkpoint.config)
+    return in_full(weights.class_name(checkpoint.model), checkpoint.config)
 
 
 def _optimizer(checkpoint: LoadedCheckpoint) -> dict[str, Any] | None:

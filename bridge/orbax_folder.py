@@ -12,21 +12,29 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bridge import model_config, weights
-from bridge.checkpoint import LoadedCheckpoint, check_rate, stated_by
+from bridge import weights
+from bridge.checkpoint import (
+    LoadedCheckpoint,
+    TrainingState,
+    check_rate,
+    full_metadata,
+    with_training_state,
+)
+from bridge.config.metadata import stated_config
+from bridge.config.resolve import resolve_config
 from bridge.errors import (
     BridgeError,
     FormatError,
     MismatchError,
     UnreadableFileError,
     UnwritableFileError,
-    about,
+    errors_about,
     unwritable,
 )
 from bridge.files import disk, manifest
@@ -71,16 +79,12 @@ def state_folder(run: PathLike, step: int) -> Path:
     return Path(run) / "state" / str(step)
 
 
-def save_orbax(
-    folder: PathLike,
-    model: Model,
-    *,
-    optimizer_state: OptimizerState | None = None,
-    scheduler_state: SchedulerState | None = None,
-    step: int = 0,
-    avg_loss: float = 0.0,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
+def stage_folder(run_dir: PathLike, stage: str) -> Path:
+    """Where training keeps a stage ("base", ...) of the run in `run_dir`."""
+    return Path(run_dir) / f"checkpoints_{stage}"
+
+
+def save_orbax(folder: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
     """Writes a checkpoint as a new folder; the arguments are those of `save_torch`.
 
     Raises:
@@ -88,37 +92,39 @@ def save_orbax(
             model's.
         TypeError: the model is none of ours.
     """
-    target = Path(folder)
-    with about(folder):
-        described = stated_by(model, metadata)
-        check_rate(optimizer_state, scheduler_state)
-        trees = {"model": weights.variables(model)}
-        optimizer = None
-        if optimizer_state is not None:
-            table = entries(weights.class_name(model), model.config)
-            check_moments(optimizer_state, named_parameters(table))
-            trees |= {name: getattr(optimizer_state, name) for name in MOMENTS}
-            optimizer = {
-                "step": optimizer_state.step,
-                "hyperparameters": optimizer_state.hyperparameters,
-            }
-        schedule = None if scheduler_state is None else dataclasses.asdict(scheduler_state)
+    write_orbax(folder, with_training_state(model, **training_state))
+
+
+def write_orbax(folder: PathLike, checkpoint: LoadedCheckpoint) -> None:
+    """As `save_orbax`."""
+    with errors_about(folder):
+        metadata = full_metadata(checkpoint)
+        adamw, schedule = checkpoint.optimizer_state, checkpoint.scheduler_state
+        check_rate(adamw, schedule)
+        trees = {"model": weights.variables(checkpoint.model)}
+        if adamw is not None:
+            table = entries(metadata["model_class"], checkpoint.config)
+            check_moments(adamw, named_parameters(table))
+            trees |= {name: dict(getattr(adamw, name)) for name in MOMENTS}
         content = {
             "format": _FORMAT,
             "version": _VERSION,
-            "step": int(step),
-            "avg_loss": float(avg_loss),
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "metadata": described,
+            "step": int(checkpoint.step),
+            "avg_loss": float(checkpoint.avg_loss),
+            "optimizer": None
+            if adamw is None
+            else {"step": adamw.step, "hyperparameters": adamw.hyperparameters},
+            "schedule": None if schedule is None else dataclasses.asdict(schedule),
+            "metadata": metadata,
         }
+        layers = range(checkpoint.config.num_layers)
         arrays = {
             (name, *path): array
             for name, tree in trees.items()
-            for path, array in stack(tree, range(model.config.num_layers)).items()
+            for path, array in stack(tree, layers).items()
         }
         with unwritable():
-            _write(target, arrays, to_json(content))
+            _write(Path(folder), arrays, to_json(content))
 
 
 def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoint:
@@ -132,17 +138,17 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
         BridgeError: it is no such folder, a file is missing or damaged, or the arrays are not
             those of the model; the message is one line that begins with the path.
     """
-    place = find(folder)
-    with about(place):
+    place = find_state(folder)
+    with errors_about(place):
         content = _read_content(place)
         try:
             metadata = content["metadata"]
-            model_class, stated = model_config.find(content)
+            model_class, stated = stated_config(content)
             if model_class is None:
                 raise KeyError("model_class")
             step, avg_loss = int(content["step"]), float(content["avg_loss"])
             adamw, schedule = content["optimizer"], content["schedule"]
-            config = model_config.resolve(model_class, stated, None, None)
+            config = resolve_config(model_class, stated, None, None)
             trees = _read_arrays(place, model_class, config)
             exp_avg, exp_avg_sq = (trees.get(name, {}) for name in MOMENTS)
             if model_only:
@@ -161,7 +167,7 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
             raise FormatError(f"{_CONTENT} is not what the bridge writes") from None
 
 
-def find(path: PathLike) -> Path:
+def find_state(path: PathLike) -> Path:
     """The folder of a checkpoint: the path itself, or the newest state of a run.
 
     Raises:
@@ -173,7 +179,7 @@ def find(path: PathLike) -> Path:
     saved = steps(folder)
     if saved:
         return state_folder(folder, saved[-1])
-    with about(path):
+    with errors_about(path):
         if not folder.is_dir():
             raise UnreadableFileError("no such folder: name a run's, or one of its states")
         runs = [run for run in (folder.parent, *sorted(folder.iterdir())) if steps(run)]

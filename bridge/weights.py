@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from bridge import model_config
+from bridge.config.resolve import contradictions
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning
-from bridge.files.tensors import FLOATS, Array, Tensor, ahead, host_array, of_array
+from bridge.files.tensors import FLOATS, Array, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
 from mmrec_jax.layer_paths import AnyArray, VariablePath, unstack
@@ -81,7 +81,7 @@ def model_from_tensors(
     if not any(found.values()):
         found = {"of wrong values": list(_wrong_values(table, tensors))}
     if any(found.values()):
-        contradictory = model_config.contradictions(model_class, config, shapes_of(tensors))
+        contradictory = contradictions(model_class, config, shapes_of(tensors))
         raise MismatchError(
             f"the tensors are not those of a {model_class}",
             {"contradictory": contradictory} | found,
@@ -111,7 +111,7 @@ def arrays_of(
 
     arrays: dict[VariablePath, jax.Array] = {}
     not_finite = []
-    converted = ahead(functools.partial(convert, entry) for entry in stored)
+    converted = computed_ahead(functools.partial(convert, entry) for entry in stored)
     for entry, (array, wrong) in zip(stored, converted, strict=True):
         assert entry.path is not None
         arrays[entry.path] = array
@@ -135,10 +135,10 @@ def tensors_of(model: Model) -> dict[str, Tensor]:
     result = {}
     for entry in entries(class_name(model), model.config):
         if entry.path is None:
-            result[entry.key] = of_array(_powers(entry))
+            result[entry.key] = tensor_of(_powers(entry))
             continue
         if entry.kind != "tied":
-            tensors[entry.path] = of_array(arrays[entry.path], transpose=entry.transpose)
+            tensors[entry.path] = tensor_of(arrays[entry.path], transpose=entry.transpose)
         result[entry.key] = tensors[entry.path]
     return result
 
@@ -182,22 +182,27 @@ def problems(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[str,
     return found
 
 
+def has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:
+    """Whether a tensor's values contradict its kind.
+
+    Args:
+        entry: of the tensor.
+        tensor: of the entry's shape and of a type that it may have.
+        first: for a tied tensor the one that it is tied to, None if that is missing.
+    """
+    if entry.kind == "constant":
+        return not np.array_equal(tensor.read(), _powers(entry))
+    if entry.kind != "tied" or first is None or first is tensor:
+        return False
+    return first.dtype != tensor.dtype or first.read().tobytes() != tensor.read().tobytes()
+
+
 def _wrong_values(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Iterator[str]:
     first_names = {entry.path: entry.key for entry in table if entry.kind != "tied"}
     for entry in table:
-        tensor = tensors[entry.key]
-        if entry.kind == "constant" and not np.array_equal(tensor.read(), _powers(entry)):
-            yield f"{entry.key} is not 1, 2, 4, ..."
-        if entry.kind == "tied":
-            first = first_names[entry.path]
-            if not _same_bits(tensor, tensors[first]):
-                yield f"{entry.key} is not {first}"
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a is b:
-        return True
-    return a.dtype == b.dtype and a.read().tobytes() == b.read().tobytes()
+        first = first_names[entry.path]
+        if has_wrong_values(entry, tensors[entry.key], tensors[first]):
+            yield f"{entry.key} is not {'1, 2, 4, ...' if entry.kind == 'constant' else first}"
 
 
 def _powers(entry: Entry) -> Array:

@@ -73,7 +73,7 @@ def read(
 
 def stage_folder(config: Config, stage: str) -> Path:
     """Where a stage of the config's run lies."""
-    return Path(config.run_dir) / f"checkpoints_{stage}"
+    return bridge.stage_folder(config.run_dir, stage)
 
 
 def read_base(config: Config) -> MMRecModel:
