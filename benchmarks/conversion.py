@@ -17,7 +17,7 @@ import torch
 
 import bridge
 from benchmarks.process import peak_bytes
-from bridge.model_config import to_checkpoint
+from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from mmrec_jax import ModelConfig
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridge import twin
+from bridge.twin import block as twin_block
+from bridge.twin import models as twin
 from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
 
 STEPS = 5
@@ -52,7 +53,7 @@ def _step(
 def _compile(model: twin.MMRecModel) -> None:
     step = torch.compile(_step)
 
-    def recurrence(block: twin.MMRecBlock, z: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(block: twin_block.MMRecBlock, z: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
         W_z, W_h = block.mdi.W_g.weight.chunk(2, dim=1)
         gate_z = F.linear(z, W_z, block.mdi.W_g.bias)
         h = torch.zeros_like(z[:, 0])
@@ -75,7 +76,7 @@ def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
     """The least time of a token of greedy decoding that keeps each layer's state, eager."""
     model = twin.MMRecModel(config).eval()
     slots = torch.zeros(MEMORY_SLOTS // POOLING**2, config.model_dim)
-    pooled, twin._pool = twin._pool, lambda slots: slots  # once for all tokens, as ours
+    pooled, twin_block._pool = twin_block._pool, lambda slots: slots  # once for all tokens, as ours
     ids = torch.zeros(batch, dtype=torch.long)
     states = [torch.zeros(batch, config.model_dim) for _ in model.blocks]
     try:
@@ -96,4 +97,4 @@ def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
             times.append(time.perf_counter() - start)
         return min(times)
     finally:
-        twin._pool = pooled
+        twin_block._pool = pooled

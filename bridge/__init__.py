@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bridge.checkpoint import save_torch as save_torch
     from bridge.comparison import Comparison as Comparison
     from bridge.comparison import compare as compare
+    from bridge.config.metadata import in_full as in_full
     from bridge.errors import BridgeError as BridgeError
     from bridge.errors import ConfigError as ConfigError
     from bridge.errors import FormatError as FormatError
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
     from bridge.inspection import Inspection as Inspection
     from bridge.inspection import inspect as inspect
     from bridge.keys import Model as Model
-    from bridge.model_config import in_full as in_full
     from bridge.optimizer import OptimizerState as OptimizerState
     from bridge.optimizer import adamw_hyperparameters as adamw_hyperparameters
     from bridge.orbax_folder import load_orbax as load_orbax
     from bridge.orbax_folder import save_orbax as save_orbax
+    from bridge.orbax_folder import stage_folder as stage_folder
     from bridge.orbax_folder import state_folder as state_folder
     from bridge.orbax_folder import steps as steps
     from bridge.partial import LoadReport as LoadReport
     from bridge.partial import load_partial as load_partial
     from bridge.schedule import SchedulerState as SchedulerState
+    from bridge.schedule import warmup_cosine as warmup_cosine
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
 
@@ -72,11 +74,11 @@ _NAMES = {
     "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model",),
-    "model_config": ("in_full",),
+    "config.metadata": ("in_full",),
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
-    "orbax_folder": ("load_orbax", "save_orbax", "state_folder", "steps"),
+    "orbax_folder": ("load_orbax", "save_orbax", "stage_folder", "state_folder", "steps"),
     "partial": ("LoadReport", "load_partial"),
-    "schedule": ("SchedulerState",),
+    "schedule": ("SchedulerState", "warmup_cosine"),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}

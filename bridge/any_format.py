@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 
 from bridge import checkpoint
-from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, is_safetensors
-from bridge.errors import about
+from bridge.checkpoint import LoadedCheckpoint, is_safetensors
+from bridge.errors import errors_about
 from bridge.files.disk import PathLike
 from bridge.orbax_folder import load_orbax
+from bridge.stated import StatedCheckpoint
 
 
 def load(
@@ -31,22 +32,22 @@ def load(
 
 
 @contextlib.contextmanager
-def stored(path: PathLike) -> Iterator[StoredCheckpoint]:
+def stated_in(path: PathLike) -> Iterator[StatedCheckpoint]:
     """What any checkpoint states; a file's tensors are unread, a folder's are all read.
 
     Raises:
         BridgeError: as for `load`, but for what concerns the model.
     """
     if not os.path.isdir(path):
-        with checkpoint.stored(path) as content:
-            yield content
+        with checkpoint.stated_in(path) as stated:
+            yield stated
         return
     loaded = load_orbax(path)
-    with about(path):
-        yield checkpoint.as_stored(loaded)
+    with errors_about(path):
+        yield checkpoint.stated_by(loaded)
 
 
 def save_file(path: PathLike, loaded: LoadedCheckpoint) -> None:
     """Writes a .safetensors file if the name says so, else a .pt file; see `save_torch`."""
-    write = checkpoint.save_safetensors if is_safetensors(path) else checkpoint.save_torch
-    write(path, loaded.model, **loaded.training_state())
+    write = checkpoint.write_safetensors if is_safetensors(path) else checkpoint.write_torch
+    write(path, loaded)

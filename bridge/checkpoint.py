@@ -1,26 +1,36 @@
 """A checkpoint as a whole (docs/model.md section 6.1), from and to .pt and .safetensors files.
 
-Both kinds of file hold the same content, plain data and tensors by the original's names; what is in
-it is understood and checked here, once.
+Both kinds of file hold the same content, plain data and tensors by the original's names.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from bridge import model_config, weights
-from bridge.errors import BridgeError, FormatError, about
+from bridge import weights
+from bridge.config.metadata import to_checkpoint
+from bridge.errors import BridgeError, errors_about
 from bridge.files import safetensors_file, torch_file
 from bridge.files.disk import PathLike
-from bridge.files.plain_data import plain, shown
-from bridge.files.tensors import Tensor
+from bridge.files.plain_data import plain
 from bridge.keys import Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch, optimizer_to_torch
 from bridge.schedule import SchedulerState, scheduler_from_torch, scheduler_to_torch
+from bridge.stated import StatedCheckpoint, understand
 from mmrec_jax import ModelConfig
 
 _RATE_TOLERANCE = 1e-6
+
+
+class TrainingState(TypedDict, total=False):
+    """Everything of a checkpoint but its model; what is left out is as in LoadedCheckpoint."""
+
+    optimizer_state: OptimizerState | None
+    scheduler_state: SchedulerState | None
+    step: int
+    avg_loss: float
+    metadata: Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,61 +58,15 @@ class LoadedCheckpoint:
         """The model's."""
         return self.model.config
 
-    def training_state(self) -> dict[str, Any]:
+    def training_state(self) -> TrainingState:
         """Everything but the model, as the arguments of `save_torch` and its like."""
         return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "model"
+            "optimizer_state": self.optimizer_state,
+            "scheduler_state": self.scheduler_state,
+            "step": self.step,
+            "avg_loss": self.avg_loss,
+            "metadata": self.metadata,
         }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredCheckpoint:
-    """What a file states, its tensors unread and nothing compared with a model yet.
-
-    Attributes:
-        stated_class: what metadata.model_class says, None if nothing.
-        stated: the config as far as the file states it.
-        tensors: the model's, by the original's names.
-        duplicates: names that more than one tensor has.
-        optimizer: the optimizer's state dict, None if there is none.
-        scheduler: the schedule's, likewise.
-        step, avg_loss, metadata: as in LoadedCheckpoint.
-    """
-
-    stated_class: Any
-    stated: dict[str, Any]
-    tensors: dict[str, Tensor]
-    duplicates: list[str]
-    optimizer: Any
-    scheduler: Any
-    step: int
-    avg_loss: float
-    metadata: dict[str, Any]
-
-    @property
-    def model_class(self) -> str:
-        """The model's, stated or inferred from the tensors' names.
-
-        Raises:
-            ConfigError: the stated one is none of ours, or no model has these names.
-        """
-        if self.stated_class is not None:
-            return model_config.known_class(self.stated_class)
-        return model_config.infer_class(weights.shapes_of(self.tensors))
-
-    def config(self, num_heads: int | None = None) -> ModelConfig:
-        """The model's: what is stated, then what the shapes show, then the defaults.
-
-        Args:
-            num_heads: see `load_torch`.
-
-        Raises:
-            ConfigError: no model has these values, or one is missing.
-        """
-        shapes = weights.shapes_of(self.tensors)
-        return model_config.resolve(self.model_class, self.stated, shapes, num_heads)
 
 
 def load_torch(
@@ -127,29 +91,20 @@ def load_torch(
     Warns:
         NonFiniteWarning: some weights are NaN or infinite.
     """
-    with about(path), torch_file.reading(path) as content:
-        return _loaded(_stored(content), num_heads, model_only)
+    with errors_about(path), torch_file.reading(path) as content:
+        return _loaded(understand(content), num_heads, model_only)
 
 
 def load_safetensors(
     path: PathLike, *, num_heads: int | None = None, model_only: bool = False
 ) -> LoadedCheckpoint:
     """Reads a .safetensors file: one of ours, or the bare tensors of a model; see `load_torch`."""
-    with about(path), safetensors_file.reading(path) as content:
-        return _loaded(_stored(content), num_heads, model_only)
+    with errors_about(path), safetensors_file.reading(path) as content:
+        return _loaded(understand(content), num_heads, model_only)
 
 
-def save_torch(
-    path: PathLike,
-    model: Model,
-    *,
-    optimizer_state: OptimizerState | None = None,
-    scheduler_state: SchedulerState | None = None,
-    step: int = 0,
-    avg_loss: float = 0.0,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a .pt file that the original reads and `load_torch` needs nothing else for.
+def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
+    """Writes a .pt file that the original reads; `load_torch` needs nothing else to read it.
 
     The path holds either what it held before or the whole new file. Equal checkpoints make equal
     files.
@@ -157,57 +112,64 @@ def save_torch(
     Args:
         path: where to; the folder must exist.
         model: with its blocks in either form, a list or stacked.
-        optimizer_state: AdamW's; its lr must be the schedule's if both are given.
-        scheduler_state: the schedule's.
-        step: optimizer steps made.
-        avg_loss: the loss to state.
-        metadata: kept in the file, made of plain data, its model_class and config overwritten
-            by the model's own; keys of a config that are not the model's are kept.
+        training_state: of these, all by name and none required:
+            optimizer_state: AdamW's; its lr must be the schedule's if both are given.
+            scheduler_state: the schedule's.
+            step: optimizer steps made.
+            avg_loss: the loss to state.
+            metadata: plain data that the file keeps. Its model_class and config are overwritten by
+                the model's own; keys of a config that are not the model's are kept.
 
     Raises:
         BridgeError: the file cannot be written, or the training state is not the model's.
         TypeError: the model is none of ours.
     """
-    parts = (optimizer_state, scheduler_state, step, avg_loss, metadata)
-    with about(path):
-        torch_file.write(path, _content(model, *parts))
+    write_torch(path, with_training_state(model, **training_state))
 
 
-def save_safetensors(
-    path: PathLike,
-    model: Model,
-    *,
-    optimizer_state: OptimizerState | None = None,
-    scheduler_state: SchedulerState | None = None,
-    step: int = 0,
-    avg_loss: float = 0.0,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
+def save_safetensors(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
     """Writes a .safetensors file; see `save_torch`.
 
     The model's tensors have the original's names. Without training state there are no others, so
-    that any program that reads the format has just the model.
+    any program that reads the format finds just the model.
     """
-    parts = (optimizer_state, scheduler_state, step, avg_loss, metadata)
-    with about(path):
-        safetensors_file.write(path, _content(model, *parts))
+    write_safetensors(path, with_training_state(model, **training_state))
+
+
+def with_training_state(model: Model, **training_state: Unpack[TrainingState]) -> LoadedCheckpoint:
+    """A model with its training state; see `save_torch`."""
+    arguments: dict[str, Any] = dict(training_state)
+    arguments["metadata"] = dict(arguments.get("metadata") or {})
+    return LoadedCheckpoint(model=model, **arguments)
+
+
+def write_torch(path: PathLike, checkpoint: LoadedCheckpoint) -> None:
+    """As `save_torch`."""
+    with errors_about(path):
+        torch_file.write(path, _content(checkpoint))
+
+
+def write_safetensors(path: PathLike, checkpoint: LoadedCheckpoint) -> None:
+    """As `save_safetensors`."""
+    with errors_about(path):
+        safetensors_file.write(path, _content(checkpoint))
 
 
 @contextlib.contextmanager
-def stored(path: PathLike) -> Iterator[StoredCheckpoint]:
+def stated_in(path: PathLike) -> Iterator[StatedCheckpoint]:
     """What a .pt or .safetensors file states; its tensors are readable until the block ends.
 
     Raises:
         BridgeError: as for `load_torch`.
     """
     container = safetensors_file if is_safetensors(path) else torch_file
-    with about(path), container.reading(path) as content:
-        yield _stored(content)
+    with errors_about(path), container.reading(path) as content:
+        yield understand(content)
 
 
-def as_stored(loaded: LoadedCheckpoint) -> StoredCheckpoint:
-    """What a file of a loaded checkpoint would state."""
-    return _stored(_content(loaded.model, **loaded.training_state()))
+def stated_by(checkpoint: LoadedCheckpoint) -> StatedCheckpoint:
+    """What a file of a checkpoint would state."""
+    return understand(_content(checkpoint))
 
 
 def is_safetensors(path: PathLike) -> bool:
@@ -215,74 +177,49 @@ def is_safetensors(path: PathLike) -> bool:
     return str(path).endswith(".safetensors")
 
 
-def stated_by(model: Model, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The metadata of a checkpoint: what is given, and the model's own class and config.
+def full_metadata(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
+    """A checkpoint's metadata, with the class and config of its model.
 
     Raises:
         FormatError: something in it is not plain data.
         TypeError: the model is none of ours.
     """
-    model_class = weights.class_name(model)
-    given = plain(dict(metadata or {}), "metadata")
+    model_class = weights.class_name(checkpoint.model)
+    given = plain(dict(checkpoint.metadata), "metadata")
     stated = given.get("config")
     stated = stated if isinstance(stated, dict) else {}
-    config = model_config.to_checkpoint(model_class, model.config, stated)
+    config = to_checkpoint(model_class, checkpoint.config, stated)
     return {**given, "model_class": model_class, "config": config}
 
 
-def _content(
-    model: Model,
-    optimizer_state: OptimizerState | None,
-    scheduler_state: SchedulerState | None,
-    step: int,
-    avg_loss: float,
-    metadata: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    described = stated_by(model, metadata)
-    check_rate(optimizer_state, scheduler_state)
+def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
+    """A checkpoint in the form of a file: plain data and Tensors."""
+    metadata = full_metadata(checkpoint)
+    check_rate(checkpoint.optimizer_state, checkpoint.scheduler_state)
     optimizer = scheduler = None
-    if optimizer_state is not None:
-        table = entries(weights.class_name(model), model.config)
-        optimizer = optimizer_to_torch(optimizer_state, table)
-    if scheduler_state is not None:
-        scheduler = scheduler_to_torch(scheduler_state)
+    if checkpoint.optimizer_state is not None:
+        table = entries(weights.class_name(checkpoint.model), checkpoint.config)
+        optimizer = optimizer_to_torch(checkpoint.optimizer_state, table)
+    if checkpoint.scheduler_state is not None:
+        scheduler = scheduler_to_torch(checkpoint.scheduler_state)
     return {
-        "model_state_dict": weights.tensors_of(model),
+        "model_state_dict": weights.tensors_of(checkpoint.model),
         "optimizer_state_dict": optimizer,
         "scheduler_state_dict": scheduler,
-        "step": int(step),
-        "avg_loss": float(avg_loss),
-        "metadata": described,
+        "step": int(checkpoint.step),
+        "avg_loss": float(checkpoint.avg_loss),
+        "metadata": metadata,
     }
 
 
-def _stored(content: Any) -> StoredCheckpoint:
-    if not isinstance(content, Mapping):
-        raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
-    content = _with_model_state(content)
-    tensors, duplicates = weights.unwrapped(content["model_state_dict"])
-    stated_class, stated = model_config.find(content)
-    return StoredCheckpoint(
-        stated_class=stated_class,
-        stated=stated,
-        tensors=tensors,
-        duplicates=duplicates,
-        optimizer=content.get("optimizer_state_dict"),
-        scheduler=content.get("scheduler_state_dict"),
-        step=_step(content),
-        avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
-        metadata=plain(dict(content.get("metadata") or {}), "metadata"),
-    )
-
-
-def _loaded(stored: StoredCheckpoint, num_heads: int | None, model_only: bool) -> LoadedCheckpoint:
-    config = stored.config(num_heads)
-    table = entries(stored.model_class, config)
-    optimizer, scheduler = stored.optimizer, stored.scheduler
+def _loaded(stated: StatedCheckpoint, num_heads: int | None, model_only: bool) -> LoadedCheckpoint:
+    config = stated.config(num_heads)
+    table = entries(stated.model_class, config)
+    optimizer, scheduler = stated.optimizer, stated.scheduler
     if model_only:
         optimizer = scheduler = None
     model = weights.model_from_tensors(
-        stored.model_class, config, stored.tensors, duplicates=stored.duplicates
+        stated.model_class, config, stated.tensors, duplicates=stated.duplicates
     )
     optimizer_state = None if optimizer is None else optimizer_from_torch(optimizer, table)
     scheduler_state = None if scheduler is None else scheduler_from_torch(scheduler)
@@ -291,55 +228,10 @@ def _loaded(stored: StoredCheckpoint, num_heads: int | None, model_only: bool) -
         model=model,
         optimizer_state=optimizer_state,
         scheduler_state=scheduler_state,
-        step=0 if model_only else stored.step,
-        avg_loss=stored.avg_loss,
-        metadata=stored.metadata,
+        step=0 if model_only else stated.step,
+        avg_loss=stated.avg_loss,
+        metadata=stated.metadata,
     )
-
-
-def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    if "model_state_dict" in content:
-        if not isinstance(content["model_state_dict"], Mapping):
-            raise FormatError("model_state_dict is not a dictionary of tensors")
-        if not isinstance(content.get("metadata") or {}, Mapping):
-            raise FormatError("metadata is not a dictionary")
-        return content
-    if content and all(isinstance(value, Tensor) for value in content.values()):
-        return {"model_state_dict": content}
-    keys = ", ".join(shown(str(key)) for key in list(content)[:8]) or "nothing"
-    raise FormatError(
-        f"holds neither a model_state_dict nor the tensors of one, but {keys}: save the model's "
-        "state_dict() alone, or under that name"
-    )
-
-
-def _step(content: Mapping[str, Any]) -> int:
-    """The steps made, as the file states them, or else its schedule or optimizer."""
-    stated: Any = {"step": content.get("step")}
-    schedule, optimizer = content.get("scheduler_state_dict"), content.get("optimizer_state_dict")
-    if stated["step"] is None and isinstance(schedule, Mapping):
-        stated = {"step": schedule.get("last_epoch")}
-    if stated["step"] is None and isinstance(optimizer, Mapping):
-        of_parameters = optimizer.get("state")
-        if isinstance(of_parameters, Mapping) and of_parameters:
-            stated = next(iter(of_parameters.values()))
-    step: int = _number(stated if isinstance(stated, Mapping) else {}, "step", int)
-    if step < 0:
-        raise FormatError(f"step is {step}, below 0")
-    return step
-
-
-def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = content.get(key)
-    if value is None:
-        return kind(0)
-    if isinstance(value, Tensor) and value.size == 1:
-        value = value.read().item()
-    if type(value) is float and kind is int and value.is_integer():
-        value = int(value)
-    if (type(value) is int and abs(value) < 2**63) or type(value) is kind is float:
-        return kind(value)
-    raise FormatError(f"{key} is {value!r:.80}, not {'a whole' if kind is int else 'a'} number")
 
 
 def check_rate(optimizer: OptimizerState | None, scheduler: SchedulerState | None) -> None:

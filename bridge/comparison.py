@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridge import model_config, weights
+from bridge import weights
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.config.metadata import in_full
 from bridge.files.tensors import Array
 from bridge.keys import Model, entries
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
 from mmrec_jax.config import MEMORY_SLOTS
+from mmrec_jax.layer_paths import AnyArray
 
 Shape = tuple[int, ...]
 
@@ -160,7 +162,7 @@ def largest_difference(a: Array, b: Array) -> float:
 
 def _arrays(
     checkpoint: LoadedCheckpoint, with_moments: bool
-) -> Iterator[tuple[tuple[str, str], tuple[Shape, jax.Array]]]:
+) -> Iterator[tuple[tuple[str, str], tuple[Shape, AnyArray]]]:
     """The arrays in JAX's layout by kind and name, with their shapes in the file."""
     trees = {"weight": weights.variables(checkpoint.model)}
     if with_moments:
@@ -203,7 +205,7 @@ def _different(a: LoadedCheckpoint, b: LoadedCheckpoint, tolerance: float) -> It
 
 
 def _config(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
-    return model_config.in_full(weights.class_name(checkpoint.model), checkpoint.config)
+    return in_full(weights.class_name(checkpoint.model), checkpoint.config)
 
 
 def _optimizer(checkpoint: LoadedCheckpoint) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ class NonFiniteWarning(UserWarning):
 
 
 @contextlib.contextmanager
-def about(path: str | os.PathLike[str]) -> Iterator[None]:
+def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
     """Puts the path before the message of every BridgeError that is raised inside."""
     try:
         yield

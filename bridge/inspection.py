@@ -7,26 +7,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge import any_format as formats
-from bridge import model_config, orbax_folder, weights
-from bridge.checkpoint import StoredCheckpoint, is_safetensors
+from bridge import weights
+from bridge.any_format import stated_in
+from bridge.checkpoint import is_safetensors
+from bridge.config.infer import infer_fields
+from bridge.config.metadata import in_full
+from bridge.config.resolve import contradictions
 from bridge.errors import BridgeError, ConfigError, FormatError
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import plain
 from bridge.files.tensors import Tensor
 from bridge.keys import Entry, entries, named_parameters
+from bridge.optimizer import MOMENTS, state_problems
+from bridge.orbax_folder import find_state
 from bridge.schedule import SchedulerState, scheduler_from_torch
+from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
 
 _VARIANTS = {"use_hem": "HEM", "use_dpg": "DPG", "use_sparse": "sparse", "use_uboo": "UBOO"}
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _SETTINGS = ("lr", "betas", "eps", "weight_decay")
 _BUFFERS = ("router.hyperplanes", "router.powers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Share:
-    """How much of a file is alike.
+class TensorCount:
+    """How much of a file has one dtype.
 
     Attributes:
         tensors: the number of tensors.
@@ -84,7 +89,7 @@ class Inspection:
     parameters: dict[str, int]
     tied: bool
     buffers: int
-    dtypes: dict[str, Share]
+    dtypes: dict[str, TensorCount]
     optimizer: Optimizer | None
     schedule: SchedulerState | None
     step: int
@@ -116,17 +121,17 @@ def inspect(path: PathLike) -> Inspection:
     Raises:
         BridgeError: it cannot be read, is unsafe, or is no checkpoint at all.
     """
-    with formats.stored(path) as stored:
-        model = _model(stored)
-        problems = model.problems | {"duplicate": list(dict.fromkeys(stored.duplicates))}
+    with stated_in(path) as stated:
+        model = _model(stated)
+        problems = model.problems | {"duplicate": list(dict.fromkeys(stated.duplicates))}
         tied = model.model_class == "MMRecModel"
-        parameters, buffers, dtypes = _counted(stored.tensors, tied)
+        parameters, buffers, dtypes = _counted(stated.tensors, tied)
         optimizer, schedule = None, None
-        if stored.optimizer is not None:
-            optimizer, problems["about its optimizer"] = _optimizer(stored.optimizer, model.table)
-        if stored.scheduler is not None:
+        if stated.optimizer is not None:
+            optimizer, problems["about its optimizer"] = _optimizer(stated.optimizer, model.table)
+        if stated.scheduler is not None:
             try:
-                schedule = scheduler_from_torch(stored.scheduler)
+                schedule = scheduler_from_torch(stated.scheduler)
             except BridgeError as error:
                 problems["about its schedule"] = [error.message]
     place, kind = _place(path)
@@ -143,8 +148,8 @@ def inspect(path: PathLike) -> Inspection:
         dtypes=dtypes,
         optimizer=optimizer,
         schedule=schedule,
-        step=stored.step,
-        avg_loss=stored.avg_loss,
+        step=stated.step,
+        avg_loss=stated.avg_loss,
         problems={kind: items for kind, items in problems.items() if items},
     )
 
@@ -176,21 +181,21 @@ class _Model:
     problems: dict[str, list[str]]
 
 
-def _model(stored: StoredCheckpoint) -> _Model:
+def _model(stated: StatedCheckpoint) -> _Model:
     model_class, dimensions = None, {}
-    shapes = weights.shapes_of(stored.tensors)
+    shapes = weights.shapes_of(stated.tensors)
     try:
-        model_class = stored.model_class
-        dimensions = model_config.infer(model_class, shapes)
-        config, unknown_heads = _config(stored)
+        model_class = stated.model_class
+        dimensions = infer_fields(model_class, shapes)
+        config, unknown_heads = _config(stated)
     except ConfigError as error:
         return _Model(model_class, dimensions, [], {"about its config": [error.message]})
-    dimensions = model_config.in_full(model_class, config)
+    dimensions = in_full(model_class, config)
     if unknown_heads:
         dimensions["num_heads"] = None
     table = entries(model_class, config)
-    contradictory = model_config.contradictions(model_class, config, shapes)
-    problems = {"contradictory": contradictory} | weights.problems(table, stored.tensors)
+    contradictory = contradictions(model_class, config, shapes)
+    problems = {"contradictory": contradictory} | weights.problems(table, stated.tensors)
     return _Model(model_class, dimensions, table, problems)
 
 
@@ -200,23 +205,23 @@ def _meaningful(dimensions: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in dimensions.items() if key not in useless}
 
 
-def _config(stored: StoredCheckpoint) -> tuple[ModelConfig, bool]:
+def _config(stated: StatedCheckpoint) -> tuple[ModelConfig, bool]:
     """The config, and whether its num_heads is only there to have one."""
     try:
-        return stored.config(), False
+        return stated.config(), False
     except ConfigError as error:
         try:
-            return stored.config(num_heads=1), True
+            return stated.config(num_heads=1), True
         except ConfigError:
             raise error from None
 
 
 def _counted(
     tensors: Mapping[str, Tensor], tied: bool
-) -> tuple[dict[str, int], int, dict[str, Share]]:
+) -> tuple[dict[str, int], int, dict[str, TensorCount]]:
     """Parameters by part, values of buffers, and dtypes."""
     parameters: dict[str, int] = {}
-    dtypes: dict[str, Share] = {}
+    dtypes: dict[str, TensorCount] = {}
     buffers = 0
     for name, tensor in tensors.items():
         if tied and name == "lm_head.weight" and "embedding.weight" in tensors:
@@ -227,8 +232,8 @@ def _counted(
             part = name.split(".")[0]
             parameters[part] = parameters.get(part, 0) + tensor.size
         dtype = str(tensor.dtype)
-        before = dtypes.get(dtype, Share(tensors=0, values=0))
-        dtypes[dtype] = Share(tensors=before.tensors + 1, values=before.values + tensor.size)
+        before = dtypes.get(dtype, TensorCount(tensors=0, values=0))
+        dtypes[dtype] = TensorCount(tensors=before.tensors + 1, values=before.values + tensor.size)
     return parameters, buffers, dtypes
 
 
@@ -238,7 +243,7 @@ def _optimizer(state_dict: Any, table: list[Entry]) -> tuple[Optimizer | None, l
         state, (group,) = state_dict["state"], state_dict["param_groups"]
         group = plain(dict(group), "param_groups[0]")
         indices = list(group["params"])
-        moments = [index for index in state if set(_MOMENTS) <= set(state[index])]
+        moments = [index for index in state if set(MOMENTS) <= set(state[index])]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, FormatError):
         return None, ["it is not what torch's AdamW writes, over one group of parameters"]
     settings = {name: group.get(name) for name in _SETTINGS}
@@ -256,22 +261,12 @@ def _wrong_moments(state: Any, indices: list[Any], parameters: list[Entry]) -> I
     if not isinstance(state, Mapping):
         yield f"its state is a {type(state).__name__}, not a dictionary"
         return
-    for index, item in state.items():
-        if type(index) is not int or not 0 <= index < len(parameters):
-            yield f"it has moments of a parameter {index!r:.80}, which the model has not"
-            continue
-        entry = parameters[index]
-        for name in _MOMENTS:
-            moment = item.get(name) if isinstance(item, Mapping) else None
-            if not isinstance(moment, Tensor):
-                yield f"{name} of {entry.key} is missing"
-            elif moment.shape != entry.shape:
-                shapes = f"{list(moment.shape)}, not {list(entry.shape)}"
-                yield f"{name} of {entry.key} is {shapes}"
+    for kind, items in state_problems(state, parameters).items():
+        yield from (f"{kind}: {item}" for item in items)
 
 
 def _place(path: PathLike) -> tuple[str, str]:
     """Where a checkpoint lies, and in which format."""
     if os.path.isdir(path):
-        return os.fspath(orbax_folder.find(path)), "Orbax"
+        return os.fspath(find_state(path)), "Orbax"
     return os.fspath(path), ".safetensors" if is_safetensors(path) else ".pt"

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from mmrec_jax import ExpertModule, FusionLayer, MMRec100M, MMRecModel, ModelConfig
-
-Path = tuple[str | int, ...]
-"""Where a variable lies in a model, as flax.nnx.to_flat_state names it."""
+from mmrec_jax.layer_paths import VariablePath
 
 Model = MMRecModel | ExpertModule | FusionLayer | MMRec100M
 
@@ -40,7 +38,7 @@ class Entry:
     """
 
     key: str
-    path: Path | None
+    path: VariablePath | None
     shape: tuple[int, ...]
     transpose: bool = False
     kind: Literal["parameter", "buffer", "tied", "constant"] = "parameter"
@@ -126,12 +124,14 @@ def _block(c: ModelConfig) -> Iterator[Entry]:
         yield from _mlp("ffn", ("ffn",), (D, c.ffn_dim, D), second="3")
 
 
-def _linear(key: str, path: Path, inputs: int, outputs: int) -> Iterator[Entry]:
+def _linear(key: str, path: VariablePath, inputs: int, outputs: int) -> Iterator[Entry]:
     yield Entry(f"{key}.weight", (*path, "kernel"), (outputs, inputs), transpose=True)
     yield Entry(f"{key}.bias", (*path, "bias"), (outputs,))
 
 
-def _mlp(key: str, path: Path, dims: tuple[int, int, int], *, second: str = "2") -> Iterator[Entry]:
+def _mlp(
+    key: str, path: VariablePath, dims: tuple[int, int, int], *, second: str = "2"
+) -> Iterator[Entry]:
     inputs, hidden, outputs = dims
     yield from _linear(f"{key}.0", (*path, "linear_in"), inputs, hidden)
     yield from _linear(f"{key}.{second}", (*path, "linear_out"), hidden, outputs)
@@ -141,7 +141,7 @@ def _norm(name: str, dim: int) -> Entry:
     return Entry(f"{name}.weight", (name, "scale"), (dim,))
 
 
-def _under(key: str, path: Path, inner: Iterator[Entry]) -> Iterator[Entry]:
+def _under(key: str, path: VariablePath, inner: Iterator[Entry]) -> Iterator[Entry]:
     for entry in inner:
         yield dataclasses.replace(
             entry,

@@ -10,10 +10,15 @@ import numpy as np
 
 from bridge.errors import FormatError, MismatchError
 from bridge.files.plain_data import plain
-from bridge.files.tensors import FLOATS, Tensor, ahead, of_array, to_jax
-from bridge.keys import Entry, Path, named_parameters
+from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
+from bridge.keys import Entry, named_parameters
+from mmrec_jax.layer_paths import AnyArray, VariablePath
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of AdamW's moments, in files and in OptimizerState."""
+
+_KEYS = {"step", *MOMENTS}
+"""What torch's AdamW keeps of each parameter."""
 
 _LARGEST = 1e30
 """Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
@@ -37,8 +42,8 @@ class OptimizerState:
     """
 
     step: int
-    exp_avg: dict[Path, jax.Array]
-    exp_avg_sq: dict[Path, jax.Array]
+    exp_avg: Mapping[VariablePath, AnyArray]
+    exp_avg_sq: Mapping[VariablePath, AnyArray]
     hyperparameters: dict[str, Any]
 
 
@@ -82,9 +87,9 @@ def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, A
             continue
         per_parameter[index] = {
             # One tensor each: torch increments them in place.
-            "step": of_array(np.array(state.step, np.float32)),
-            "exp_avg": of_array(state.exp_avg[entry.path], transpose=entry.transpose),
-            "exp_avg_sq": of_array(state.exp_avg_sq[entry.path], transpose=entry.transpose),
+            "step": tensor_of(np.array(state.step, np.float32)),
+            "exp_avg": tensor_of(state.exp_avg[entry.path], transpose=entry.transpose),
+            "exp_avg_sq": tensor_of(state.exp_avg_sq[entry.path], transpose=entry.transpose),
         }
     group = {**state.hyperparameters, "params": list(range(len(parameters)))}
     return {"state": per_parameter, "param_groups": [group]}
@@ -111,19 +116,20 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
             f"{len(parameters)} in one group"
         )
     per_parameter = state_dict["state"]
-    step = _check_state(per_parameter, parameters)
+    step = _common_step(per_parameter, parameters)
     places = [
         (index, entry, name)
         for index, entry in enumerate(parameters)
         if index in per_parameter
-        for name in _MOMENTS
+        for name in MOMENTS
     ]
 
     def convert(index: int, entry: Entry, name: str) -> jax.Array:
-        return to_jax(per_parameter[index][name], transpose=entry.transpose)
+        values = host_array(per_parameter[index][name], transpose=entry.transpose)
+        return jax.device_put(values)
 
-    moments: dict[str, dict[Path, jax.Array]] = {name: {} for name in _MOMENTS}
-    converted = ahead(functools.partial(convert, *place) for place in places)
+    moments: dict[str, dict[VariablePath, AnyArray]] = {name: {} for name in MOMENTS}
+    converted = computed_ahead(functools.partial(convert, *place) for place in places)
     for (_, entry, name), array in zip(places, converted, strict=True):
         assert entry.path is not None
         moments[name][entry.path] = array
@@ -159,8 +165,13 @@ def _usable(number: Any) -> bool:
     return type(number) in (int, float) and 0 <= number < _LARGEST
 
 
-def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
-    """Everything about the tensors that could be wrong; returns the common step."""
+def state_problems(state: Mapping[Any, Any], parameters: list[Entry]) -> dict[str, list[str]]:
+    """What is wrong with the entries of torch's optimizer state, by kind; no values are read.
+
+    Args:
+        state: by the index of the parameter, of Tensors.
+        parameters: the model's, in torch's order.
+    """
     problems: dict[str, list[str]] = {
         "incomplete": [],
         "unexpected": [
@@ -171,35 +182,58 @@ def _check_state(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
         "misshapen": [],
         "of the wrong type": [],
     }
-    steps: dict[float, str] = {}
     for index, entry in enumerate(parameters):
         if index not in state:
             continue
         item = state[index]
         name = f"{index} ({entry.key})"
-        if not isinstance(item, Mapping) or set(item) != {"step", *_MOMENTS}:
-            problems["incomplete"].append(name)
+        if not isinstance(item, Mapping) or set(item) != _KEYS:
+            keys = set(item) if isinstance(item, Mapping) else set()
+            wrong = " and ".join(
+                f"{verb} {', '.join(sorted(f'{key!s:.80}' for key in some))}"
+                for verb, some in (("lacks", _KEYS - keys), ("has", keys - _KEYS))
+                if some
+            )
+            problems["incomplete"].append(f"{name} {wrong}")
             continue
-        step = item["step"]
-        if isinstance(step, Tensor) and step.size == 1:
-            step = step.read().item()
-        if type(step) not in (int, float) or not 0 <= step < 2**53 or step != step // 1:
-            problems["of the wrong type"].append(f"step of {name}")
-        else:
-            steps.setdefault(float(step), name)
-        for moment in _MOMENTS:
+        for moment in MOMENTS:
             tensor = item[moment]
             if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
                 problems["of the wrong type"].append(f"{moment} of {name}")
             elif tensor.shape != entry.shape:
                 found, wanted = list(tensor.shape), list(entry.shape)
                 problems["misshapen"].append(f"{moment} of {name} is {found}, not {wanted}")
+    return problems
+
+
+def _common_step(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
+    """The step of all entries, after checking everything else about them."""
+    problems = state_problems(state, parameters)
+    steps: dict[int, str] = {}
+    for index, entry in enumerate(parameters):
+        item = state.get(index)
+        if isinstance(item, Mapping) and "step" in item:
+            name = f"{index} ({entry.key})"
+            step = _whole_step(item["step"])
+            if step is None:
+                problems["of the wrong type"].append(f"step of {name}")
+            else:
+                steps.setdefault(step, name)
     if any(problems.values()):
         raise MismatchError("the optimizer state is not the model's", problems)
     if len(steps) > 1:
-        each = ", ".join(f"{step:.0f} at {name}" for step, name in list(steps.items())[:4])
+        each = ", ".join(f"{step} at {name}" for step, name in list(steps.items())[:4])
         raise FormatError(f"optimizer_state_dict has parameters at different steps: {each}")
-    return int(next(iter(steps), 0))
+    return next(iter(steps), 0)
+
+
+def _whole_step(step: Any) -> int | None:
+    """The number of steps that an entry states, None if it is no such number."""
+    if isinstance(step, Tensor) and step.size == 1:
+        step = step.read().item()
+    if type(step) not in (int, float) or not 0 <= step < 2**53 or step != step // 1:
+        return None
+    return int(step)
 
 
 def check_moments(state: OptimizerState, parameters: list[Entry]) -> None:

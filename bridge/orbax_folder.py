@@ -11,39 +11,45 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path as FilePath
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bridge import model_config, weights
-from bridge.checkpoint import LoadedCheckpoint, check_rate, stated_by
+from bridge import weights
+from bridge.checkpoint import (
+    LoadedCheckpoint,
+    TrainingState,
+    check_rate,
+    full_metadata,
+    with_training_state,
+)
+from bridge.config.metadata import stated_config
+from bridge.config.resolve import resolve_config
 from bridge.errors import (
     BridgeError,
     FormatError,
     MismatchError,
     UnreadableFileError,
     UnwritableFileError,
-    about,
+    errors_about,
     unwritable,
 )
 from bridge.files import disk, manifest
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import from_json, to_json
-from bridge.files.tensors import Array
-from bridge.keys import Model, Path, entries, named_parameters
-from bridge.optimizer import OptimizerState, check_moments
+from bridge.keys import Model, entries, named_parameters
+from bridge.optimizer import MOMENTS, OptimizerState, check_moments
 from bridge.schedule import SchedulerState
 from mmrec_jax import ModelConfig
+from mmrec_jax.layer_paths import AnyArray, VariablePath, is_stacked, layer_path, stack, unstack
 
 _FORMAT = "mmrec-jax checkpoint"
 _VERSION = 1
 _ARRAYS = "arrays"
 _CONTENT = "checkpoint.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 _MOST_COMPRESSION = 30
 """Times as many bytes as a folder holds that its arrays may have; moments begin as zeros."""
@@ -51,12 +57,12 @@ _MOST_COMPRESSION = 30
 _FREE_BYTES = 2**26
 """Bytes that any folder's arrays may have."""
 
-Arrays = Mapping[Path, jax.Array | Array]
+Arrays = Mapping[VariablePath, AnyArray]
 
 
 def steps(run: PathLike) -> list[int]:
     """The steps of a run's complete states, in order."""
-    folder = FilePath(run) / "state"
+    folder = Path(run) / "state"
     if not folder.is_dir():
         return []
     return sorted(
@@ -68,21 +74,17 @@ def steps(run: PathLike) -> list[int]:
     )
 
 
-def state_folder(run: PathLike, step: int) -> FilePath:
+def state_folder(run: PathLike, step: int) -> Path:
     """Where a run's state after `step` steps lies."""
-    return FilePath(run) / "state" / str(step)
+    return Path(run) / "state" / str(step)
 
 
-def save_orbax(
-    folder: PathLike,
-    model: Model,
-    *,
-    optimizer_state: OptimizerState | None = None,
-    scheduler_state: SchedulerState | None = None,
-    step: int = 0,
-    avg_loss: float = 0.0,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
+def stage_folder(run_dir: PathLike, stage: str) -> Path:
+    """Where training keeps a stage ("base", ...) of the run in `run_dir`."""
+    return Path(run_dir) / f"checkpoints_{stage}"
+
+
+def save_orbax(folder: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
     """Writes a checkpoint as a new folder; the arguments are those of `save_torch`.
 
     Raises:
@@ -90,37 +92,39 @@ def save_orbax(
             model's.
         TypeError: the model is none of ours.
     """
-    target = FilePath(folder)
-    with about(folder):
-        described = stated_by(model, metadata)
-        check_rate(optimizer_state, scheduler_state)
-        trees = {"model": weights.variables(model)}
-        optimizer = None
-        if optimizer_state is not None:
-            table = entries(weights.class_name(model), model.config)
-            check_moments(optimizer_state, named_parameters(table))
-            trees |= {name: getattr(optimizer_state, name) for name in _MOMENTS}
-            optimizer = {
-                "step": optimizer_state.step,
-                "hyperparameters": optimizer_state.hyperparameters,
-            }
-        schedule = None if scheduler_state is None else dataclasses.asdict(scheduler_state)
+    write_orbax(folder, with_training_state(model, **training_state))
+
+
+def write_orbax(folder: PathLike, checkpoint: LoadedCheckpoint) -> None:
+    """As `save_orbax`."""
+    with errors_about(folder):
+        metadata = full_metadata(checkpoint)
+        adamw, schedule = checkpoint.optimizer_state, checkpoint.scheduler_state
+        check_rate(adamw, schedule)
+        trees = {"model": weights.variables(checkpoint.model)}
+        if adamw is not None:
+            table = entries(metadata["model_class"], checkpoint.config)
+            check_moments(adamw, named_parameters(table))
+            trees |= {name: dict(getattr(adamw, name)) for name in MOMENTS}
         content = {
             "format": _FORMAT,
             "version": _VERSION,
-            "step": int(step),
-            "avg_loss": float(avg_loss),
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "metadata": described,
+            "step": int(checkpoint.step),
+            "avg_loss": float(checkpoint.avg_loss),
+            "optimizer": None
+            if adamw is None
+            else {"step": adamw.step, "hyperparameters": adamw.hyperparameters},
+            "schedule": None if schedule is None else dataclasses.asdict(schedule),
+            "metadata": metadata,
         }
+        layers = range(checkpoint.config.num_layers)
         arrays = {
             (name, *path): array
             for name, tree in trees.items()
-            for path, array in _stacked(tree, model.config.num_layers).items()
+            for path, array in stack(tree, layers).items()
         }
         with unwritable():
-            _write(target, arrays, to_json(content))
+            _write(Path(folder), arrays, to_json(content))
 
 
 def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoint:
@@ -134,19 +138,19 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
         BridgeError: it is no such folder, a file is missing or damaged, or the arrays are not
             those of the model; the message is one line that begins with the path.
     """
-    place = find(folder)
-    with about(place):
+    place = find_state(folder)
+    with errors_about(place):
         content = _read_content(place)
         try:
             metadata = content["metadata"]
-            model_class, stated = model_config.find(content)
+            model_class, stated = stated_config(content)
             if model_class is None:
                 raise KeyError("model_class")
             step, avg_loss = int(content["step"]), float(content["avg_loss"])
             adamw, schedule = content["optimizer"], content["schedule"]
-            config = model_config.resolve(model_class, stated, None, None)
+            config = resolve_config(model_class, stated, None, None)
             trees = _read_arrays(place, model_class, config)
-            exp_avg, exp_avg_sq = (trees.get(name, {}) for name in _MOMENTS)
+            exp_avg, exp_avg_sq = (trees.get(name, {}) for name in MOMENTS)
             if model_only:
                 step, adamw, schedule = 0, None, None
             return LoadedCheckpoint(
@@ -163,19 +167,19 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
             raise FormatError(f"{_CONTENT} is not what the bridge writes") from None
 
 
-def find(path: PathLike) -> FilePath:
+def find_state(path: PathLike) -> Path:
     """The folder of a checkpoint: the path itself, or the newest state of a run.
 
     Raises:
         UnreadableFileError: it is neither.
     """
-    folder = FilePath(path)
+    folder = Path(path)
     if (folder / _CONTENT).is_file():
         return folder
     saved = steps(folder)
     if saved:
         return state_folder(folder, saved[-1])
-    with about(path):
+    with errors_about(path):
         if not folder.is_dir():
             raise UnreadableFileError("no such folder: name a run's, or one of its states")
         runs = [run for run in (folder.parent, *sorted(folder.iterdir())) if steps(run)]
@@ -183,7 +187,7 @@ def find(path: PathLike) -> FilePath:
         raise UnreadableFileError(f"holds no complete checkpoint{hint}")
 
 
-def _write(target: FilePath, arrays: Arrays, content: str) -> None:
+def _write(target: Path, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
     with disk.replacing_folder(target) as partial:
@@ -195,14 +199,14 @@ def _write(target: FilePath, arrays: Arrays, content: str) -> None:
         (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
 
 
-def _read_content(folder: FilePath) -> dict[str, Any]:
+def _read_content(folder: Path) -> dict[str, Any]:
     try:
         described = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
         damaged = manifest.changed_file(folder, described)
         unlisted = manifest.unlisted_file(folder, described)
         text = (folder / _CONTENT).read_text(encoding="utf-8")
     except OSError as error:
-        name = FilePath(error.filename or folder).name
+        name = Path(error.filename or folder).name
         raise UnreadableFileError(f"cannot read {name}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UnreadableFileError(f"its {manifest.MANIFEST} is damaged") from None
@@ -221,8 +225,8 @@ def _read_content(folder: FilePath) -> dict[str, Any]:
 
 
 def _read_arrays(
-    folder: FilePath, model_class: str, config: ModelConfig
-) -> dict[str, dict[Path, jax.Array]]:
+    folder: Path, model_class: str, config: ModelConfig
+) -> dict[str, dict[VariablePath, jax.Array]]:
     """The arrays of the model and of the moments, after checking that they are the config's."""
     shapes = {
         entry.path: entry.shape[::-1] if entry.transpose else entry.shape
@@ -236,37 +240,44 @@ def _read_arrays(
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)
             _check_extent(saved, folder)
-            abstract = jax.eval_shape(
-                lambda: jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), saved)
+            # Arrays of numpy's make Orbax restore to the host; these take no memory.
+            wanted = jax.tree.map(
+                lambda array: np.broadcast_to(np.zeros((), array.dtype), array.shape), saved
             )
-            restored = checkpointer.restore(place, abstract)
+            restored = checkpointer.restore(place, wanted)
     except BridgeError:
         raise
     except Exception as error:  # of Orbax and TensorStore, in many kinds
         reason = f"{error!s:.200}"
         raise UnreadableFileError(f"Orbax cannot read {_ARRAYS}: {reason}") from None
-    trees = {name: _unstacked(tree) for name, tree in restored.items()}
+    trees = {
+        name: {path: jax.device_put(array) for path, array in unstack(dict(_leaves(tree))).items()}
+        for name, tree in restored.items()
+    }
     missing = [".".join(map(str, path)) for path in shapes if path not in trees["model"]]
     if missing:
         raise MismatchError("its arrays are not its config's", {"missing": missing})
     return trees
 
 
-def _check_shapes(saved: Mapping[str, Any], shapes: Mapping[Path, Any], layers: int) -> None:
+def _check_shapes(
+    saved: Mapping[str, Any], shapes: Mapping[VariablePath, Any], layers: int
+) -> None:
     """Makes sure that each array is one that the config has, before any is allocated."""
     wrong = []
-    for (name, *keys), array in _leaves(saved):
-        path, stacked = _layer_path(tuple(keys))
-        wanted = shapes.get(path)
-        if stacked and wanted is not None:
-            wanted = (layers, *wanted)
-        if name not in ("model", *_MOMENTS) or tuple(array.shape) != wanted:
-            wrong.append(f"{'.'.join([name, *keys])} is {list(array.shape)}")
+    for name, tree in saved.items():
+        for path, array in _leaves(tree):
+            wanted = shapes.get(path)
+            if is_stacked(path):
+                one = shapes.get(layer_path(path, 0))
+                wanted = None if one is None else (layers, *one)
+            if name not in ("model", *MOMENTS) or tuple(array.shape) != wanted:
+                wrong.append(f"{'.'.join(map(str, [name, *path]))} is {list(array.shape)}")
     if wrong or "model" not in saved:
         raise MismatchError("its arrays are not its config's", {"misshapen or unexpected": wrong})
 
 
-def _check_extent(saved: Mapping[str, Any], folder: FilePath) -> None:
+def _check_extent(saved: Mapping[str, Any], folder: Path) -> None:
     """A few bytes can claim any number of zeros, as Orbax compresses."""
     claimed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for _, a in _leaves(saved))
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -274,60 +285,15 @@ def _check_extent(saved: Mapping[str, Any], folder: FilePath) -> None:
         raise FormatError(f"its arrays claim {claimed} bytes, and it holds {stored}")
 
 
-def _leaves(tree: Any) -> list[tuple[list[str], Any]]:
+def _leaves(tree: Any) -> list[tuple[VariablePath, Any]]:
+    """Orbax's arrays with their paths, whose names of layers are numbers again."""
     return [
-        ([str(key.key) for key in keys], array)
+        (
+            tuple(int(name) if name.isdecimal() else name for name in (str(k.key) for k in keys)),
+            array,
+        )
         for keys, array in jax.tree_util.tree_flatten_with_path(tree)[0]
     ]
-
-
-def _layer_path(keys: tuple[str, ...]) -> tuple[Path, bool]:
-    """The path of an array in the model; of one of all layers, the first layer's, and True."""
-    if "blocks" not in keys[:-1]:
-        return keys, False
-    place = keys.index("blocks") + 1
-    if keys[place].isdecimal():
-        return (*keys[:place], int(keys[place]), *keys[place + 1 :]), False
-    return (*keys[:place], 0, *keys[place:]), True
-
-
-def _stacked(tree: Arrays, layers: int) -> dict[Path, jax.Array | Array]:
-    """The blocks' arrays one for all layers, as training has them, instead of one for each.
-
-    What not every layer has alike (a parameter without a moment in one of them) stays by itself,
-    under its layer's number.
-    """
-    groups: dict[Path, dict[int, jax.Array | Array]] = {}
-    result: dict[Path, jax.Array | Array] = {}
-    for path, array in tree.items():
-        if "blocks" in path:
-            place = path.index("blocks") + 1
-            layer = path[place]
-            assert isinstance(layer, int)
-            groups.setdefault((*path[:place], *path[place + 1 :]), {})[layer] = array
-        else:
-            result[path] = array
-    for path, group in groups.items():
-        if len(group) == layers and len({(a.shape, a.dtype) for a in group.values()}) == 1:
-            result[path] = np.stack([np.asarray(group[layer]) for layer in range(layers)])
-            continue
-        place = path.index("blocks") + 1
-        for layer, array in group.items():
-            result[(*path[:place], layer, *path[place:])] = array
-    return result
-
-
-def _unstacked(tree: Mapping[str, Any]) -> dict[Path, jax.Array]:
-    result: dict[Path, jax.Array] = {}
-    for keys, array in _leaves(tree):
-        path, stacked = _layer_path(tuple(keys))
-        if not stacked:
-            result[path] = array
-            continue
-        place = path.index("blocks") + 1
-        for layer, values in enumerate(np.asarray(array)):
-            result[(*path[:place], layer, *path[place + 1 :])] = jax.device_put(values)
-    return result
 
 
 def _nested(arrays: Arrays) -> dict[str, Any]:

@@ -6,20 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from flax import nnx
 
-from bridge import any_format as formats
-from bridge import model_config, weights
-from bridge.checkpoint import LoadedCheckpoint, StoredCheckpoint, check_rate
+from bridge import weights
+from bridge.any_format import stated_in
+from bridge.checkpoint import LoadedCheckpoint, check_rate
+from bridge.config.resolve import check_config, resolve_config
 from bridge.errors import BridgeError, ConfigError, MismatchError
 from bridge.files.disk import PathLike
 from bridge.files.tensors import Tensor
-from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
+from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch
 from bridge.schedule import SchedulerState, scheduler_from_torch
+from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
+from mmrec_jax.layer_paths import AnyArray, VariablePath
 
 Shape = tuple[int, ...]
 
@@ -156,59 +157,59 @@ def load_partial(
     Warns:
         NonFiniteWarning: some of the loaded weights are NaN or infinite.
     """
-    with formats.stored(path) as stored:
-        model_class = model_class or _class_of(stored, "MMRecModel" if config else None)
-        metadata = stored.metadata
+    with stated_in(path) as stated:
+        model_class = model_class or _class_of(stated, "MMRecModel" if config else None)
+        metadata = stated.metadata
         if config is None:
-            shapes = weights.shapes_of(stored.tensors)
-            config = model_config.resolve(model_class, stored.stated, shapes, num_heads)
-            _refuse_growth(entries(model_class, config), stored)
+            shapes = weights.shapes_of(stated.tensors)
+            config = resolve_config(model_class, stated.stated_config, shapes, num_heads)
+            _refuse_growth(entries(model_class, config), stated)
         else:
-            model_config.check(model_class, config)
+            check_config(model_class, config)
             metadata = {key: value for key, value in metadata.items() if key != "config"}
         table = entries(model_class, config)
-        chosen, found = _sorted_out(table, stored)
+        chosen, found = _sorted_out(table, stated)
         if not chosen:
             raise MismatchError(
                 f"none of its tensors fits a {model_class} of this config",
-                {"in the file": list(stored.tensors)[:8]},
+                {"in the file": list(stated.tensors)[:8]},
             )
         arrays = weights.arrays_of(table, chosen)
         model = _completed(model_class, config, arrays, seed)
         report = LoadReport(
             model_class=model_class,
             **found,
-            in_file=weights.shapes_of(stored.tensors),
+            in_file=weights.shapes_of(stated.tensors),
             in_model={entry.key: entry.shape for entry in table},
             values_loaded=sum(array.size for array in arrays.values()),
             values=sum(array.size for array in weights.variables(model).values()),
             training_state="",
         )
-        optimizer, schedule, outcome = _training_state(stored, table, report.complete, model_only)
+        optimizer, schedule, outcome = _training_state(stated, table, report.complete, model_only)
     loaded = LoadedCheckpoint(
         model=model,
         optimizer_state=optimizer,
         scheduler_state=schedule,
-        step=stored.step if outcome in ("loaded", _NONE) else 0,
-        avg_loss=stored.avg_loss if report.complete else 0.0,
+        step=stated.step if outcome in ("loaded", _NONE) else 0,
+        avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
 
 
-def _class_of(stored: StoredCheckpoint, default: str | None) -> str:
+def _class_of(stated: StatedCheckpoint, default: str | None) -> str:
     try:
-        return stored.model_class
+        return stated.model_class
     except ConfigError:
         if default is None:
             raise
         return default
 
 
-def _refuse_growth(table: Sequence[Entry], stored: StoredCheckpoint) -> None:
+def _refuse_growth(table: Sequence[Entry], stated: StatedCheckpoint) -> None:
     """A file of a few bytes could otherwise ask for any amount of initial values."""
     wanted = sum(math.prod(entry.shape) for entry in table)
-    found = sum(tensor.size for tensor in stored.tensors.values())
+    found = sum(tensor.size for tensor in stated.tensors.values())
     if wanted > _MOST_GROWTH * found:
         raise ConfigError(
             f"its config is of a model of {wanted} values, and it holds {found}: give a config of "
@@ -217,15 +218,15 @@ def _refuse_growth(table: Sequence[Entry], stored: StoredCheckpoint) -> None:
 
 
 def _sorted_out(
-    table: Sequence[Entry], stored: StoredCheckpoint
+    table: Sequence[Entry], stated: StatedCheckpoint
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Any, ...]]]:
     """The tensors to load, by the first name of their parameter, and the report's lists."""
-    tensors = stored.tensors
+    tensors = stated.tensors
     found: dict[str, list[Any]] = {
         name: []
         for name in ("loaded", "implied", "missing", "misshapen", "wrong_type", "wrong_values")
     }
-    first_names: dict[Path | None, str] = {}
+    first_names: dict[VariablePath | None, str] = {}
     chosen: dict[str, Tensor] = {}
     absent: list[Entry] = []
     for entry in table:
@@ -239,7 +240,7 @@ def _sorted_out(
             found["misshapen"].append(Misshapen(entry.key, tensor.shape, entry.shape))
         elif misfits["of the wrong type"]:
             found["wrong_type"].append(WrongType(entry.key, str(tensor.dtype)))
-        elif _has_wrong_values(entry, tensor, chosen.get(first)):
+        elif weights.has_wrong_values(entry, tensor, chosen.get(first)):
             found["wrong_values"].append(entry.key)
         else:
             found["loaded"].append(entry.key)
@@ -250,20 +251,12 @@ def _sorted_out(
         found["implied" if follows else "missing"].append(entry.key)
     names = {entry.key for entry in table}
     found["unexpected"] = [name for name in tensors if name not in names]
-    found["duplicates"] = list(dict.fromkeys(stored.duplicates))
+    found["duplicates"] = list(dict.fromkeys(stated.duplicates))
     return chosen, {name: tuple(items) for name, items in found.items()}
 
 
-def _has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:
-    if entry.kind == "constant":
-        return not np.array_equal(tensor.read(), 2 ** np.arange(tensor.size))
-    if entry.kind != "tied" or first is None or first is tensor:
-        return False
-    return first.dtype != tensor.dtype or first.read().tobytes() != tensor.read().tobytes()
-
-
 def _completed(
-    model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array], seed: int
+    model_class: str, config: ModelConfig, arrays: Mapping[VariablePath, AnyArray], seed: int
 ) -> Model:
     """A model of these arrays, and of initial values where there are none."""
     needed = {entry.path for entry in entries(model_class, config)} - {None}
@@ -279,7 +272,7 @@ def _completed(
 
 
 def _training_state(
-    stored: StoredCheckpoint, table: list[Entry], complete: bool, model_only: bool
+    stated: StatedCheckpoint, table: list[Entry], complete: bool, model_only: bool
 ) -> tuple[OptimizerState | None, SchedulerState | None, str]:
     """Optimizer, schedule, and what became of them."""
     if model_only:
@@ -288,10 +281,10 @@ def _training_state(
         return None, None, "left out: the model is not wholly the file's"
     try:
         optimizer = schedule = None
-        if stored.optimizer is not None:
-            optimizer = optimizer_from_torch(stored.optimizer, table)
-        if stored.scheduler is not None:
-            schedule = scheduler_from_torch(stored.scheduler)
+        if stated.optimizer is not None:
+            optimizer = optimizer_from_torch(stated.optimizer, table)
+        if stated.scheduler is not None:
+            schedule = scheduler_from_torch(stated.scheduler)
         check_rate(optimizer, schedule)
     except BridgeError as error:
         return None, None, f"left out: {error.message}"

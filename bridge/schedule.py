@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from bridge.errors import FormatError
 from bridge.files.plain_data import plain
 
 _START_FACTOR = 0.1
+"""The share of the learning rate that the warm-up starts from."""
 
 _MOST_STEPS = 10_000_000
 """A schedule's state is computed step by step: half a minute for as many."""
@@ -20,6 +23,24 @@ _LONGEST = 2**53
 
 _TOLERANCE = 1e-6
 """Of a rate, relative to the base rate: versions of torch differ in how they round."""
+
+
+def warmup_cosine(step: Any, warmup_steps: int, total_steps: int, xp: Any = np) -> Any:
+    """The share of the peak learning rate for the step after `step` others (section 5.4).
+
+    A line from 0.1 to 1 over the warm-up, then a cosine down to 0 at `total_steps`. It is not held
+    there: torch's cosine rises again.
+
+    Args:
+        step: optimizer steps made, a number or an array, traced or not.
+        warmup_steps: W, not below 0.
+        total_steps: N; may be W for a run that is all warm-up.
+        xp: the array module that computes it, numpy in float64 or jax.numpy in float32.
+    """
+    rising = _START_FACTOR + (1 - _START_FACTOR) * step / max(warmup_steps, 1)
+    cosine_steps = (total_steps - warmup_steps) or 1
+    falling = (1 + xp.cos(math.pi * (step - warmup_steps) / cosine_steps)) / 2
+    return xp.where(step < warmup_steps, rising, falling)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +79,7 @@ class SchedulerState:
             )
 
     def learning_rate(self) -> float:
-        """The rate of the next step, the very float that PyTorch has; takes 3 us a step made."""
+        """The rate of the next step, exactly as PyTorch has it; takes 3 us per step made."""
         rate: float = scheduler_to_torch(self)["_last_lr"][0]
         return rate
 
@@ -130,7 +151,8 @@ def scheduler_from_torch(state_dict: Any) -> SchedulerState:
         total_steps=milestone + counts["T_max"],
         step=counts["last_epoch"],
     )
-    wanted = _closed_form(state)
+    share = warmup_cosine(state.step, state.warmup_steps, state.total_steps)
+    wanted = state.base_lr * float(share)
     if not abs(last_lr - wanted) <= _TOLERANCE * base_lr:
         raise FormatError(
             f"scheduler_state_dict has the rate {last_lr!r} after {state.step} steps, where its "
@@ -150,11 +172,3 @@ def _check_counters(state: SchedulerState, schedulers: tuple[Mapping[str, Any], 
             f"scheduler_state_dict counts {state.step} steps in all, but {count!r:.80} instead of "
             f"{own_step} in its running part"
         )
-
-
-def _closed_form(state: SchedulerState) -> float:
-    if state.step < state.warmup_steps:
-        share = state.step / state.warmup_steps
-        return state.base_lr * (_START_FACTOR + (1 - _START_FACTOR) * share)
-    past = (state.step - state.warmup_steps) / (state.total_steps - state.warmup_steps)
-    return state.base_lr * (1 + math.cos(math.pi * past)) / 2

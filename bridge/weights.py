@@ -10,13 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from bridge import model_config
+from bridge.config.resolve import contradictions
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning
-from bridge.files.tensors import FLOATS, Array, Tensor, ahead, of_array, to_jax
-from bridge.keys import MODEL_CLASSES, Entry, Model, Path, entries
+from bridge.files.tensors import FLOATS, Array, Tensor, computed_ahead, host_array, tensor_of
+from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
-from mmrec_jax.block_forms import unstack_blocks
-from mmrec_jax.stack import BlockStack
+from mmrec_jax.layer_paths import AnyArray, VariablePath, unstack
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
@@ -82,7 +81,7 @@ def model_from_tensors(
     if not any(found.values()):
         found = {"of wrong values": list(_wrong_values(table, tensors))}
     if any(found.values()):
-        contradictory = model_config.contradictions(model_class, config, shapes_of(tensors))
+        contradictory = contradictions(model_class, config, shapes_of(tensors))
         raise MismatchError(
             f"the tensors are not those of a {model_class}",
             {"contradictory": contradictory} | found,
@@ -90,7 +89,9 @@ def model_from_tensors(
     return assemble(model_class, config, arrays_of(table, tensors))
 
 
-def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Path, jax.Array]:
+def arrays_of(
+    table: Sequence[Entry], tensors: Mapping[str, Tensor]
+) -> dict[VariablePath, jax.Array]:
     """The arrays of a model by path, from tensors that fit it; those that are missing are left out.
 
     Warns:
@@ -103,14 +104,14 @@ def arrays_of(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[Pat
     ]
 
     def convert(entry: Entry) -> tuple[jax.Array, int]:
-        array = to_jax(tensors[entry.key], transpose=entry.transpose)
-        # In numpy, as JAX would compile one program for each shape.
-        finite = np.isfinite(np.asarray(array))
-        return array, 0 if finite.all() else array.size - int(finite.sum())
+        values = host_array(tensors[entry.key], transpose=entry.transpose)
+        # Before they go to the device, which would have to send them back.
+        finite = np.isfinite(values)
+        return jax.device_put(values), 0 if finite.all() else values.size - int(finite.sum())
 
-    arrays: dict[Path, jax.Array] = {}
+    arrays: dict[VariablePath, jax.Array] = {}
     not_finite = []
-    converted = ahead(functools.partial(convert, entry) for entry in stored)
+    converted = computed_ahead(functools.partial(convert, entry) for entry in stored)
     for entry, (array, wrong) in zip(stored, converted, strict=True):
         assert entry.path is not None
         arrays[entry.path] = array
@@ -130,24 +131,21 @@ def tensors_of(model: Model) -> dict[str, Tensor]:
         model: with its blocks in either form, a list or stacked.
     """
     arrays = variables(model)
-    tensors: dict[Path, Tensor] = {}
+    tensors: dict[VariablePath, Tensor] = {}
     result = {}
     for entry in entries(class_name(model), model.config):
         if entry.path is None:
-            result[entry.key] = of_array(_powers(entry))
+            result[entry.key] = tensor_of(_powers(entry))
             continue
         if entry.kind != "tied":
-            tensors[entry.path] = of_array(arrays[entry.path], transpose=entry.transpose)
+            tensors[entry.path] = tensor_of(arrays[entry.path], transpose=entry.transpose)
         result[entry.key] = tensors[entry.path]
     return result
 
 
-def variables(model: Model) -> dict[Path, jax.Array]:
+def variables(model: Model) -> dict[VariablePath, AnyArray]:
     """Every array of a model by its path, the blocks' as of a list of blocks."""
-    stacks = [module for _, module in nnx.iter_modules(model) if isinstance(module, BlockStack)]
-    if not all(isinstance(stack.blocks, nnx.List) for stack in stacks):
-        model = unstack_blocks(model)
-    return {path: leaf[...] for path, leaf in _flat(nnx.state(model))}
+    return unstack({path: leaf[...] for path, leaf in _flat(nnx.state(model))})
 
 
 def class_name(model: Model) -> str:
@@ -184,29 +182,36 @@ def problems(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[str,
     return found
 
 
+def has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:
+    """Whether a tensor's values contradict its kind.
+
+    Args:
+        entry: of the tensor.
+        tensor: of the entry's shape and of a type that it may have.
+        first: for a tied tensor the one that it is tied to, None if that is missing.
+    """
+    if entry.kind == "constant":
+        return not np.array_equal(tensor.read(), _powers(entry))
+    if entry.kind != "tied" or first is None or first is tensor:
+        return False
+    return first.dtype != tensor.dtype or first.read().tobytes() != tensor.read().tobytes()
+
+
 def _wrong_values(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Iterator[str]:
     first_names = {entry.path: entry.key for entry in table if entry.kind != "tied"}
     for entry in table:
-        tensor = tensors[entry.key]
-        if entry.kind == "constant" and not np.array_equal(tensor.read(), _powers(entry)):
-            yield f"{entry.key} is not 1, 2, 4, ..."
-        if entry.kind == "tied":
-            first = first_names[entry.path]
-            if not _same_bits(tensor, tensors[first]):
-                yield f"{entry.key} is not {first}"
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a is b:
-        return True
-    return a.dtype == b.dtype and a.read().tobytes() == b.read().tobytes()
+        first = first_names[entry.path]
+        if has_wrong_values(entry, tensors[entry.key], tensors[first]):
+            yield f"{entry.key} is not {'1, 2, 4, ...' if entry.kind == 'constant' else first}"
 
 
 def _powers(entry: Entry) -> Array:
     return 2 ** np.arange(entry.shape[0], dtype=np.int64)
 
 
-def assemble(model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Array]) -> Model:
+def assemble(
+    model_class: str, config: ModelConfig, arrays: Mapping[VariablePath, AnyArray]
+) -> Model:
     """A model of all its arrays, its blocks a list."""
     graphdef, leaves = _abstract(model_class, config)
     wanted = {path: tuple(leaf.shape) for path, leaf in leaves}
@@ -219,7 +224,7 @@ def assemble(model_class: str, config: ModelConfig, arrays: Mapping[Path, jax.Ar
 @functools.lru_cache(maxsize=8)
 def _abstract(
     model_class: str, config: ModelConfig
-) -> tuple[nnx.GraphDef[Model], list[tuple[Path, nnx.Variable[jax.Array]]]]:
+) -> tuple[nnx.GraphDef[Model], list[tuple[VariablePath, nnx.Variable[jax.Array]]]]:
     """A model's structure; no initial values are drawn that would only be thrown away."""
     # In place of nnx.Rngs, whose counters take ten times as long to trace as all the rest.
     key = jax.random.key(0)
@@ -230,5 +235,7 @@ def _abstract(
     return graphdef, list(_flat(state))
 
 
-def _flat(state: nnx.State) -> Iterator[tuple[Path, nnx.Variable[jax.Array]]]:
-    return cast(Iterator[tuple[Path, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state)))
+def _flat(state: nnx.State) -> Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]]:
+    return cast(
+        Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state))
+    )

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import bridge
 from train.checkpoints.language_model import network_of, read, stage_folder
-from train.checkpoints.state import steps
 from train.run.session import PreparedData
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
@@ -19,7 +19,9 @@ def main(config: Config) -> None:
     """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
-        str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
+        str(folder)
+        for folder in (stage_folder(config, name) for name in STAGES)
+        if bridge.steps(folder)
     ]
     if not paths:
         raise UserError(

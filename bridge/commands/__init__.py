@@ -1,1 +1,1 @@
-"""The command line of `python -m bridge`."""
+"""The commands of `python -m bridge`, and what they print."""

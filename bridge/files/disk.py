@@ -10,13 +10,10 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import numpy as np
-
 from bridge.errors import UnreadableFileError
+from bridge.files.memory import aligned_bytes
 
 PathLike = str | os.PathLike[str]
-
-_ALIGNMENT = 64
 
 
 @contextlib.contextmanager
@@ -54,7 +51,7 @@ def read(file: BinaryIO, position: int, length: int) -> memoryview:
     if position < 0 or position + length > size(file):
         raise UnreadableFileError("truncated or damaged: it refers to bytes that it does not have")
     try:
-        data = _aligned(length)
+        data = aligned_bytes(length).data
         done = 0
         while done < length:
             count = os.preadv(file.fileno(), [data[done:]], position + done)
@@ -64,13 +61,6 @@ def read(file: BinaryIO, position: int, length: int) -> memoryview:
     except (OSError, MemoryError) as error:
         raise _unreadable(error) from None
     return data
-
-
-def _aligned(length: int) -> memoryview:
-    """Memory that JAX can take over without a copy."""
-    memory = np.empty(length + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + length].data
 
 
 def _unreadable(error: Exception) -> UnreadableFileError:

@@ -39,7 +39,7 @@ _MOST_TIMES = 4
 """How often a file's bytes may come in tensors, counted together; a tied tensor comes twice."""
 
 
-def shown(name: str) -> str:
+def safe_name(name: str) -> str:
     """A file's own name for something, as a message can hold it: printable and not too long."""
     return repr(name[:80])[1:-1][:100]
 

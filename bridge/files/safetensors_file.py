@@ -24,11 +24,11 @@ from bridge.files.plain_data import (
     from_json,
     is_short,
     parsed,
-    shown,
+    safe_name,
     to_json,
     unique,
 )
-from bridge.files.tensors import BFLOAT16, Array, Tensor, ahead
+from bridge.files.tensors import BFLOAT16, Array, Tensor, computed_ahead
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -125,7 +125,7 @@ def write(path: PathLike, content: Mapping[str, Any]) -> None:
         raise FormatError("too much metadata for a .safetensors file")
     with unwritable(), disk.replacing_file(path) as file:
         file.write(header)
-        all_values = ahead(stored[name].read for name in order)
+        all_values = computed_ahead(stored[name].read for name in order)
         for name, values in zip(order, all_values, strict=True):
             data = values.reshape(-1).view(np.uint8).data
             digests[name] = hashlib.sha256(data).hexdigest()
@@ -207,7 +207,7 @@ def _tensors(
             dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
             begin, end = entry["data_offsets"]
         except (KeyError, TypeError, ValueError):
-            raise FormatError(f"the tensor '{shown(name)}' is described impossibly") from None
+            raise FormatError(f"the tensor '{safe_name(name)}' is described impossibly") from None
         if not (
             len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and 0 <= n <= size for n in (begin, end, *shape))
@@ -215,7 +215,7 @@ def _tensors(
             and math.prod(length or 1 for length in shape) <= size
             and end - begin == math.prod(shape) * dtype.itemsize
         ):
-            raise FormatError(f"the tensor '{shown(name)}' is described impossibly")
+            raise FormatError(f"the tensor '{safe_name(name)}' is described impossibly")
         places.append((begin, end))
         read = _reader(file, start + begin, shape, dtype, name, digests)
         tensors[name] = Tensor(shape, dtype, read)
@@ -238,7 +238,7 @@ def _reader(
         data = disk.read(file, position, math.prod(shape) * dtype.itemsize)
         digest = digests.get(name)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-            raise UnreadableFileError(f"damaged: the SHA-256 of {shown(name)} has changed")
+            raise UnreadableFileError(f"damaged: the SHA-256 of {safe_name(name)} has changed")
         digests.pop(name, None)  # checked
         return np.frombuffer(data, dtype).reshape(shape)
 

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bridge.files.memory import aligned_bytes
+
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
-
-_ALIGNMENT = 64
-"""Bytes; an array that starts at a multiple of it need not be copied to be JAX's."""
 
 FLOATS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 """The dtypes that a parameter may have. float64 is not among them: JAX would round it silently."""
@@ -58,7 +57,7 @@ class Tensor:
         return self.size * self.dtype.itemsize
 
 
-def of_array(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
+def tensor_of(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
     """A tensor that holds an array's values, transposed if asked."""
 
     def read() -> Array:
@@ -71,15 +70,15 @@ def of_array(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
     return Tensor(shape[::-1] if transpose else shape, np.dtype(array.dtype), read)
 
 
-def to_jax(tensor: Tensor, *, transpose: bool) -> jax.Array:
-    """A tensor's values on JAX's default device, transposed if asked, of the same dtype."""
+def host_array(tensor: Tensor, *, transpose: bool) -> Array:
+    """A tensor's values in the host's memory, transposed if asked, of the same dtype."""
     if not transpose:
-        return jax.device_put(tensor.read())
+        return tensor.read()
     strips = [tensor.read()] if tensor.read_strips is None else tensor.read_strips()
-    return jax.device_put(_transposed(strips, tensor.shape, tensor.dtype))
+    return _transposed(strips, tensor.shape, tensor.dtype)
 
 
-def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+def computed_ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     """The jobs' results in order, computed by two threads and never more than three ahead.
 
     What is done with large arrays leaves other threads free, and three of them fit into memory.
@@ -106,10 +105,7 @@ def _transposed(strips: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype
     takes it over without a copy, as it is aligned.
     """
     rows, columns = shape
-    size = rows * columns * dtype.itemsize
-    buffer = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
-    result = buffer[start : start + size].view(dtype).reshape(columns, rows)
+    result = aligned_bytes(rows * columns * dtype.itemsize).view(dtype).reshape(columns, rows)
     row = 0
     for strip in strips:
         for start in range(0, len(strip), 16):

@@ -18,12 +18,10 @@ import numpy as np
 from bridge.errors import FormatError, UnreadableFileError, unwritable
 from bridge.files import disk
 from bridge.files.disk import PathLike
-from bridge.files.plain_data import check_extent, shown
-from bridge.files.tensors import Array, Tensor, ahead, contiguous
+from bridge.files.memory import ALIGNMENT
+from bridge.files.plain_data import check_extent, safe_name
+from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
 from bridge.files.torch_pickle import View, decode, encode
-
-_ALIGNMENT = 64
-"""torch.load(mmap=True) wants values at multiples of it."""
 
 _LARGE_RECORD = 2**30
 """Bytes from which on a record is written in the form for large ones."""
@@ -78,7 +76,7 @@ def write(path: PathLike, content: Any) -> None:
     ):
         for name, data in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
             _write_record(archive, file, name, memoryview(data))
-        all_values = ahead(tensor.read for tensor in records.values())
+        all_values = computed_ahead(tensor.read for tensor in records.values())
         for key, values in zip(records, all_values, strict=True):
             _write_record(archive, file, f"data/{key}", values.reshape(-1).view(np.uint8).data)
 
@@ -88,9 +86,9 @@ def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: mem
     info.file_size = data.nbytes
     info.CRC = 0
     large = data.nbytes > _LARGE_RECORD
-    # An extra field, as torch has it, pads the header.
+    # As in torch an extra field pads the header: torch.load(mmap=True) wants aligned values.
     with_empty_field = file.tell() + len(info.FileHeader(zip64=large)) + 4
-    padding = -with_empty_field % _ALIGNMENT
+    padding = -with_empty_field % ALIGNMENT
     info.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
     with archive.open(info, "w", force_zip64=large) as record:
         record.write(data)
@@ -161,7 +159,9 @@ class _Records:
         start = record.header + _HEADER.size + name_length + extra_length
         named = signature == _HEADER_SIGNATURE and _text(name) == record.name
         if not named or start + record.size > self._end:
-            raise UnreadableFileError(f"damaged: {shown(record.name)} is not where it should be")
+            raise UnreadableFileError(
+                f"damaged: {safe_name(record.name)} is not where it should be"
+            )
         return start
 
     def _tensor(self, view: View) -> Tensor:
@@ -170,10 +170,10 @@ class _Records:
         record = self._all.get(name)
         claimed = storage.size * storage.dtype.itemsize
         if record is None:
-            raise FormatError(f"has no values for a tensor: {shown(name)} is missing")
+            raise FormatError(f"has no values for a tensor: {safe_name(name)} is missing")
         if record.size != claimed:
             raise FormatError(
-                f"{shown(name)} holds {record.size} bytes, where its tensors need {claimed}"
+                f"{safe_name(name)} holds {record.size} bytes, where its tensors need {claimed}"
             )
         self._views[name] += 1
 
@@ -229,7 +229,7 @@ def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
     found = {record.name: record for record in records}
     if len(found) != len(records):
         name = Counter(record.name for record in records).most_common(1)[0][0]
-        raise FormatError(f"has the record '{shown(name)}' twice")
+        raise FormatError(f"has the record '{safe_name(name)}' twice")
     if len(records) != count:
         raise UnreadableFileError(f"a damaged archive of {len(records)} instead of {count} records")
     if sum(record.size for record in records) > start:
@@ -272,9 +272,9 @@ def _listed(directory: bytes) -> Iterator[_Record]:
             for number in (size, packed, header)
         )
         if method or flags & 1:
-            raise FormatError(f"its record '{shown(name)}' is compressed or encrypted")
+            raise FormatError(f"its record '{safe_name(name)}' is compressed or encrypted")
         if packed != size:
-            raise FormatError(f"its record '{shown(name)}' claims two sizes")
+            raise FormatError(f"its record '{safe_name(name)}' claims two sizes")
         yield _Record(name, header, size, crc)
 
 
@@ -294,7 +294,7 @@ def _text(name: bytes | memoryview) -> str:
 
 def _compare(crc: int, record: _Record) -> None:
     if crc != record.crc:
-        raise UnreadableFileError(f"damaged: the CRC-32 of {shown(record.name)} has changed")
+        raise UnreadableFileError(f"damaged: the CRC-32 of {safe_name(record.name)} has changed")
 
 
 _HEADER = struct.Struct("<4s22x2H")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import BridgeError, FormatError, UnreadableFileError, UnsafeFileError
-from bridge.files.plain_data import MOST_PARTS, Keys, shown
+from bridge.files.plain_data import MOST_PARTS, Keys, safe_name
 from bridge.files.tensors import BFLOAT16, Tensor
 
 _STORAGES: dict[str, np.dtype[Any]] = {
@@ -207,11 +207,11 @@ class _Machine:
         if name in _INERT:
             return _Global(name) if name.endswith("Storage") else name
         if name.startswith("torch._utils._rebuild_"):
-            kind = shown(name.split("_rebuild_")[1])
+            kind = safe_name(name.split("_rebuild_")[1])
             raise FormatError(f"holds a tensor that is not dense ({kind})")
         raise UnsafeFileError(
-            f"holds a pickled {shown(name)}, and only tensors, containers, numbers and strings are "
-            "read; nothing was executed"
+            f"holds a pickled {safe_name(name)}, and only tensors, containers, numbers and strings "
+            "are read; nothing was executed"
         )
 
     def _call(self, function: Any, arguments: Any) -> Any:

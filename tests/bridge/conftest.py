@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 import bridge
-from bridge.files.tensors import of_array
+from bridge.files.tensors import tensor_of
 from bridge.twin import Memory, twin
 from mmrec_jax import ModelConfig
 
@@ -48,7 +48,7 @@ def unread() -> Callable[[Any], Any]:
 
     def convert(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return of_array(value.detach().numpy().copy())
+            return tensor_of(value.detach().numpy().copy())
         if isinstance(value, dict):
             return {key: convert(item) for key, item in value.items()}
         return [convert(item) for item in value] if isinstance(value, list) else value

@@ -12,8 +12,8 @@ import yaml
 from helpers.paths import GOLDEN, ROOT
 
 import bridge
-from bridge import model_config
 from bridge.__main__ import main
+from bridge.config.yaml_file import from_yaml
 from mmrec_jax import ModelConfig
 from train.checkpoints import state as checkpoint
 from train.settings.cli import parse_config
@@ -359,7 +359,7 @@ def test_adapt_makes_a_model_of_the_config(run, tmp_path):
     assert (code, errors) == (0, "")
     assert "blocks.2.W_q.weight" in printed and "train.base" in printed
     loaded = bridge.load(out)
-    assert loaded.config == model_config.from_yaml(tmp_path / "c.yaml")
+    assert loaded.config == from_yaml(tmp_path / "c.yaml")
     assert (loaded.step, loaded.optimizer_state) == (0, None)
     expected, report = bridge.load_partial(TRAINED, config=loaded.config)
     assert bridge.compare(loaded, expected).agrees()
@@ -376,7 +376,7 @@ def test_adapt_can_be_told_the_class(run, tmp_path):
 @pytest.mark.parametrize("name", ["base", "base-22m", "expert-text"])
 def test_a_training_config_means_the_same_to_the_bridge(name):
     path = ROOT / "configs" / f"{name}.yaml"
-    assert model_config.from_yaml(path) == parse_config(["--config", str(path)], "").model
+    assert from_yaml(path) == parse_config(["--config", str(path)], "").model
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_training_config_means_the_same_to_the_bridge(name):
 )
 def test_a_config_may_leave_things_out(text, changes, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
-    assert model_config.from_yaml(tmp_path / "c.yaml") == ModelConfig(**changes)
+    assert from_yaml(tmp_path / "c.yaml") == ModelConfig(**changes)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from bridge import (
     save_torch,
 )
 from bridge.files import safetensors_file, torch_file
-from bridge.files.tensors import Tensor, of_array
+from bridge.files.tensors import Tensor, tensor_of
 from bridge.twin import twin
 from bridge.weights import variables
 from mmrec_jax import ModelConfig
@@ -117,7 +117,7 @@ def trained(model_class, with_state):
 def materialized(value):
     """Content whose tensors can be read when its file is closed."""
     if isinstance(value, Tensor):
-        return of_array(value.read().copy())
+        return tensor_of(value.read().copy())
     if isinstance(value, dict):
         return {key: materialized(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -384,7 +384,7 @@ def other_tensor(rng, tensor):
             values = np.full_like(values, rng.choice([0, -1, 2, 1e9]))
             if values.dtype.kind == "f" and rng.random() < 0.5:
                 values = np.full_like(values, rng.choice([np.nan, np.inf]))
-    return of_array(np.ascontiguousarray(values).reshape(values.shape))
+    return tensor_of(np.ascontiguousarray(values).reshape(values.shape))
 
 
 def odd(rng):
@@ -394,10 +394,10 @@ def odd(rng):
             *(0.0, -0.0, 0.5, float("nan"), float("inf"), -float("inf"), 1e300, 5e-324),
             *("", "x", "MMRecModel", "\x1b[31m", "a\nb\r\0", "\ud800", "y" * 9999, "nan", "0"),
             *([], {}, (), [[]], [0, 0], [1.0], {"a": 1}, {0: {}}, {None: None}, [{}, {}], (1, "b")),
-            of_array(np.float32(3.0)),
-            of_array(np.zeros(0, np.float32)),
-            of_array(np.zeros((2, 0, 3), np.int8)),
-            of_array(np.arange(4)),
+            tensor_of(np.float32(3.0)),
+            tensor_of(np.zeros(0, np.float32)),
+            tensor_of(np.zeros((2, 0, 3), np.int8)),
+            tensor_of(np.arange(4)),
         ]
     )
 

@@ -10,8 +10,7 @@ import torch
 from helpers.paths import GOLDEN
 
 import bridge
-from bridge import FormatError, UnreadableFileError, inspect
-from bridge import any_format as formats
+from bridge import FormatError, UnreadableFileError, any_format, inspect, inspection, partial
 from bridge.__main__ import main
 
 CHECKPOINTS = sorted(GOLDEN.glob("*/*.pt"))
@@ -189,7 +188,7 @@ def test_no_values_are_read(kind, tmp_path, monkeypatch):
     def unreadable(tensors):
         return {name: dataclasses.replace(t, read=read) for name, t in tensors.items()}
 
-    original = formats.stored
+    original = any_format.stated_in
 
     @contextlib.contextmanager
     def without_values(path):
@@ -205,7 +204,8 @@ def test_no_values_are_read(kind, tmp_path, monkeypatch):
             )
 
     expected = inspect(path)
-    monkeypatch.setattr(formats, "stored", without_values)
+    monkeypatch.setattr(inspection, "stated_in", without_values)
+    monkeypatch.setattr(partial, "stated_in", without_values)
     assert inspect(path) == expected
     with pytest.raises(AssertionError, match="values are read"):
         bridge.load_partial(path)
@@ -290,11 +290,11 @@ def test_many_parts_are_summed_up(tmp_path, capsys):
     ("change", "problem"),
     [
         (lambda state: state["param_groups"][0]["params"].pop(), "it is over 61 parameters"),
-        (lambda state: state["state"].update({99: state["state"][0]}), "moments of a parameter 99"),
-        (lambda state: state["state"][1].pop("exp_avg"), "exp_avg of blocks.0.W_q.weight is miss"),
+        (lambda state: state["state"].update({99: state["state"][0]}), "unexpected: index 99"),
+        (lambda state: state["state"][1].pop("exp_avg"), "1 (blocks.0.W_q.weight) lacks exp_avg"),
         (
             lambda state: state["state"][0].update(exp_avg_sq=torch.zeros(3)),
-            "exp_avg_sq of embedding.weight is [3], not [160, 32]",
+            "exp_avg_sq of 0 (embedding.weight) is [3], not [160, 32]",
         ),
         (lambda state: state["param_groups"][0].pop("betas"), "it states no betas"),
         (lambda state: state.pop("state"), "it is not what torch's AdamW writes"),

@@ -21,7 +21,7 @@ from bridge import (
     load_torch,
     save_orbax,
 )
-from bridge.files.tensors import of_array
+from bridge.files.tensors import tensor_of
 from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
 from bridge.weights import model_from_tensors, variables
@@ -175,7 +175,7 @@ def test_a_failed_write_leaves_nothing(checkpoint, tmp_path, monkeypatch):
 def test_zeros_without_end_are_refused(tmp_path):
     config = ModelConfig(vocab_size=500_000, model_dim=64, num_layers=1, num_heads=1, ffn_dim=1)
     tensors = {
-        entry.key: of_array(np.zeros(entry.shape, np.float32))
+        entry.key: tensor_of(np.zeros(entry.shape, np.float32))
         for entry in entries("MMRecModel", config)
     }
     save_orbax(tmp_path / "zeros", model_from_tensors("MMRecModel", config, tensors))

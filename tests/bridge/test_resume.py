@@ -11,6 +11,7 @@ from helpers.paths import GOLDEN
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import bridge
+from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from bridge.weights import tensors_of
 from mmrec_jax import ModelConfig
@@ -54,7 +55,7 @@ def train_in_jax(path, target, batches, memory=None):
 
 
 def save_in_torch(path, module, optimizer, schedule, step):
-    config = bridge.model_config.to_checkpoint("MMRecModel", module.config, {})
+    config = to_checkpoint("MMRecModel", module.config, {})
     torch.save(
         {
             "model_state_dict": module.state_dict(),

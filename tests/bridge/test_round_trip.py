@@ -23,8 +23,8 @@ from bridge import (
     save_safetensors,
     save_torch,
 )
+from bridge.config.metadata import to_checkpoint
 from bridge.keys import MODEL_CLASSES, entries
-from bridge.model_config import to_checkpoint
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 from mmrec_jax.block_forms import stack_blocks

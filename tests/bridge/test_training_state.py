@@ -223,7 +223,7 @@ def test_every_wrong_moment_is_listed(tmp_path):
     with pytest.raises(MismatchError, match=r"wrong\.pt: the optimizer state") as caught:
         load_torch(tmp_path / "wrong.pt")
     assert caught.value.problems == {
-        "incomplete": ["7 (blocks.0.W_z.weight)"],
+        "incomplete": ["7 (blocks.0.W_z.weight) lacks exp_avg_sq"],
         "unexpected": ["index 62"],
         "misshapen": [
             "exp_avg of 0 (embedding.weight) is [32, 32], not [160, 32]",

@@ -12,7 +12,7 @@ from flax import nnx
 from helpers.paths import GOLDEN
 
 import bridge
-from bridge import model_config
+from bridge.config.metadata import to_checkpoint
 from bridge.keys import MODEL_CLASSES, entries, named_parameters
 from bridge.twin import TWINS, twin
 from bridge.weights import variables
@@ -381,7 +381,7 @@ def in_jax(model_class, config, module, tmp_path):
     """The JAX model of a twin's weights; a file is the bridge's one stable entrance."""
     metadata = {
         "model_class": model_class,
-        "config": model_config.to_checkpoint(model_class, config, {}),
+        "config": to_checkpoint(model_class, config, {}),
     }
     content = {"model_state_dict": module.state_dict(), "metadata": metadata}
     torch.save(content, tmp_path / "twin.pt")

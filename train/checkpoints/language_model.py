@@ -11,7 +11,7 @@ import bridge
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import with_embedding
-from train.checkpoints.state import check_model
+from train.checkpoints.fit import check_model
 from train.data.folder import TOKENIZER
 from train.settings.config import Config
 from train.step.frozen import Network
@@ -73,7 +73,7 @@ def read(
 
 def stage_folder(config: Config, stage: str) -> Path:
     """Where a stage of the config's run lies."""
-    return Path(config.run_dir) / f"checkpoints_{stage}"
+    return bridge.stage_folder(config.run_dir, stage)
 
 
 def read_base(config: Config) -> MMRecModel:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmrec_jax.decoding import stream
 from mmrec_jax.sampling import Sampling
-from train.checkpoints import state as checkpoint
+from train.checkpoints import run_states
 from train.checkpoints.language_model import network_of
 from train.data.folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
     config = cli.parse_config(["--config", str(run / CONFIG)], "")
     if config.base_model is None:  # wherever the run was moved, its stages lie side by side
         config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
-    model = network_of(checkpoint.restore(run, step), config)
+    model = network_of(run_states.restore(run, step), config)
     return model, Tokenizer.load(run / TOKENIZER), config
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge import MANIFEST
-from bridge.orbax_folder import state_folder, steps
+from bridge import MANIFEST, state_folder, steps
 from train.checkpoints.language_model import file_digest, stage_folder
 from train.data import folder as tokens
 from train.data import token_files

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import yaml
 
-from train.checkpoints import state as checkpoint
+import bridge
 from train.data.folder import TOKENIZER
 from train.settings.config import Config
 from train.system.errors import UserError
@@ -68,8 +68,8 @@ def find_run(
     entries = _entries(run)
     if resume and not entries:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
-    imported = resume and CONFIG not in entries and bool(checkpoint.steps(run))
-    if not resume and CONFIG not in entries and checkpoint.steps(run):
+    imported = resume and CONFIG not in entries and bool(bridge.steps(run))
+    if not resume and CONFIG not in entries and bridge.steps(run):
         raise UserError(f"{run} holds an imported checkpoint: give --resume to go on from it")
     if entries and CONFIG not in entries and not imported:
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
@@ -121,7 +121,7 @@ def newest_step(run: Path) -> int:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder: name a run's, such as runs/demo/checkpoints_base")
-    saved = checkpoint.steps(run)
+    saved = bridge.steps(run)
     if not saved:
         raise UserError(f"{run} has no saved state in {run / 'state'}: name a run's folder")
     return saved[-1]

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.checkpoints import state as checkpoint
+import bridge
+from train.checkpoints import run_states
+from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest
+from train.checkpoints.state import checkpoint_of, state_of
 from train.data.batches import (
     Batch,
     Windows,
@@ -100,7 +103,7 @@ class Session:
         self.data = PreparedData(config, stage.name)
         self.run = find_run(config, stage.name, stage.sections, resume=resume, overwrite=overwrite)
         self._loss_sum = 0.0
-        saved = checkpoint.steps(self.run) if resume else []
+        saved = bridge.steps(self.run) if resume else []
         if saved:
             self._restore(saved[-1])
         else:
@@ -158,13 +161,13 @@ class Session:
 
     def _restore(self, step: int) -> None:
         with uninterrupted():
-            saved = checkpoint.restore(self.run, step)
+            saved = run_states.restore(self.run, step)
         if not (self.run / CONFIG).exists():  # imported, and not trained here yet
-            checkpoint.check_training(self._config, saved)
-        checkpoint.check_model(self._config.model, saved.model)
+            check_training(self._config, saved)
+        check_model(self._config.model, saved.model)
         network = self._stage.resumed(saved)
         self.trainer = Trainer(self._config, network, self._stage.frozen)
-        self.state = checkpoint.state_of(self.trainer, dataclasses.replace(saved, model=network))
+        self.state = state_of(self.trainer, dataclasses.replace(saved, model=network))
         self._metadata = dict(saved.metadata)
         position = self._metadata.pop(POSITION, None)
         if not isinstance(position, dict) or position.get("step") != step or not step:
@@ -228,7 +231,7 @@ class Session:
             "batches": self.data.batches.get_state(),
             "loss_sum": self._loss_sum,
         }
-        content = checkpoint.checkpoint_of(
+        content = checkpoint_of(
             self.trainer,
             state,
             avg_loss=self._loss_sum / int(state.step),
@@ -237,6 +240,6 @@ class Session:
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
         # The state last: what a run that is killed before it has written is written again.
         self._metrics.sync()
-        checkpoint.export_torch(self.checkpoint_path, content)
-        checkpoint.save(self.run, content, self._config.training.keep_checkpoints)
+        run_states.export_torch(self.checkpoint_path, content)
+        run_states.save(self.run, content, self._config.training.keep_checkpoints)
         self._progress.paused()

@@ -12,7 +12,6 @@ import numpy as np
 from flax import nnx
 
 import bridge
-from bridge.keys import Model
 from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.model import Embedding
@@ -72,7 +71,7 @@ class Stage(abc.ABC):
     def resumed(self, loaded: bridge.LoadedCheckpoint) -> Network:
         """What is trained, from a checkpoint of this stage."""
 
-    def saved(self, network: Model) -> Model:
+    def saved(self, network: bridge.Model) -> bridge.Model:
         """The model that this stage's checkpoints hold."""
         return network
 
@@ -165,7 +164,7 @@ class ExpertStage(Stage):
         _only(wanted, loaded.model)
         return _only(MMRecModel, network_of(loaded, self.config))
 
-    def saved(self, network: Model) -> Model:
+    def saved(self, network: bridge.Model) -> bridge.Model:
         """The expert alone, unless the embedding is trained with it."""
         model = _only(MMRecModel, network)
         return without_embedding(model) if self.config.expert.freeze_embedding else model

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from bridge.keys import Path
 from mmrec_jax import MMRec100M, MMRecModel
+from mmrec_jax.layer_paths import VariablePath
 
-Arrays = dict[Path, jax.Array]
+Arrays = dict[VariablePath, jax.Array]
 Network = MMRecModel | MMRec100M
 """What is trained: a model from token ids to scores."""
 
@@ -66,22 +66,25 @@ class Parameters:
     def join(self, trained: Arrays, others: Arrays) -> Network:
         """The model of both, its blocks stacked."""
 
-        def array(path: Path) -> jax.Array:
+        def array(path: VariablePath) -> jax.Array:
             parts = [arrays[path] for arrays in (others, trained) if path in arrays]
-            return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+            if len(parts) == 1:
+                return parts[0]
+            on_host = isinstance(parts[0], np.ndarray)
+            return (np if on_host else jnp).concatenate(parts)
 
         flat = [(path, variable.replace(array(path))) for path, variable in self._variables]
         return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
 
-    def rates(self, trained: Arrays) -> dict[Path, Any]:
+    def rates(self, trained: Arrays) -> dict[VariablePath, Any]:
         """Each trained array's share of the learning rate: a number, or one for each layer."""
         return {path: self._rate(path, array) for path, array in trained.items()}
 
-    def frozen_layers(self, path: Path) -> int:
+    def frozen_layers(self, path: VariablePath) -> int:
         """How many of an array's first layers are frozen."""
         return self._frozen.blocks if "blocks" in path else 0
 
-    def _rate(self, path: Path, array: jax.Array) -> Any:
+    def _rate(self, path: VariablePath, array: jax.Array) -> Any:
         slow = self._frozen.slow_blocks - self._frozen.blocks
         if "blocks" not in path or slow <= 0:
             return 1.0
@@ -89,5 +92,7 @@ class Parameters:
         return rates.astype(np.float32).reshape(-1, *[1] * (array.ndim - 1))
 
 
-def _flat(state: nnx.State) -> Iterator[tuple[Path, nnx.Variable[jax.Array]]]:
-    return cast(Iterator[tuple[Path, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state)))
+def _flat(state: nnx.State) -> Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]]:
+    return cast(
+        Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]], iter(nnx.to_flat_state(state))
+    )

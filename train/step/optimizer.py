@@ -1,6 +1,6 @@
-"""AdamW, clipping and schedule as the original's optimizer computes them (sections 5.2 to 5.4).
+"""Gradient clipping and AdamW as the original's optimizer computes them (sections 5.2 and 5.3).
 
-optax has all three, but rounds differently: over thousands of steps its AdamW drifts ten times
+optax has both, but rounds differently: over thousands of steps its AdamW drifts ten times
 further from torch than one that keeps torch's order of operations.
 """
 
@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from train.settings.config import OptimizerConfig
-
-WARMUP_START = 0.1
-"""Share of the learning rate that the warm-up starts from."""
+from train.step.schedule import schedule
 
 
 class AdamWState(NamedTuple):
@@ -29,23 +27,6 @@ class AdamWState(NamedTuple):
     step: jax.Array
     exp_avg: optax.Params
     exp_avg_sq: optax.Params
-
-
-def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up, then a cosine down to 0 at `steps` (section 5.4).
-
-    Returns:
-        The learning rate of the optimizer step that is made after `count` others.
-    """
-    warmup = config.warmup_steps
-
-    def learning_rate(count: jax.Array) -> jax.Array:
-        rising = WARMUP_START + (1 - WARMUP_START) * count / max(warmup, 1)
-        # Not clamped at the end: torch's cosine rises again.
-        falling = (1 + jnp.cos(math.pi * (count - warmup) / max(steps - warmup, 1))) / 2
-        return config.learning_rate * jnp.where(count < warmup, rising, falling)
-
-    return learning_rate
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -12,7 +12,8 @@ from train.data.batches import Batch
 from train.settings.config import Config
 from train.step.frozen import Arrays, Frozen, Network, Parameters
 from train.step.loss import model_loss, model_token_losses
-from train.step.optimizer import build_optimizer, schedule
+from train.step.optimizer import build_optimizer
+from train.step.schedule import schedule
 from train.system.machine import multiplies_bfloat16
 
 Metrics = dict[str, jax.Array]

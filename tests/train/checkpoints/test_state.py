@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.transfers import counted
 
 import bridge
 from mmrec_jax import ModelConfig
-from train.checkpoints import state as checkpoint
+from train.checkpoints import run_states
+from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.state import checkpoint_of, state_of
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
@@ -56,7 +59,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def saved(plain):
-    return checkpoint.checkpoint_of(*plain, avg_loss=2.5, metadata={"note": "a"})
+    return checkpoint_of(*plain, avg_loss=2.5, metadata={"note": "a"})
 
 
 def assert_same(found, expected):
@@ -72,14 +75,14 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("form", ["memory", "orbax", "x.pt", "x.safetensors"])
 def test_a_state_comes_back_to_the_bit(variant, form, tmp_path):
     trainer, state = trained(dataclasses.replace(MODEL, num_experts=4, **variant), steps=1)
-    content = checkpoint.checkpoint_of(trainer, state, avg_loss=2.5, metadata={})
+    content = checkpoint_of(trainer, state, avg_loss=2.5, metadata={})
     if form == "orbax":
-        checkpoint.save(tmp_path, content, keep=1)
-        content = checkpoint.restore(tmp_path, 1)
+        run_states.save(tmp_path, content, keep=1)
+        content = run_states.restore(tmp_path, 1)
     elif form != "memory":
         bridge.save_file(tmp_path / form, content)
         content = bridge.load(tmp_path / form)
-    assert_same(checkpoint.state_of(trainer, content), state)
+    assert_same(state_of(trainer, content), state)
 
 
 def test_what_a_checkpoint_says_of_its_training(saved):
@@ -99,48 +102,48 @@ def at(content, step):
 
 def test_states_are_kept_and_old_ones_removed(tmp_path, saved):
     for step in (5, 7, 11):
-        checkpoint.save(tmp_path, at(saved, step), keep=2)
-    assert checkpoint.steps(tmp_path) == [7, 11]
-    assert checkpoint.restore(tmp_path, 11).step == 11
+        run_states.save(tmp_path, at(saved, step), keep=2)
+    assert bridge.steps(tmp_path) == [7, 11]
+    assert run_states.restore(tmp_path, 11).step == 11
 
 
 def test_a_state_that_is_there_is_never_taken_away(tmp_path, saved, monkeypatch):
-    checkpoint.save(tmp_path, saved, keep=1)
+    run_states.save(tmp_path, saved, keep=1)
     monkeypatch.setattr(shutil, "rmtree", None)
-    checkpoint.save(tmp_path, saved, keep=1)
-    assert checkpoint.steps(tmp_path) == [3]
+    run_states.save(tmp_path, saved, keep=1)
+    assert bridge.steps(tmp_path) == [3]
 
 
 def test_a_full_disk_is_one_line(tmp_path, saved):
     (tmp_path / "state").write_text("in the way")
     with pytest.raises(UserError, match="cannot write the state after step 3"):
-        checkpoint.save(tmp_path, saved, keep=1)
+        run_states.save(tmp_path, saved, keep=1)
 
 
 def test_unfinished_states_do_not_count(tmp_path, saved):
-    checkpoint.save(tmp_path, at(saved, 1), keep=3)
-    checkpoint.save(tmp_path, at(saved, 2), keep=3)
+    run_states.save(tmp_path, at(saved, 1), keep=3)
+    run_states.save(tmp_path, at(saved, 2), keep=3)
     (tmp_path / "state" / "2" / "manifest.json").unlink()
     (tmp_path / "state" / "3.partial" / "arrays").mkdir(parents=True)
-    assert checkpoint.steps(tmp_path) == [1]
-    checkpoint.save(tmp_path, at(saved, 2), keep=3)
-    assert checkpoint.steps(tmp_path) == [1, 2]
+    assert bridge.steps(tmp_path) == [1]
+    run_states.save(tmp_path, at(saved, 2), keep=3)
+    assert bridge.steps(tmp_path) == [1, 2]
     assert not (tmp_path / "state" / "3.partial").exists()
 
 
 def test_a_path_may_go_up(tmp_path, saved):
     (tmp_path / "below").mkdir()
-    checkpoint.save(tmp_path, saved, keep=1)
-    assert checkpoint.restore(tmp_path / "below" / "..", 3).step == 3
+    run_states.save(tmp_path, saved, keep=1)
+    assert run_states.restore(tmp_path / "below" / "..", 3).step == 3
 
 
 def test_a_damaged_state_is_said_to_be(tmp_path, saved):
-    checkpoint.save(tmp_path, at(saved, 1), keep=2)
-    checkpoint.save(tmp_path, saved, keep=2)
+    run_states.save(tmp_path, at(saved, 1), keep=2)
+    run_states.save(tmp_path, saved, keep=2)
     path = tmp_path / "state" / "3" / "checkpoint.json"
     path.write_text(path.read_text().replace('"step": 3', '"step": 4', 1))
     with pytest.raises(UserError, match=r"3: damaged: .*checkpoint.json has changed: remove"):
-        checkpoint.restore(tmp_path, 3)
+        run_states.restore(tmp_path, 3)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +157,12 @@ def test_a_damaged_state_is_said_to_be(tmp_path, saved):
 def test_another_models_state_is_refused(saved, change, message):
     config = config_of(dataclasses.replace(MODEL, **change))
     with pytest.raises(UserError, match=message):
-        checkpoint.check_model(config.model, saved.model)
+        check_model(config.model, saved.model)
 
 
 def test_dropout_may_differ(plain, saved):
     config = config_of(dataclasses.replace(MODEL, dropout=0.5))
-    state = checkpoint.state_of(Trainer(config, initial_model(config)), saved)
+    state = state_of(Trainer(config, initial_model(config)), saved)
     assert_same(state.params, plain[1].params)
 
 
@@ -178,18 +181,18 @@ def test_moments_that_do_not_fit_are_refused(plain, saved):
     moments = saved.optimizer_state.exp_avg
     missing = changed_optimizer(saved, exp_avg=without(moments, "W_z"))
     with pytest.raises(UserError, match=r"missing for blocks\.0\.W_z\.bias, blocks\.1\.W_z"):
-        checkpoint.state_of(trainer, missing)
+        state_of(trainer, missing)
     other = changed_optimizer(saved, exp_avg={**moments, ("norm", "bias"): jnp.zeros(8)})
     with pytest.raises(UserError, match=r"there for what is not trained, norm\.bias"):
-        checkpoint.state_of(trainer, other)
+        state_of(trainer, other)
 
 
 def test_weights_alone_start_anew_and_do_not_go_on(plain, saved):
     trainer, state = plain
     alone = dataclasses.replace(saved, optimizer_state=None, scheduler_state=None)
     with pytest.raises(UserError, match="after 3 steps has no optimizer state"):
-        checkpoint.state_of(trainer, alone)
-    begun = checkpoint.state_of(trainer, dataclasses.replace(alone, step=0))
+        state_of(trainer, alone)
+    begun = state_of(trainer, dataclasses.replace(alone, step=0))
     assert_same(begun.params, state.params)
     assert int(begun.step) == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.optimizer))
@@ -197,32 +200,52 @@ def test_weights_alone_start_anew_and_do_not_go_on(plain, saved):
 
 def test_steps_that_disagree_are_refused(plain, saved):
     with pytest.raises(UserError, match="after 4 steps, but its optimizer after 3"):
-        checkpoint.state_of(plain[0], dataclasses.replace(saved, step=4))
+        state_of(plain[0], dataclasses.replace(saved, step=4))
 
 
 def test_a_schedule_at_another_step_is_refused(plain, saved):
     schedule = dataclasses.replace(saved.scheduler_state, step=9)
     with pytest.raises(UserError, match="after 3 steps, but its schedule after 9"):
-        checkpoint.state_of(plain[0], dataclasses.replace(saved, scheduler_state=schedule))
+        state_of(plain[0], dataclasses.replace(saved, scheduler_state=schedule))
 
 
 def test_half_precision_is_refused(saved):
     graphdef, state = nnx.split(saved.model)
     half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
     with pytest.raises(UserError, match="weights are bfloat16"):
-        checkpoint.check_model(MODEL, half)
+        check_model(MODEL, half)
 
 
 def test_every_other_setting_of_an_import_is_listed(saved):
-    checkpoint.check_training(config_of(), saved)
+    check_training(config_of(), saved)
     config = dataclasses.replace(
         config_of(),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=5, weight_decay=0.2, beta2=0.9),
         training=TrainingConfig(steps=30),
     )
     with pytest.raises(UserError) as caught:
-        checkpoint.check_training(config, saved)
+        check_training(config, saved)
     for key in ("learning_rate", "warmup_steps", "weight_decay", "beta2"):
         assert f"optimizer.{key} is " in str(caught.value)
     assert "training.steps is 24 there and 30 in the config" in str(caught.value)
     assert "beta1" not in str(caught.value)
+
+
+def test_a_state_is_fetched_once_and_saved_from_the_host(plain, tmp_path):
+    trainer, state = plain
+    with counted() as transfers:
+        content = checkpoint_of(trainer, state, avg_loss=2.5, metadata={})
+        run_states.export_torch(tmp_path / "x.pt", content)
+        run_states.save(tmp_path, content, keep=1)
+    leaves = jax.tree.leaves(state)
+    assert sorted(transfers.fetched) == sorted(leaf.shape for leaf in leaves)
+    assert transfers.sent == []
+
+
+def test_moments_are_stacked_on_the_device(plain, saved, tmp_path):
+    trainer, _ = plain
+    bridge.save_file(tmp_path / "x.pt", saved)
+    loaded = bridge.load(tmp_path / "x.pt")
+    with counted() as transfers:
+        state_of(trainer, loaded)
+    assert transfers.fetched == transfers.sent == []

@@ -14,7 +14,6 @@ from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import train.data.batches
 from mmrec_jax import MMRec100M, ModelConfig
 from train.data.batches import (
     Batch,

@@ -16,7 +16,7 @@ from mmrec_jax import MMRecModel, ModelConfig
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
-from train.step.optimizer import schedule
+from train.step.schedule import schedule
 from train.step.trainer import Trainer
 from train.system.machine import multiplies_bfloat16
 

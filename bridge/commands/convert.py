@@ -1,0 +1,107 @@
+"""The commands that convert: to-torch, from-torch and adapt."""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bridge import any_format
+from bridge.checkpoint import LoadedCheckpoint
+from bridge.commands import printing
+from bridge.commands.loading import load, reading, summary, timed
+from bridge.commands.next_steps import print_next_steps
+from bridge.config.yaml_file import from_yaml
+from bridge.errors import BridgeError, FormatError, MismatchError, UnwritableFileError, errors_about
+from bridge.inspection import size_on_disk
+from bridge.orbax_folder import state_folder, write_orbax
+from bridge.partial import LoadReport, load_partial
+
+REPORT = "load_report.json"
+"""The file in its folder in which a partial import says what became of each tensor."""
+
+
+def to_torch(options: argparse.Namespace) -> int:
+    """Runs `to-torch`."""
+    target = Path(options.OUT)
+    with errors_about(options.OUT):
+        if target.suffix not in (".pt", ".safetensors"):
+            raise BridgeError("names no format: give it the suffix .pt or .safetensors")
+        if target.is_dir():
+            raise UnwritableFileError("is a folder: name a file")
+        if target.exists() and not options.overwrite:
+            raise UnwritableFileError("exists already: give --overwrite, or name another file")
+        if not target.parent.is_dir():
+            raise UnwritableFileError("cannot be written: its folder does not exist")
+    loaded = load(options.IN, options)
+    with timed(f"writing {target}"):
+        any_format.save_file(target, loaded)
+    print(f"  {printing.size(size_on_disk(target))}")
+    return 0
+
+
+def from_torch(options: argparse.Namespace) -> int:
+    """Runs `from-torch`."""
+    _check_free(options.OUT_DIR)
+    if options.partial:
+        return _import_partially(options, num_heads=options.num_heads)
+    try:
+        loaded = load(options.IN, options)
+    except MismatchError as error:
+        if not os.path.isdir(options.IN):
+            error.message += "; --partial loads what fits"
+        raise
+    _write_state(options, loaded)
+    print_next_steps(options, loaded)
+    return 0
+
+
+def adapt(options: argparse.Namespace) -> int:
+    """Runs `adapt`."""
+    _check_free(options.OUT_DIR)
+    config = from_yaml(options.config)
+    return _import_partially(options, config=config, model_class=options.model_class)
+
+
+def _import_partially(options: argparse.Namespace, **target: Any) -> int:
+    with reading(options.IN):
+        loaded, report = load_partial(
+            options.IN, seed=options.seed, model_only=options.model_only, **target
+        )
+    print(f"  {summary(loaded)}")
+    _write_state(options, loaded)
+    _write_report(Path(options.OUT_DIR) / REPORT, report)
+    printing.print_load_report(report)
+    print(f"training state {report.training_state}")
+    print_next_steps(options, loaded)
+    return 0
+
+
+def _check_free(folder: str) -> None:
+    """Makes sure that nothing is in a folder but what a killed conversion may have left."""
+    place = Path(folder)
+    with errors_about(folder):
+        if place.exists() and not place.is_dir():
+            raise UnwritableFileError("is no folder: name a new one")
+        for path in place.rglob("*"):
+            inside = path.relative_to(place).parts
+            if inside != ("state",) and not any(name.endswith(".partial") for name in inside):
+                raise UnwritableFileError("exists and is not empty: name a new folder")
+
+
+def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
+    if loaded.step < 0:
+        with errors_about(options.IN):
+            raise FormatError(f"step is {loaded.step}: no state is before step 0")
+    folder = state_folder(options.OUT_DIR, loaded.step)
+    for leftover in folder.parent.glob("*.partial"):  # of a conversion that was killed
+        shutil.rmtree(leftover)
+    with timed(f"writing {folder}"):
+        write_orbax(folder, loaded)
+    print(f"  {printing.size(size_on_disk(folder))}")
+
+
+def _write_report(path: Path, report: LoadReport) -> None:
+    path.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    print(f"report: {path}")

@@ -1,0 +1,193 @@
+"""The command line: what each command is called, takes and says about itself."""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from bridge.commands import convert, describe
+from bridge.commands.next_steps import BASE_FOLDER, PROGRAM
+from bridge.errors import BridgeError
+from bridge.keys import MODEL_CLASSES
+
+
+class _Parser(argparse.ArgumentParser):
+    """Without abbreviations, and with errors of one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise BridgeError(f"{message}: see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command` to the function that runs it."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description=(
+            "Converts, describes and compares checkpoints: .pt files, .safetensors files,\n"
+            "and the folders of runs."
+        ),
+        epilog=f"{PROGRAM} COMMAND --help says more, with an example.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.\n\n{more}",
+            epilog=f"example:\n  {PROGRAM} {example}",
+        )
+        added.set_defaults(command=run)
+        return added
+
+    to_torch = command(
+        "to-torch",
+        convert.to_torch,
+        "write a .pt or .safetensors file of a run, a state or another file",
+        "The file holds optimizer and schedule too, unless --model-only is given. Weights\n"
+        "and moments are those of IN bit for bit.",
+        "to-torch runs/demo/checkpoints_base demo.safetensors",
+    )
+    _add_input(to_torch)
+    to_torch.add_argument("OUT", help="the file to write; its suffix names the format")
+    _add_loading(to_torch)
+    to_torch.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    from_torch = command(
+        "from-torch",
+        convert.from_torch,
+        "make a run's folder of a .pt or .safetensors file, for training to go on from",
+        "IN must hold exactly a model's tensors; otherwise the error lists all that are\n"
+        "missing, unexpected or misshapen. --partial loads those that fit, prints what became\n"
+        f"of each and writes it to OUT_DIR/{convert.REPORT}.",
+        "from-torch base_model_step_1000.pt runs/mine/checkpoints_base",
+    )
+    _add_input(from_torch)
+    _add_output(from_torch)
+    _add_loading(from_torch)
+    from_torch.add_argument(
+        "--partial", action="store_true", help="load what fits, and draw the rest from --seed"
+    )
+    _add_seed(from_torch, "of the initial values that --partial draws (default 0)")
+
+    adapt = command(
+        "adapt",
+        convert.adapt,
+        "make a run's folder of what fits of a foreign file into a model of your own",
+        "As from-torch --partial, but the model is the section `model` of a training config.",
+        "adapt foreign.pt runs/mine/checkpoints_base --config configs/base.yaml",
+    )
+    _add_input(adapt, "FOREIGN")
+    _add_output(adapt)
+    adapt.add_argument(
+        "--config", required=True, metavar="C", help="YAML file of a training config"
+    )
+    adapt.add_argument(
+        "--model-class",
+        choices=MODEL_CLASSES,
+        help="default: what the file's names show, else MMRecModel",
+    )
+    _add_model_only(adapt)
+    _add_seed(adapt, "of the initial values of what does not fit (default 0)")
+    adapt.set_defaults(num_heads=None)
+
+    inspect_ = command(
+        "inspect",
+        describe.describe,
+        "say what a checkpoint is",
+        "Its class, dimensions and variants, parameters by part, dtypes, optimizer and\n"
+        "schedule, and how far it is trained; told from names and shapes where it does not\n"
+        "state it. The exit code is 1 if its tensors or training state do not fit its model,\n"
+        "and everything that does not is listed.",
+        "inspect runs/demo/checkpoints_base/base_model_step_1000.pt",
+    )
+    _add_input(inspect_, "FILE")
+    _add_json(inspect_)
+
+    verify = command(
+        "verify",
+        describe.verify,
+        "compare two checkpoints of any formats",
+        "The largest difference of each weight and moment, and of what both models compute\n"
+        "for random tokens and memories. The exit code is 1 if one is above the tolerance, or\n"
+        "if anything else differs: names, shapes, config, step, loss, the optimizer's\n"
+        "settings, the schedule; without a tolerance the dtypes too.",
+        "verify demo.pt demo.safetensors",
+    )
+    _add_input(verify, "A", dest="A")
+    _add_input(verify, "B", dest="B")
+    _add_loading(verify)
+    verify.add_argument(
+        "--tolerance",
+        type=_tolerance,
+        default=0.0,
+        metavar="T",
+        help="the largest difference of a value that is accepted (default 0)",
+    )
+    _add_seed(verify, "of the random tokens and memories (default 0)")
+    _add_json(verify)
+    return parser
+
+
+def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "IN") -> None:
+    parser.add_argument(
+        dest,
+        metavar=name,
+        help="a .pt or .safetensors file, a run's folder (its newest state) or a state's",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("OUT_DIR", help=f"a new folder; training looks for RUN_DIR/{BASE_FOLDER}")
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
+    _add_model_only(parser)
+    parser.add_argument(
+        "--num-heads",
+        type=_whole(1),
+        metavar="H",
+        help="the heads of the attention, for a file that does not state them",
+    )
+
+
+def _add_model_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-only",
+        action="store_true",
+        help="leave optimizer and schedule out; the step is 0",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
+    parser.add_argument("--seed", type=_whole(0), default=0, metavar="N", help=purpose)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text) if text.isdecimal() else -1
+        if not least <= value < 2**32:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+        return value
+
+    return parse
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value

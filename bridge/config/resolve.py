@@ -1,0 +1,111 @@
+"""A checkpoint's config: what it states, then what its tensors show, then the defaults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.config.fields import FIELDS, OWN_NAMES, VARIANT_OF, Shapes, typed
+from bridge.config.infer import block_numbers, infer_fields
+from bridge.errors import ConfigError
+from mmrec_jax import ModelConfig
+
+_MOST_LAYERS = 2000
+"""What is done with a config takes time in proportion to its layers, whatever the file holds."""
+
+
+def resolve_config(
+    model_class: str, stated: Mapping[str, Any], shapes: Shapes | None, num_heads: int | None
+) -> ModelConfig:
+    """The config of a checkpoint: what it states, then what its shapes show, then the defaults.
+
+    Whether the tensors are those of this config is for the key table to say. Without shapes, what
+    is not stated has its default.
+
+    Raises:
+        ConfigError: a stated value is impossible, or a dimension is neither stated nor shown.
+    """
+    own_names = OWN_NAMES.get(model_class, {})
+    fields = FIELDS[model_class]
+    values: dict[str, Any] = {}
+    for field, kind in fields.items():
+        for name in dict.fromkeys((own_names.get(field, field), field)):
+            if stated.get(name) is not None:
+                values[field] = typed(name, stated[name], kind)
+                break
+    if "num_heads" in fields and num_heads is not None:
+        stated_heads = values.setdefault("num_heads", num_heads)
+        if stated_heads != num_heads:
+            raise ConfigError(f"num_heads is {stated_heads} in the file's config, not {num_heads}")
+    found = {} if shapes is None else infer_fields(model_class, shapes)
+    for field, switch in VARIANT_OF.items():
+        if not (found | values).get(switch):
+            values.pop(field, None)  # 0 and the like, where nothing reads it
+    values = found | values
+    if shapes is not None and "num_layers" in fields and "num_layers" not in values:
+        raise ConfigError(
+            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
+            "not from 0 without gaps"
+        )
+    if values.get("num_layers", 0) > _MOST_LAYERS:
+        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
+    if shapes is not None and "num_layers" in fields and values["num_layers"] > len(shapes):
+        raise ConfigError(
+            f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
+            f"{len(shapes)} tensors"
+        )
+    for field in ("vocab_size", "model_dim"):
+        if field in fields and field not in values:
+            raise ConfigError(f"{field} is neither in the file's config nor shown by a tensor")
+    if "num_heads" not in fields:
+        values["num_heads"] = 1
+    elif "num_heads" not in values:
+        raise ConfigError(
+            "the file does not state num_heads and no shape shows it: give num_heads (--num-heads)"
+        )
+    if "num_heads" in fields and stated.get("mem_dim") is not None:
+        memory_dim = typed("mem_dim", stated["mem_dim"], int)
+        if memory_dim != values["model_dim"]:
+            raise ConfigError(
+                f"mem_dim is {memory_dim} in the file's config, but the memory has model_dim = "
+                f"{values['model_dim']} channels"
+            )
+    if model_class != "FusionLayer":
+        # What the default means already stays None, as in a config that never mentions it;
+        # FusionLayer's config always does.
+        for field, usual in (("pe_dim", 1), ("fused_dim", 2)):
+            if field not in stated and values.get(field) == usual * values["model_dim"]:
+                values[field] = None
+    try:
+        config = ModelConfig(**values)
+    except ValueError as error:
+        raise ConfigError(f"no model has this config: {error!s:.200}") from None
+    check_config(model_class, config)
+    return config
+
+
+def check_config(model_class: str, config: ModelConfig) -> None:
+    """Makes sure that a class can have a config.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    fused_dim = 2 * config.model_dim
+    if model_class == "MMRec100M" and config.fusion_dim != fused_dim:
+        raise ConfigError(
+            f"no MMRec100M has this config: fused_dim must be 2 * model_dim = {fused_dim}, not "
+            f"{config.fused_dim}"
+        )
+
+
+def contradictions(model_class: str, config: ModelConfig, shapes: Shapes) -> list[str]:
+    """Where the shapes show other dimensions or variants than the config, in words."""
+    expected = {field: getattr(config, field) for field in FIELDS[model_class]}
+    if "pe_dim" in expected:
+        expected["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
+    if "fused_dim" in expected:
+        expected["fused_dim"] = config.fusion_dim
+    shown = infer_fields(model_class, shapes)
+    return [
+        f"{field} is {expected[field]} in the config and {value} in the tensors"
+        for field, value in shown.items()
+        if value != expected[field]
+    ]

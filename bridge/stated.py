@@ -1,0 +1,134 @@
+"""What a file states: its content understood and checked, its tensors unread."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.config.infer import infer_class
+from bridge.config.metadata import known_class, stated_config
+from bridge.config.resolve import resolve_config
+from bridge.errors import FormatError
+from bridge.files.plain_data import plain, safe_name
+from bridge.files.tensors import Tensor
+from bridge.weights import shapes_of, unwrapped
+from mmrec_jax import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatedCheckpoint:
+    """What a file states, its tensors unread and nothing compared with a model yet.
+
+    Attributes:
+        stated_class: what metadata.model_class says, None if nothing.
+        stated_config: the config as far as the file states it.
+        tensors: the model's, by the original's names.
+        duplicates: names that more than one tensor has.
+        optimizer: the optimizer's state dict, None if there is none.
+        scheduler: the schedule's, likewise.
+        step, avg_loss, metadata: as in LoadedCheckpoint.
+    """
+
+    stated_class: Any
+    stated_config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    duplicates: list[str]
+    optimizer: Any
+    scheduler: Any
+    step: int
+    avg_loss: float
+    metadata: dict[str, Any]
+
+    @property
+    def model_class(self) -> str:
+        """The model's, stated or inferred from the tensors' names.
+
+        Raises:
+            ConfigError: the stated one is none of ours, or no model has these names.
+        """
+        if self.stated_class is not None:
+            return known_class(self.stated_class)
+        return infer_class(shapes_of(self.tensors))
+
+    def config(self, num_heads: int | None = None) -> ModelConfig:
+        """The model's: what is stated, then what the shapes show, then the defaults.
+
+        Args:
+            num_heads: see `load_torch`.
+
+        Raises:
+            ConfigError: no model has these values, or one is missing.
+        """
+        shapes = shapes_of(self.tensors)
+        return resolve_config(self.model_class, self.stated_config, shapes, num_heads)
+
+
+def understand(content: Any) -> StatedCheckpoint:
+    """What the content of a file states.
+
+    Args:
+        content: as the file holds it: plain data and Tensors.
+
+    Raises:
+        FormatError: it is no checkpoint, or an entry is not what it should be.
+    """
+    if not isinstance(content, Mapping):
+        raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
+    content = _with_model_state(content)
+    tensors, duplicates = unwrapped(content["model_state_dict"])
+    stated_class, config = stated_config(content)
+    return StatedCheckpoint(
+        stated_class=stated_class,
+        stated_config=config,
+        tensors=tensors,
+        duplicates=duplicates,
+        optimizer=content.get("optimizer_state_dict"),
+        scheduler=content.get("scheduler_state_dict"),
+        step=_step(content),
+        avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
+        metadata=plain(dict(content.get("metadata") or {}), "metadata"),
+    )
+
+
+def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if "model_state_dict" in content:
+        if not isinstance(content["model_state_dict"], Mapping):
+            raise FormatError("model_state_dict is not a dictionary of tensors")
+        if not isinstance(content.get("metadata") or {}, Mapping):
+            raise FormatError("metadata is not a dictionary")
+        return content
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return {"model_state_dict": content}
+    keys = ", ".join(safe_name(str(key)) for key in list(content)[:8]) or "nothing"
+    raise FormatError(
+        f"holds neither a model_state_dict nor the tensors of one, but {keys}: save the model's "
+        "state_dict() alone, or under that name"
+    )
+
+
+def _step(content: Mapping[str, Any]) -> int:
+    """The steps made, as the file states them, or else its schedule or optimizer."""
+    stated: Any = {"step": content.get("step")}
+    schedule, optimizer = content.get("scheduler_state_dict"), content.get("optimizer_state_dict")
+    if stated["step"] is None and isinstance(schedule, Mapping):
+        stated = {"step": schedule.get("last_epoch")}
+    if stated["step"] is None and isinstance(optimizer, Mapping):
+        of_parameters = optimizer.get("state")
+        if isinstance(of_parameters, Mapping) and of_parameters:
+            stated = next(iter(of_parameters.values()))
+    step: int = _number(stated if isinstance(stated, Mapping) else {}, "step", int)
+    if step < 0:
+        raise FormatError(f"step is {step}, below 0")
+    return step
+
+
+def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = content.get(key)
+    if value is None:
+        return kind(0)
+    if isinstance(value, Tensor) and value.size == 1:
+        value = value.read().item()
+    if type(value) is float and kind is int and value.is_integer():
+        value = int(value)
+    if (type(value) is int and abs(value) < 2**63) or type(value) is kind is float:
+        return kind(value)
+    raise FormatError(f"{key} is {value!r:.80}, not {'a whole' if kind is int else 'a'} number")

@@ -1,0 +1,232 @@
+"""The models in PyTorch (docs/model.md section 3).
+
+Modules are named as in the files and registered in their order, so an export loads with
+`load_state_dict(strict=True)`, and its optimizer state fits. Dropout follows `train()` and
+`eval()`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bridge.twin.block import MMRecBlock, RMSNorm
+from mmrec_jax import ModelConfig
+from mmrec_jax.config import MEMORY_SLOTS
+
+
+class LongTermMemory(NamedTuple):
+    """Keys and values of one layer's memory, [M, D], shared by the batch, or [B, M, D]."""
+
+    k: Tensor
+    v: Tensor
+
+
+Memory = Sequence[tuple[Tensor, Tensor]]
+"""The long-term memory of a stack of blocks, keys and values, one pair per layer."""
+
+
+class ModelOutput(NamedTuple):
+    """What MMRecModel and MMRec100M return.
+
+    Attributes:
+        logits: [B, T, V].
+        memory: the new one, each [B, M, D], without gradient; of MMRec100M by expert.
+        auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
+    """
+
+    logits: Tensor
+    memory: list[LongTermMemory] | dict[str, list[LongTermMemory]]
+    auxiliary_loss: Tensor
+
+
+class BlockStack(nn.Module):
+    """Blocks in order, then a norm: what MMRecModel and ExpertModule have in common."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def add_blocks(self) -> None:
+        """Registers the blocks and the norm; in MMRecModel the embedding comes before them."""
+        self.blocks = nn.ModuleList(MMRecBlock(self.config) for _ in range(self.config.num_layers))
+        self.norm = RMSNorm(self.config.model_dim)
+
+    def hidden_states(
+        self,
+        x: Tensor,
+        memory: Memory | None = None,
+        *,
+        chunk_size: int | None = None,
+        router_threshold: float = 0.0,
+    ) -> tuple[Tensor, list[LongTermMemory], Tensor]:
+        """Runs all blocks and the norm over a sequence (sections 2 and 3.1).
+
+        Args:
+            x: embeddings [B, T, D].
+            memory: one per layer; None for zeros.
+            chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
+                carried from piece to piece; None runs it whole.
+            router_threshold: certainty below which the sparse layer gives 0.
+
+        Returns:
+            [B, T, D], the new memory, and the planning loss, summed over layers.
+
+        Raises:
+            ValueError: the number of memories or chunk_size does not fit.
+        """
+        batch, tokens, dim = x.shape
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+        if memory is None:
+            zeros = x.new_zeros(MEMORY_SLOTS, dim)
+            memory = [(zeros, zeros) for _ in self.blocks]
+        layers = self.config.num_layers
+        if len(memory) != layers:
+            raise ValueError(f"{len(memory)} memories for {layers} layers: give one per layer")
+        outputs, planning_loss = [], x.new_zeros(())
+        for y in torch.split(x, chunk_size or tokens, dim=1):
+            written = []
+            for block, slots in zip(self.blocks, memory, strict=True):
+                y, loss = block(y, slots, router_threshold)
+                mean = y.detach().mean(dim=1, keepdim=True).expand(batch, MEMORY_SLOTS, dim)
+                written.append(LongTermMemory(mean, mean))
+                planning_loss = planning_loss + loss * (y.shape[1] / tokens)
+            outputs.append(y)
+            memory = written
+        return self.norm(torch.cat(outputs, dim=1)), written, planning_loss
+
+
+class MMRecModel(BlockStack):
+    """Embedding, blocks, norm, and a head tied to the embedding (section 3.1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.model_dim)
+        self.add_blocks()
+        self.lm_head = nn.Linear(config.model_dim, config.vocab_size, bias=False)
+        # This way round the table starts with the head's initial values, as section 4 has it.
+        self.embedding.weight = self.lm_head.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        memory: Memory | None = None,
+        *,
+        chunk_size: int | None = None,
+        router_threshold: float = 0.0,
+    ) -> ModelOutput:
+        """Scores every next token; input_ids [B, T], the rest as in `hidden_states`."""
+        y, memory, planning_loss = self.hidden_states(
+            self.embedding(input_ids),
+            memory,
+            chunk_size=chunk_size,
+            router_threshold=router_threshold,
+        )
+        return ModelOutput(self.lm_head(y), memory, self.config.lambda_P * planning_loss)
+
+
+class ExpertModule(BlockStack):
+    """Blocks and a norm; it borrows the base model's embedding and head (section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.add_blocks()
+
+    def forward(
+        self, x: Tensor, memory: Memory | None = None
+    ) -> tuple[Tensor, list[LongTermMemory]]:
+        """x [B, T, D] -> [B, T, D], and the new memory, one per layer, each [B, M, D]."""
+        y, written, _ = self.hidden_states(x, memory)
+        return y, written
+
+
+class FusionLayer(nn.Module):
+    """Joins the experts' outputs, side by side or after a gate (section 3.3)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.model_dim
+        self.config = config
+        self.fusion_proj = nn.Linear(2 * dim, config.fusion_dim)
+        if config.fusion_method == "weighted":
+            self.gate = nn.Sequential(nn.Linear(2 * dim, dim), nn.Sigmoid())
+
+    def forward(self, text_output: Tensor, code_output: Tensor) -> Tensor:
+        """text_output, code_output [B, T, D] -> [B, T, fused_dim]."""
+        both = torch.cat([text_output, code_output], dim=-1)
+        if self.config.fusion_method == "weighted":
+            gate = self.gate(both)
+            both = torch.cat([gate * text_output, (1 - gate) * code_output], dim=-1)
+        return self.fusion_proj(both)
+
+
+class MMRec100M(nn.Module):
+    """A shared embedding, both experts, the fusion layer, and an untied head (section 3.4)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        fused_dim = 2 * config.model_dim
+        if config.fusion_dim != fused_dim:
+            raise ValueError(
+                f"MMRec100M needs fused_dim = 2 * model_dim = {fused_dim}, not {config.fused_dim}"
+            )
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.model_dim)
+        self.text_expert = ExpertModule(config)
+        self.code_expert = ExpertModule(config)
+        self.fusion = FusionLayer(config)
+        self.final_norm = RMSNorm(fused_dim)
+        self.lm_head = nn.Linear(fused_dim, config.vocab_size, bias=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        memory: Mapping[str, Memory] | None = None,
+        *,
+        expert_type: Literal["text", "code"] | None = None,
+        chunk_size: int | None = None,
+    ) -> ModelOutput:
+        """Scores every next token; the new memory is a dictionary of the experts that ran.
+
+        Args:
+            input_ids: [B, T].
+            memory: {"text": one per layer, "code": one per layer}; a missing one is zeros.
+            expert_type: runs one expert alone, with zeros for the other's output; None runs both.
+            chunk_size: see BlockStack.hidden_states.
+
+        Raises:
+            ValueError: expert_type, chunk_size or the memory does not fit.
+        """
+        experts = {"text": self.text_expert, "code": self.code_expert}
+        if expert_type is not None and expert_type not in experts:
+            raise ValueError(f"expert_type must be None, 'text' or 'code', not {expert_type!r}")
+        unknown = (memory or {}).keys() - experts.keys()
+        if unknown:
+            raise ValueError(f"memory is for 'text' and 'code', not {', '.join(sorted(unknown))}")
+        x = self.embedding(input_ids)
+        outputs = {name: torch.zeros_like(x) for name in experts}
+        written, planning_loss = {}, x.new_zeros(())
+        for name in experts if expert_type is None else [expert_type]:
+            outputs[name], written[name], loss = experts[name].hidden_states(
+                x, (memory or {}).get(name), chunk_size=chunk_size
+            )
+            planning_loss = planning_loss + loss
+        fused = self.fusion(outputs["text"], outputs["code"])
+        logits = self.lm_head(self.final_norm(fused))
+        return ModelOutput(logits, written, self.config.lambda_P * planning_loss)
+
+
+TWINS: dict[str, type[nn.Module]] = {
+    "MMRecModel": MMRecModel,
+    "ExpertModule": ExpertModule,
+    "FusionLayer": FusionLayer,
+    "MMRec100M": MMRec100M,
+}
+"""The twins by class name, as bridge.keys.MODEL_CLASSES has the JAX models."""
+
+
+def twin(model_class: str, config: ModelConfig) -> nn.Module:
+    """A model of that class with initial values as in section 4, in training mode."""
+    return TWINS[model_class](config)
