@@ -6,7 +6,7 @@ from flax import nnx
 
 from benchmarks.limits import seconds
 from mmrec_jax import MMRecModel, ModelConfig
-from mmrec_jax.generate import PIECE, stream
+from mmrec_jax.decoding import PIECE, stream
 from mmrec_jax.sampling import Sampling
 
 EARLY, LATE = 30, 30_000

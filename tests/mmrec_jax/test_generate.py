@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
-from mmrec_jax.generate import PIECE, generate, stream
+from mmrec_jax.decoding import PIECE, generate, stream
 from mmrec_jax.sampling import Sampling, draw
 from mmrec_jax.stack import stack_blocks
 

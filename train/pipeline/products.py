@@ -9,7 +9,7 @@ import bridge
 from bridge import MANIFEST, describe_files
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.folder import TOKENIZER
-from train.generation.sample import load_run
+from train.generation.command import load_run
 from train.reports.run_report import sampled
 from train.run.folder import newest_step, write_text
 from train.run.session import POSITION, PreparedData

@@ -5,7 +5,7 @@ import json
 from mmrec_jax.sampling import Sampling
 from train.data.token_files import read_tokens
 from train.data.tokenizer import Tokenizer
-from train.generation.sample import continuation
+from train.generation.command import continuation
 from train.run.folder import write_text
 from train.run.metrics import plot_losses
 from train.run.session import Session

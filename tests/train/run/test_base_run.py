@@ -15,7 +15,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from train.checkpoints import state as checkpoint
-from train.generation.sample import load_run
+from train.generation.command import load_run
 
 STEPS = 12
 CONFIG = """

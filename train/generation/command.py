@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmrec_jax.generate import stream
+from mmrec_jax.decoding import stream
 from mmrec_jax.sampling import Sampling
 from train.checkpoints import state as checkpoint
 from train.checkpoints.language_model import network_of

@@ -1,0 +1,141 @@
+"""Continuing prompts token by token, with a model in memory."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmrec_jax.fusion import MMRec100M
+from mmrec_jax.model import MMRecModel
+from mmrec_jax.sampling import Sampling, draw
+from mmrec_jax.stack import unstack_blocks
+
+PIECE = 32
+"""Tokens of each sequence that `stream` computes at a time."""
+
+_SHORTEST = 16  # prompts are padded to a power of two from here on, so that few shapes are compiled
+
+
+def generate(
+    model: MMRecModel | MMRec100M,
+    prompt: jax.Array,
+    length: int,
+    *,
+    key: jax.Array,
+    lengths: jax.Array | None = None,
+    sampling: Sampling | None = None,
+    chunk_size: int | None = None,
+) -> jax.Array:
+    """Samples what follows prompts; time and memory a token do not depend on the position.
+
+    Args:
+        length: tokens to sample.
+        model, prompt, key, lengths, sampling, chunk_size: see `stream`.
+
+    Returns:
+        The sampled tokens, without the prompts [B, length]: the first of those that `stream`
+        yields.
+
+    Raises:
+        ValueError: an argument is out of its range, or the model is the sparse variant.
+        FloatingPointError: the model's scores are not finite.
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, not {length}")
+    pieces = stream(
+        model, prompt, key=key, lengths=lengths, sampling=sampling, chunk_size=chunk_size
+    )
+    taken = [next(pieces) for _ in range(-(-length // PIECE))]
+    return jnp.concatenate(taken, axis=1)[:, :length]
+
+
+def stream(
+    model: MMRecModel | MMRec100M,
+    prompt: jax.Array,
+    *,
+    key: jax.Array,
+    lengths: jax.Array | None = None,
+    sampling: Sampling | None = None,
+    chunk_size: int | None = None,
+) -> Iterator[jax.Array]:
+    """Reads prompts and samples what follows them, without end.
+
+    Args:
+        model: any variant but the sparse one; blocks in either form.
+        prompt: token ids [B, T], at least one each.
+        key: the random key; the same one gives the same tokens.
+        lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
+        sampling: which tokens may be drawn; None is `Sampling()`.
+        chunk_size: what the model was trained with, see BlockStack.hidden_states.
+
+    Returns:
+        Yields the next PIECE tokens of each sequence [B, PIECE]; FloatingPointError where the
+        model's scores are not finite any more.
+
+    Raises:
+        ValueError: an argument is out of its range, or the model is the sparse variant.
+    """
+    if prompt.ndim != 2 or prompt.shape[1] < 1:
+        raise ValueError(f"prompt must be [B, T] with T >= 1, not {prompt.shape}")
+    batch, tokens = prompt.shape
+    if lengths is None:
+        lengths = jnp.full(batch, tokens)
+    if lengths.shape != (batch,) or jnp.any((lengths < 1) | (lengths > tokens)):
+        raise ValueError(f"lengths must be {batch} numbers from 1 to {tokens}, not {lengths}")
+    padded = max(_SHORTEST, 1 << (tokens - 1).bit_length())
+    prompt = jnp.pad(prompt, ((0, 0), (0, padded - tokens)))
+    graphdef, params = nnx.split(unstack_blocks(model))
+    logits, state = _prefill(graphdef, params, prompt, lengths, chunk_size)
+    carry = (logits, state, jnp.zeros((), jnp.int32))
+    return _pieces(graphdef, params, carry, key, sampling or Sampling(), chunk_size)
+
+
+def _pieces(
+    graphdef: nnx.GraphDef, params: nnx.State, carry: Any, *options: Any
+) -> Iterator[jax.Array]:
+    while True:
+        carry, piece, finite = _extend(graphdef, params, carry, *options)
+        if not finite:
+            raise FloatingPointError(
+                f"the scores of the next token are not finite after {carry[-1]} tokens: the "
+                "model's states have grown too large"
+            )
+        yield piece
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "chunk_size"))
+def _prefill(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    prompt: jax.Array,
+    lengths: jax.Array,
+    chunk_size: int | None,
+) -> Any:
+    return nnx.merge(graphdef, params).prefill(prompt, lengths, chunk_size=chunk_size)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "sampling", "chunk_size"), donate_argnames="carry"
+)
+def _extend(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    carry: Any,
+    key: jax.Array,
+    sampling: Sampling,
+    chunk_size: int | None,
+) -> tuple[Any, jax.Array, jax.Array]:
+    model = nnx.merge(graphdef, params)
+
+    def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        logits, state, position = carry
+        token = draw(logits, jax.random.fold_in(key, position), sampling)
+        logits, state = model.decode(token[:, None], state, chunk_size=chunk_size)
+        return (logits[:, 0], state, position + 1), token
+
+    carry, tokens = jax.lax.scan(step, carry, None, length=PIECE)
+    # What was not finite once stays so: the last scores tell of all before them.
+    return carry, tokens.T, jnp.isfinite(carry[0]).all()
