@@ -24,7 +24,7 @@ from benchmarks.plot import plot
 from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.settings.cli import parse_config
-from train.system.machine import keep_freed_memory
+from train.system.allocator import keep_freed_memory
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"

@@ -15,7 +15,7 @@ from benchmarks.process import peak_bytes
 from train.settings.cli import parse_config
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
-from train.system.machine import keep_freed_memory
+from train.system.allocator import keep_freed_memory
 
 REPEATS = 5
 

@@ -20,8 +20,8 @@ from train.run.folder import CONFIG, newest_step
 from train.settings import cli
 from train.settings.config import Config, check_seed
 from train.step.frozen import Network
+from train.system.allocator import keep_freed_memory
 from train.system.errors import UserError
-from train.system.machine import keep_freed_memory
 
 
 def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:

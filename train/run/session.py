@@ -26,9 +26,9 @@ from train.settings.config import Config
 from train.stages.stage import Stage
 from train.step.loop import Values, train
 from train.step.trainer import Trainer, TrainState
+from train.system.allocator import keep_freed_memory
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
-from train.system.machine import keep_freed_memory
 from train.system.terminal import TrainingProgress, console
 
 POSITION = "position"

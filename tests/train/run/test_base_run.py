@@ -330,8 +330,8 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
 
 def test_a_cpu_without_bfloat16_says_so_and_trains_in_float32(prepared):
     (prepared / "without_bfloat16.py").write_text(
-        "import runpy, train.machine\n"
-        "train.system.machine.multiplies_bfloat16 = lambda: False\n"
+        "import runpy, train.system.precision\n"
+        "train.system.precision.multiplies_bfloat16 = lambda: False\n"
         "runpy.run_module('train.base', run_name='__main__')\n"
     )
     options = ("--training.precision", "bfloat16", "--training.steps", 4, "--run_dir", "without")
