@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.process import peak_bytes
 from train.settings.cli import parse_config
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
 from train.system.allocator import keep_freed_memory
 

@@ -4,7 +4,7 @@ from train.reports.run_report import report
 from train.run.session import Session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import BaseStage
+from train.stages.base import BaseStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

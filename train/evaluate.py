@@ -9,7 +9,7 @@ from train.run.session import PreparedData
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import STAGES
+from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.terminal import console

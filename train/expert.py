@@ -4,7 +4,7 @@ from train.reports.run_report import report
 from train.run.session import Session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import ExpertStage
+from train.stages.expert import ExpertStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

@@ -4,7 +4,7 @@ from train.reports.run_report import report
 from train.run.session import Session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import FusionStage
+from train.stages.fusion import FusionStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:

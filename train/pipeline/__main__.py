@@ -10,7 +10,7 @@ from train.pipeline.products import evaluate, export, report
 from train.pipeline.record import Plan
 from train.settings import cli
 from train.settings.config import PipelineConfig
-from train.stages.stage import STAGES
+from train.stages.all_stages import STAGES
 
 
 def main(config: PipelineConfig, *, overwrite: bool) -> None:

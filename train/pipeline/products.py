@@ -16,7 +16,8 @@ from train.run.session import POSITION, PreparedData
 from train.scoring.score import Score
 from train.scoring.scoreboard import Scores, score_networks, score_table, write_scores
 from train.settings.config import PipelineConfig
-from train.stages.stage import STAGES, FusionStage
+from train.stages.all_stages import STAGES
+from train.stages.fusion import FusionStage
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted

@@ -22,7 +22,7 @@ from train.prepare import prepare
 from train.run.folder import CHANGEABLE, CONFIG, flat, with_defaults, write_text
 from train.run.session import Session
 from train.settings.config import Config, PipelineConfig
-from train.stages.stage import STAGES
+from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.system.terminal import console
 

@@ -14,7 +14,7 @@ import bridge
 from mmrec_jax import ModelConfig
 from train.checkpoints import state as checkpoint
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
 from train.system.errors import UserError
 

@@ -11,7 +11,8 @@ from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import FusionStage, initial_model
+from train.stages.base import initial_model
+from train.stages.fusion import FusionStage
 from train.step.frozen import Frozen
 from train.step.trainer import Trainer
 

@@ -13,7 +13,7 @@ from bridge.keys import entries
 from bridge.weights import variables
 from mmrec_jax import MMRecModel, ModelConfig
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.optimizer import schedule
 from train.step.trainer import Trainer
 from train.system.precision import multiplies_bfloat16

@@ -1,0 +1,113 @@
+"""The fusion of both experts (docs/model.md section 5.7)."""
+
+import itertools
+import typing
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import bridge
+from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
+from mmrec_jax.layers import Embedding
+from mmrec_jax.stack import stack_blocks
+from mmrec_jax.transfer import join_experts, start_as_ensemble, without_embedding
+from train.checkpoints.language_model import digest, network_of, read, read_base, stage_folder
+from train.data.batches import training_batches, training_rows
+from train.settings.config import Config, FusionPart
+from train.stages.stage import Stage, expect_class
+from train.step.frozen import Frozen
+from train.step.loss import examples
+from train.system.errors import UserError
+
+_MEASURED_BATCHES = 4
+"""Batches that the size of the experts' outputs is measured on."""
+
+
+class FusionStage(Stage):
+    """Both experts and their embedding, frozen, under a fusion layer, norm and head."""
+
+    name = "fusion"
+    checkpoint_name = "fusion_model"
+    sections = ("fusion",)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        frozen = set(typing.get_args(FusionPart)) - set(config.fusion.trainable)
+        self.frozen = Frozen(frozenset({"embedding", "text_expert", "code_expert", *frozen}))
+
+    def start(self) -> MMRec100M:
+        """The experts joined, as their ensemble or at random."""
+        config = self.config
+        base = read_base(config)
+        text, own_text = self._expert("text", base)
+        code, own_code = self._expert("code", base)
+        embedding = self._embedding(base.embedding, {"text": own_text, "code": own_code})
+        try:
+            model = join_experts(text, code, embedding, config.model, rngs=nnx.Rngs(config.seed))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if config.fusion.start == "ensemble":
+            start_as_ensemble(model, _output_size(model, config))
+        return model
+
+    def resumed(self, loaded: bridge.LoadedCheckpoint) -> MMRec100M:
+        """The checkpoint's model, experts included."""
+        return expect_class(MMRec100M, loaded.model)
+
+    def _expert(
+        self, domain: Literal["text", "code"], base: MMRecModel
+    ) -> tuple[ExpertModule, Embedding | None]:
+        """An expert, and its embedding if it has trained one."""
+        key = f"{domain}_expert"
+        given: str | None = getattr(self.config.fusion, key)
+        path = Path(given or stage_folder(self.config, domain))
+        if given is None and not path.exists():
+            raise UserError(
+                f"fusion.{key}: there is no {domain} expert in {path}: train it first (python -m "
+                "train.expert), or name a run or a file"
+            )
+        loaded = read(path, self.config, f"fusion.{key}")
+        found = loaded.metadata.get("domain")
+        if found not in (None, domain):
+            raise UserError(f"fusion.{key}: {path} is the {found} expert: name the {domain} expert")
+        if found is None and not isinstance(loaded.model, ExpertModule):
+            raise UserError(
+                f"fusion.{key}: {path} holds the class {type(loaded.model).__name__}, no expert"
+            )
+        model = expect_class(MMRecModel, network_of(loaded, self.config))
+        own = digest(model.embedding) != digest(base.embedding)
+        return without_embedding(model), model.embedding if own else None
+
+    def _embedding(self, base: Embedding, own: dict[str, Embedding | None]) -> Embedding:
+        choice = self.config.fusion.embedding
+        tuned = [name for name, embedding in own.items() if embedding is not None]
+        if choice is None and tuned:
+            raise UserError(
+                f"fusion.embedding: the {' and the '.join(tuned)} expert has trained an embedding "
+                "of its own: say whose both experts get, base, text or code"
+            )
+        return own.get(choice or "base") or base
+
+
+def _output_size(model: MMRec100M, config: Config) -> float:
+    """Root mean square of the experts' outputs, a mean over tokens of the training data."""
+
+    @jax.jit
+    def size(model: MMRec100M, tokens: jax.Array) -> jax.Array:
+        batch = examples(tokens, config.training.packing == "documents")
+        x, chunk_size = model.embedding(batch.inputs), config.training.chunk_size
+        outputs = [
+            expert.hidden_states(x, weights=batch.weights, chunk_size=chunk_size).y
+            for expert in model.experts(None).values()
+        ]
+        both = jnp.concatenate(outputs, axis=-1)
+        return batch.mean(jnp.sqrt(jnp.square(both).mean(axis=-1)))
+
+    stacked = stack_blocks(model)
+    batches = training_batches(config, FusionStage.name, training_rows(config))
+    measured = itertools.islice(batches, _MEASURED_BATCHES)
+    return float(np.mean([size(stacked, cast(Any, batch)) for batch in measured]))
