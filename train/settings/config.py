@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import typing
-from typing import Literal
+from typing import Any, Literal
 
+from mmrec_jax.block_rates import block_rates
 from mmrec_jax.config import ModelConfig, Remat
 from train.settings.prepare import PrepareConfig
 
@@ -131,11 +132,11 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpertConfig:
-    """How an expert is made of the base (docs/model.md section 5.6).
+    """How an expert is trained from the base (docs/model.md section 5.6).
 
     Attributes:
-        freeze_embedding: keep the base's embedding, and with it the head, as they are.
-        freeze_blocks: the first blocks that stay as they are; below model.num_layers.
+        freeze_embedding: freeze the base's embedding, and with it the head.
+        freeze_blocks: the first blocks that are frozen; fewer than model.num_layers.
         slow_blocks: the first blocks that are trained at a smaller rate, unless they are frozen.
         slow_rate: their share of the learning rate, in (0, 1].
     """
@@ -145,12 +146,9 @@ class ExpertConfig:
     slow_blocks: int = 0
     slow_rate: float = 0.1
 
-    def __post_init__(self) -> None:
-        for key in ("freeze_blocks", "slow_blocks"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
-        if not 0 < self.slow_rate <= 1:
-            raise ValueError(f"slow_rate must lie in (0, 1], not {self.slow_rate}")
+    def blocks(self) -> dict[str, Any]:
+        """The settings of the blocks, which are the arguments of `block_rates`."""
+        return {key: value for key, value in vars(self).items() if key != "freeze_embedding"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,15 +232,14 @@ class Config:
             raise ValueError(
                 f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
             )
-        frozen, layers = self.expert.freeze_blocks, self.model.num_layers
-        if frozen >= layers:
+        layers = self.model.num_layers
+        try:
+            rates = block_rates(layers, **self.expert.blocks())
+        except ValueError as error:
+            raise ValueError(f"expert.{error}") from None
+        if not any(rates):
             raise ValueError(
-                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {frozen}"
-            )
-        if self.expert.slow_blocks > layers:
-            raise ValueError(
-                f"expert.slow_blocks must be at most model.num_layers = {layers}, not "
-                f"{self.expert.slow_blocks}"
+                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {layers}"
             )
 
 

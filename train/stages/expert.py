@@ -6,6 +6,7 @@ from flax import nnx
 
 import bridge
 from mmrec_jax import ExpertModule, MMRecModel
+from mmrec_jax.block_rates import block_rates
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding, without_embedding
 from train.checkpoints.language_model import EMBEDDING, digest, network_of, read_base
 from train.settings.config import Config
@@ -33,25 +34,18 @@ class ExpertStage(Stage):
             )
         self.name = domain
         self.checkpoint_name = f"{domain}_expert"
+        self._blocks = expert.blocks()
         self.frozen = Frozen(
             frozenset(["embedding"] if expert.freeze_embedding else []),
-            expert.freeze_blocks,
-            expert.slow_blocks,
-            expert.slow_rate,
+            block_rates(config.model.num_layers, **self._blocks),
         )
 
     def start(self) -> MMRecModel:
         """The base's blocks, norm and embedding."""
-        base, settings = read_base(self.config), self.config.expert
+        base = read_base(self.config)
         drawn = ExpertModule(self.config.model, rngs=nnx.Rngs(self.config.seed))
         try:
-            transfer = transfer_base_to_expert(
-                base,
-                drawn,
-                freeze_blocks=settings.freeze_blocks,
-                slow_blocks=settings.slow_blocks,
-                slow_rate=settings.slow_rate,
-            )
+            transfer = transfer_base_to_expert(base, drawn, **self._blocks)
         except ValueError as error:
             raise UserError(str(error)) from error
         for what, names in (
