@@ -19,8 +19,8 @@ import matplotlib.figure
 import rich.console
 
 from train.pipeline.products import claims, read_scores
-from train.run.folder import write_text
 from train.scoring.scoreboard import Scores
+from train.system.write import write_text
 
 
 class Corpus(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.checkpoints.state import steps
-from train.run.session import PreparedData
+from train.data.prepared import PreparedData
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config

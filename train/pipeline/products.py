@@ -9,10 +9,11 @@ import bridge
 from bridge import MANIFEST, describe_files
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.folder import TOKENIZER
+from train.data.prepared import PreparedData
 from train.generation.command import load_run
 from train.reports.run_report import sampled
-from train.run.folder import newest_step, write_text
-from train.run.session import POSITION, PreparedData
+from train.run.folder import newest_step
+from train.run.resume import POSITION
 from train.scoring.score import Score
 from train.scoring.scoreboard import Scores, score_networks, score_table, write_scores
 from train.settings.config import PipelineConfig
@@ -22,6 +23,7 @@ from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
 from train.system.terminal import console
+from train.system.write import write_text
 
 EXPORT = "export"
 

@@ -19,12 +19,14 @@ from train.data import token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.prepare import prepare
-from train.run.folder import CHANGEABLE, CONFIG, flat, with_defaults, write_text
-from train.run.session import Session
+from train.run.folder import CONFIG
+from train.run.session import open_session
+from train.settings.compare import WITHOUT_EFFECT, flat, with_defaults
 from train.settings.config import Config, PipelineConfig
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.system.terminal import console
+from train.system.write import write_json
 
 RECORD = "pipeline.json"
 
@@ -37,9 +39,6 @@ _INPUTS = {
     "evaluate": ("prepare", *STAGES),
     "export": ("prepare", *STAGES),
 }
-_RHYTHM = CHANGEABLE - {"optimizer.learning_rate", "training.precision"}
-"""Settings that change nothing in a stage's result."""
-
 Identity = dict[str, Any]
 
 
@@ -116,7 +115,9 @@ class Plan:
             if (folder / CONFIG).exists() and not steps(folder):
                 self._remove(folder)  # it was killed before it had a state to go on from
             console.rule(name)
-            session = Session(config, stage, resume=(folder / CONFIG).exists(), overwrite=False)
+            session = open_session(
+                config, stage, resume=(folder / CONFIG).exists(), overwrite=False
+            )
             session.train()
             self._finish(name, result)
         self._results[name] = self._record[name]["result"]
@@ -143,7 +144,7 @@ class Plan:
         settings = {
             key: value
             for key, value in flat(dataclasses.asdict(config)).items()
-            if key.split(".")[0] in sections and key not in _RHYTHM
+            if key.split(".")[0] in sections and key not in WITHOUT_EFFECT
         }
         return settings | {f"result of {stage}": self._results[stage] for stage in _INPUTS[name]}
 
@@ -185,7 +186,7 @@ class Plan:
     def _write(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, json.dumps(self._record, indent=1) + "\n")
+            write_json(self._path, self._record)
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 

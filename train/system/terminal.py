@@ -2,7 +2,6 @@
 
 import collections
 import time
-from types import TracebackType
 
 import rich.console
 import rich.progress
@@ -35,12 +34,7 @@ class TrainingProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     @property

@@ -80,9 +80,8 @@ def test_frozen_blocks_and_embedding_do_not_change_by_a_bit(blocks, variant):
 
 
 def test_frozen_parts_do_not_disturb_the_others_gradient():
-    free, frozen = (
-        Trainer(CONFIG, expert_network(), each) for each in (None, Frozen(rates=(0.0, 1.0, 1.0)))
-    )
+    first_block = Frozen(rates=(0.0, 1.0, 1.0))
+    free, frozen = (Trainer(CONFIG, expert_network(), each) for each in (None, first_block))
     (all_grads, _), (grads, _) = (
         trainer.gradient(trainer.initial_state(expert_network()), batch(0), 0)
         for trainer in (free, frozen)
