@@ -1,4 +1,4 @@
-"""`python -m train.expert --config C`: trains an expert on text or on code, starting from the base."""
+"""`python -m train.expert --config C`: trains an expert, starting from the base."""
 
 from train.reports.run_report import report
 from train.run.session import open_session

@@ -25,7 +25,7 @@ from train.run.resume import (
 from train.scoring.score import score
 from train.settings.config import Config
 from train.stages.stage import Stage
-from train.step.loop import Values, train
+from train.step.loop import Hook, Values, train
 from train.step.trainer import Trainer, TrainState
 from train.system.allocator import keep_freed_memory
 from train.system.errors import UserError
@@ -116,7 +116,7 @@ class Session:
         metrics = MetricsWriter(self.run, start)
         progress = TrainingProgress(start, training.steps, tokens)
         save = functools.partial(self._save, metrics, progress)
-        hooks = [
+        hooks: list[tuple[int, Hook]] = [
             (1, self._advance),
             (training.log_every, functools.partial(self._log, metrics, progress)),
             (training.validate_every, functools.partial(self._validate, metrics, progress)),
