@@ -1,4 +1,4 @@
-"""`python -m benchmarks.stages`: what each stage of the plan gains, as mean and spread over seeds.
+"""`python -m benchmarks.stage_gains`: what each stage gains, mean and spread over seeds.
 
 Runs the demo's pipeline on two corpora with three seeds, and draws up the table of docs/stages.md
 and the plot beside it. The split of the documents is the same for all seeds. What is complete is
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import matplotlib.figure
 import rich.console
 
-from train.pipeline.products import claims, read_scores
+from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
 from train.system.write import write_text
 
