@@ -34,9 +34,17 @@ Result = dict[str, Any]
 
 
 def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
-    """What benchmarks.steps says of a config, in a process of its own."""
+    """What benchmarks.training_steps says of a config, in a process of its own."""
     shape = (f"--training.batch_size={BATCH}", f"--training.sequence_length={tokens}")
-    line = [sys.executable, "-m", "benchmarks.steps", "--config", config, *shape, *overrides]
+    line = [
+        sys.executable,
+        "-m",
+        "benchmarks.training_steps",
+        "--config",
+        config,
+        *shape,
+        *overrides,
+    ]
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]

@@ -27,9 +27,9 @@ def report(pipeline: PipelineConfig) -> None:
     lines = [
         f"# {run_dir.name}, {split} split",
         "",
-        f"![bits a byte of every model](evaluation-{split}.png)",
+        f"![bits per byte of every model](evaluation-{split}.png)",
         "",
-        "Cross entropy in nats a token (perplexity, bits a byte):",
+        "Cross entropy in nats per token (perplexity, bits per byte):",
         "",
         "| | " + " | ".join(domains) + " |",
         "|---|" + "---|" * len(domains),

@@ -71,7 +71,7 @@ def report(session: Session, config: Config) -> None:
 
 
 def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
-    """What a model goes on with after a prompt, or why it cannot."""
+    """A model's continuation of a prompt, or why there is none."""
     try:
         return continuation(
             model,

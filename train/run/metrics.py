@@ -89,7 +89,7 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         axes.plot(*zip(*points, strict=True), label=label, **style)
     for index, (name, loss) in enumerate((levels or {}).items()):
         axes.axhline(loss, linestyle=":", color=f"C{index + len(names)}", label=name)
-    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats a token)")
+    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
     path = run / "loss.png"

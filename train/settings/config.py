@@ -46,7 +46,7 @@ class OptimizerConfig:
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError where a random key cannot be made of the seed."""
+    """Raises ValueError if the seed cannot give a random key."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), not {seed}")
 
@@ -57,7 +57,7 @@ class TrainingConfig:
 
     Attributes:
         start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
-            draws them anew.
+            starts from random weights.
         domain: the prepared token files that are trained on.
         mix: the weights of "text" and "code" in domain mixed, such as {text: 0.7, code: 0.3}: their
             share of the sequences of every micro-batch; null takes documents as they come.
@@ -67,9 +67,9 @@ class TrainingConfig:
         steps: optimizer steps N in all.
         batch_size: sequences in a micro-batch, of all processes together.
         sequence_length: tokens in a sequence.
-        chunk_size: tokens after which the long-term memory is written and read anew (section
+        chunk_size: tokens after which the long-term memory is written and read again (section
             3.1); null runs each sequence whole, with a memory of zeros.
-        accumulation: micro-batches a step.
+        accumulation: micro-batches per optimizer step.
         remat: what the backward pass computes again instead of keeping it: "elementwise" operations
             only; matrix "products" too; or whole "layers". Each needs less memory than the one
             before.
@@ -198,15 +198,15 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run of any stage; a stage reads its own sections and no other's.
+    """One run of any stage; each stage reads its own sections only.
 
     Attributes:
         data_dir: where `train.prepare` writes and training reads.
-        run_dir: where training writes, one folder a stage (`checkpoints_base`, ...).
+        run_dir: where training writes, one folder per stage (`checkpoints_base`, ...).
         base_model: the base's run or file, which experts start from and take their embedding
             from; null is the one in run_dir.
         seed: of the initial values, the order of the data and dropout.
-        prompts: what the samples at the end of a run go on from.
+        prompts: texts that the samples at the end of a run continue.
     """
 
     data_dir: str

@@ -28,8 +28,8 @@ class StagesConfig:
 
     Attributes:
         base: trains the base, on mixed data.
-        text: makes the text expert of it; its training.domain is "text".
-        code: makes the code expert of it; its training.domain is "code".
+        text: trains the text expert from it; its training.domain is "text".
+        code: trains the code expert from it; its training.domain is "code".
         fusion: joins both, on mixed data.
         continued: the control, which trains the base further on mixed data, on as many tokens as
             text, code and fusion together.

@@ -16,7 +16,7 @@ class BaseStage(Stage):
     checkpoint_name = "base_model"
 
     def start(self) -> MMRecModel:
-        """Drawn from the seed, or what training.start_from names."""
+        """A model with random values from the seed, or the one that training.start_from names."""
         source = self.config.training.start_from
         if source is None:
             return initial_model(self.config)
@@ -39,5 +39,5 @@ class ContinuedStage(BaseStage):
 
 
 def initial_model(config: Config) -> MMRecModel:
-    """A base before its first step, drawn from the config's seed."""
+    """A base before its first step, with random values from the config's seed."""
     return MMRecModel(config.model, rngs=nnx.Rngs(config.seed))

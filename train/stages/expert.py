@@ -17,10 +17,10 @@ from train.system.terminal import console
 
 
 class ExpertStage(Stage):
-    """The expert of the domain that is trained on; the base's embedding and head serve it.
+    """The expert of training.domain; it uses the base's embedding and head.
 
-    With a frozen embedding its checkpoints hold an ExpertModule; one that has trained its own is a
-    language model by itself, and they hold that.
+    With a frozen embedding its checkpoints hold an ExpertModule. If it trains an embedding of its
+    own, it is a language model by itself, and they hold that.
     """
 
     sections = ("expert",)
@@ -50,9 +50,9 @@ class ExpertStage(Stage):
             raise UserError(str(error)) from error
         for what, names in (
             ("from the base", transfer.copied),
-            ("drawn anew", transfer.new),
+            ("new, with random values", transfer.new),
             ("left out of the base", transfer.left_out),
-            ("frozen", [f"blocks.{i}" for i, held in enumerate(transfer.frozen) if held]),
+            ("frozen", [f"blocks.{i}" for i, frozen in enumerate(transfer.frozen) if frozen]),
         ):
             if names:
                 console.print(f"{what}: {', '.join(names)}")
@@ -70,7 +70,7 @@ class ExpertStage(Stage):
         return without_embedding(model) if self.config.expert.freeze_embedding else model
 
     def notes(self, network: Network) -> dict[str, Any]:
-        """The domain, and which embedding it goes with."""
+        """The domain, and which embedding the expert was trained with."""
         notes: dict[str, Any] = {"domain": self.name}
         if self.config.expert.freeze_embedding:
             notes[EMBEDDING] = digest(network.embedding)

@@ -28,7 +28,7 @@ _MEASURED_BATCHES = 4
 
 
 class FusionStage(Stage):
-    """Both experts and their embedding, frozen, under a fusion layer, norm and head."""
+    """Both experts and their embedding, frozen, below a fusion layer, norm and head."""
 
     name = "fusion"
     checkpoint_name = "fusion_model"
@@ -40,7 +40,7 @@ class FusionStage(Stage):
         self.frozen = Frozen(frozenset({"embedding", "text_expert", "code_expert", *frozen}))
 
     def start(self) -> MMRec100M:
-        """The experts joined, as their ensemble or at random."""
+        """The experts joined: the rest starts as their ensemble or with random values."""
         config = self.config
         base = read_base(config)
         text, own_text = self._expert("text", base)
@@ -94,7 +94,7 @@ class FusionStage(Stage):
 
 
 def _output_size(model: MMRec100M, config: Config) -> float:
-    """Root mean square of the experts' outputs, a mean over tokens of the training data."""
+    """Root mean square of the experts' outputs, averaged over tokens of the training data."""
 
     @jax.jit
     def size(model: MMRec100M, tokens: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The rules of train/preparation/labels.py; benchmarks/label_accuracy.py counts how often they are right."""
+"""The labeller's rules; benchmarks/label_accuracy.py counts how often they are right."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The command line that all commands share (train/settings/cli.py); test_prepare.py runs it for real."""
+"""The command line that all commands share; test_prepare.py runs it for real."""
 
 import json
 

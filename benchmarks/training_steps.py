@@ -1,4 +1,4 @@
-"""`python -m benchmarks.steps`: trains a model for some steps and says what it took.
+"""`python -m benchmarks.training_steps`: trains a model for some steps and says what it took.
 
 A process of its own as the peak memory of a process never falls. Options are those of the config;
 prints one line of JSON.

@@ -1,4 +1,4 @@
-"""Which runs may resume (train/run/resume.py); test_base_run.py resumes real ones."""
+"""With which settings a run may resume; test_base_run.py resumes real runs."""
 
 import dataclasses
 
