@@ -40,6 +40,7 @@ _INPUTS = {
     "evaluate": ("prepare", *STAGES),
     "export": ("prepare", *STAGES),
 }
+
 Identity = dict[str, Any]
 
 

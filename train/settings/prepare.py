@@ -1,4 +1,4 @@
-"""The `prepare` section of a config. Workers read it too, so it stands apart from the model's settings."""
+"""The `prepare` section of a config. Its workers import nothing else of the settings."""
 
 import dataclasses
 from typing import Literal
