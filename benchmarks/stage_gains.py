@@ -18,6 +18,7 @@ from typing import NamedTuple
 import matplotlib.figure
 import rich.console
 
+from bridge import replacing_file
 from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
 from train.system.write import write_text
@@ -106,9 +107,8 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
             axes.set_yticklabels(names if domain == "text" else [""] * len(names))
             axes.invert_yaxis()
             axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=100)
-    os.replace(partial, path)
+    with replacing_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def run_all(jobs: int) -> None:

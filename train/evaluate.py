@@ -1,6 +1,6 @@
 """`python -m train.evaluate --config C`: scores checkpoints of any stage side by side."""
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 from train.checkpoints.language_model import network_of, read, stage_folder
@@ -37,13 +37,11 @@ def main(config: Config) -> None:
         except UserError as error:
             raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
-    def loader(path: str) -> Callable[[], Network]:
-        return lambda: load(path)
-
-    for path in paths:  # all of them can be scored, before the first is
+    for path in paths:  # a mistake in the last one shows before the first is scored
         load(path)
 
-    scores = score_networks({path: loader(path) for path in paths}, config, data.tokenizer)
+    networks = {path: functools.partial(load, path) for path in paths}
+    scores = score_networks(networks, config, data.tokenizer)
     split = config.evaluate.split
     document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
     console.print(score_table(scores, f"{split} split"))

@@ -1,5 +1,6 @@
 """The scores of all stages of a pipeline, and the gains that they should show."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,10 +31,12 @@ def evaluate(pipeline: PipelineConfig) -> Path:
     config = pipeline.stage("fusion")
     data = PreparedData(config, FusionStage.name)
 
-    def loader(stage: str) -> Callable[[], Network]:
-        return lambda: network_of(read(stage_folder(config, stage), config, "run_dir"), config)
+    def load(stage: str) -> Network:
+        return network_of(read(stage_folder(config, stage), config, "run_dir"), config)
 
-    networks = {name: loader(stage) for stage, name in MODEL_NAMES.items()}
+    networks: dict[str, Callable[[], Network]] = {
+        name: functools.partial(load, stage) for stage, name in MODEL_NAMES.items()
+    }
     networks[_FUSION_START] = FusionStage(config).start
     scores = score_networks(networks, config, data.tokenizer, unrouted=[_FUSION_START])
     return write_scores(Path(config.run_dir), f"evaluation-{config.evaluate.split}", scores)[0]
