@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
+from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
-from train.checkpoints.state import steps
 from train.data.prepared import PreparedData
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli

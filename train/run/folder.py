@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import yaml
 
-from train.checkpoints import state as checkpoint
+from bridge import steps
 from train.data.folder import TOKENIZER
 from train.settings.config import Config
 from train.system.errors import UserError
@@ -33,7 +33,7 @@ def contents(run: Path) -> set[str]:
     if not run.is_dir():
         raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
     names = {path.name for path in run.iterdir() if not path.name.endswith(_BEGUN)}
-    if names and CONFIG not in names and not checkpoint.steps(run):
+    if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
 
@@ -102,7 +102,7 @@ def newest_step(run: Path) -> int:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder: name a run's, such as runs/demo/checkpoints_base")
-    saved = checkpoint.steps(run)
+    saved = steps(run)
     if not saved:
         raise UserError(f"{run} has no saved state in {run / 'state'}: name a run's folder")
     return saved[-1]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bridge import steps
 from train.checkpoints import state as checkpoint
 from train.data.prepared import PreparedData
 from train.run.folder import CONFIG, contents
@@ -83,8 +84,8 @@ def restore_newest(
     Raises:
         UserError: the state is damaged, does not fit the config, or is from other data.
     """
-    steps = checkpoint.steps(run)
-    if not steps:
+    saved_steps = steps(run)
+    if not saved_steps:
         if list(run.glob("*.pt")):
             raise UserError(
                 f"{run} has .pt files and no saved state to resume from: put its state folder "
@@ -92,7 +93,7 @@ def restore_newest(
             )
         console.print(f"{run} has no saved state yet: starting from step 0")
         return None
-    step = steps[-1]
+    step = saved_steps[-1]
     with uninterrupted():
         saved = checkpoint.restore(run, step)
     if not (run / CONFIG).exists():  # imported, and not trained here yet

@@ -14,7 +14,6 @@ from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
-from train.checkpoints import state as checkpoint
 from train.generation.command import load_run
 
 STEPS = 12
@@ -78,7 +77,7 @@ def test_metrics_and_states(finished):
     records = losses(folder)
     assert [r["step"] for r in records if "loss" in r] == list(range(1, STEPS + 1))
     assert [r["step"] for r in records if "loss/text" in r] == [6, 12]
-    assert checkpoint.steps(folder) == [9, 12]
+    assert bridge.steps(folder) == [9, 12]
     assert {p.name for p in folder.glob("*.pt")} == {
         f"base_model_step_{step}.pt" for step in (3, 6, 9, 12)
     }
@@ -140,9 +139,9 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     assert process.returncode == code, message
     assert "Traceback" not in message
     if code == 130:
-        step = checkpoint.steps(folder)[-1]
+        step = bridge.steps(folder)[-1]
         assert message.strip() == f"interrupted at step {step}, which is saved: go on with --resume"
-    before = checkpoint.steps(folder)[-1]
+    before = bridge.steps(folder)[-1]
     assert 3 <= before < STEPS
     done = run(prepared, *arguments, "--resume")
     assert f"resuming from step {before}" in done.stdout
@@ -173,7 +172,7 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
         torch.save(content, source)
     run_dir = f"imported {kind}"
     folder, _ = imported(prepared, source, run_dir)
-    assert checkpoint.steps(folder) == [6]
+    assert bridge.steps(folder) == [6]
     line = ("train.base", "--config", "c.yaml", "--run_dir", run_dir, "--resume")
     assert "resuming from step 6" in run(prepared, *line).stdout
     assert losses(folder) == [r for r in losses(finished[0]) if r["step"] > 6]
@@ -324,7 +323,7 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
     rate = ("--optimizer.learning_rate", "1e38", "--training.checkpoint_every", "1")
     done = run(prepared, "train.base", "--config", "c.yaml", "--run_dir", "begun", *rate, code=2)
     assert "parameters' norm inf" in error(done)  # not "is not a run's folder"
-    assert checkpoint.steps(folder) == []
+    assert bridge.steps(folder) == []
     assert not list(folder.glob("*.pt"))
 
 
