@@ -7,7 +7,6 @@ is never taken for one that other settings would give.
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from train.data import token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.prepare import prepare
-from train.run.folder import CONFIG
+from train.run.folder import CONFIG, delete_run
 from train.run.session import open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
@@ -115,7 +114,7 @@ class PipelineRecord:
         else:
             self._begin(name, identity, folder, result)
             if (folder / CONFIG).exists() and not steps(folder):
-                self._remove(folder)  # it was killed before its first state
+                delete_run(folder)  # it was killed before its first state
             console.rule(name)
             session = open_session(
                 config, stage, resume=(folder / CONFIG).exists(), overwrite=False
@@ -171,15 +170,9 @@ class PipelineRecord:
             self._check_overwrite(name, folder, old, identity)
             self._record.pop(name, None)
             self._write()
-            self._remove(folder)
+            delete_run(folder)
         self._record[name] = {"identity": identity, "result": None}
         self._write()
-
-    def _remove(self, folder: Path) -> None:
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise UserError(f"cannot remove {folder}: {error.strerror}") from error
 
     def _finish(self, name: str, result: Path) -> None:
         self._record[name]["result"] = file_digest(result)

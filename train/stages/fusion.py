@@ -43,9 +43,10 @@ class FusionStage(Stage):
         """The experts joined: the rest starts as their ensemble or with random values."""
         config = self.config
         base = read_base(config)
-        text, own_text = self._expert("text", base)
-        code, own_code = self._expert("code", base)
-        embedding = self._embedding(base.embedding, {"text": own_text, "code": own_code})
+        text, text_embedding = self._expert("text", base)
+        code, code_embedding = self._expert("code", base)
+        trained = {"text": text_embedding, "code": code_embedding}
+        embedding = self._embedding(base.embedding, trained)
         try:
             model = join_experts(text, code, embedding, config.model, rngs=nnx.Rngs(config.seed))
         except ValueError as error:
@@ -79,18 +80,19 @@ class FusionStage(Stage):
                 f"fusion.{key}: {path} holds the class {type(loaded.model).__name__}, no expert"
             )
         model = expect_class(MMRecModel, network_of(loaded, self.config))
-        own = digest(model.embedding) != digest(base.embedding)
-        return without_embedding(model), model.embedding if own else None
+        trained = digest(model.embedding) != digest(base.embedding)
+        return without_embedding(model), model.embedding if trained else None
 
-    def _embedding(self, base: Embedding, own: dict[str, Embedding | None]) -> Embedding:
+    def _embedding(self, base: Embedding, trained: dict[str, Embedding | None]) -> Embedding:
+        """The embedding that both experts get; `trained` has those that experts have trained."""
         choice = self.config.fusion.embedding
-        tuned = [name for name, embedding in own.items() if embedding is not None]
-        if choice is None and tuned:
+        experts = [name for name, embedding in trained.items() if embedding is not None]
+        if choice is None and experts:
             raise UserError(
-                f"fusion.embedding: the {' and the '.join(tuned)} expert has trained an embedding "
-                "of its own: say whose both experts get, base, text or code"
+                f"fusion.embedding: the {' and the '.join(experts)} expert has trained an "
+                "embedding of its own: say which one both experts get, base, text or code"
             )
-        return own.get(choice or "base") or base
+        return trained.get(choice or "base") or base
 
 
 def _output_size(model: MMRec100M, config: Config) -> float:

@@ -28,7 +28,7 @@ def end_at_once() -> None:
 
 
 class StopSignal:
-    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved.
+    """Notes the first Ctrl-C or SIGTERM, so that the step can first be finished and saved.
 
     A second Ctrl-C interrupts at once.
     """
