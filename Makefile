@@ -29,7 +29,7 @@ lint: .venv ## check style, format and types
 	$(PY) -m mypy
 
 stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (half an hour and more)
-	$(PY) -m benchmarks.stages --jobs 2
+	$(PY) -m benchmarks.stage_gains --jobs 2
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run

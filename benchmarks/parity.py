@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mmrec_jax import ModelConfig
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
 
 STEPS, BATCH, TOKENS = 300, 16, 128

@@ -24,7 +24,7 @@ from benchmarks.plot import plot
 from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.settings.cli import parse_config
-from train.system.machine import keep_freed_memory
+from train.system.allocator import keep_freed_memory
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"
@@ -34,9 +34,17 @@ Result = dict[str, Any]
 
 
 def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
-    """What benchmarks.steps says of a config, in a process of its own."""
+    """What benchmarks.training_steps says of a config, in a process of its own."""
     shape = (f"--training.batch_size={BATCH}", f"--training.sequence_length={tokens}")
-    line = [sys.executable, "-m", "benchmarks.steps", "--config", config, *shape, *overrides]
+    line = [
+        sys.executable,
+        "-m",
+        "benchmarks.training_steps",
+        "--config",
+        config,
+        *shape,
+        *overrides,
+    ]
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]

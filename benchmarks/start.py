@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from train.run.session import PreparedData
+from train.data.prepared import PreparedData
 from train.settings.cli import parse_config
 
 BATCHES = 200

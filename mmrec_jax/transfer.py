@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmrec_jax.block import MMRecBlock
+from mmrec_jax.block_rates import block_rates
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.expert import ExpertModule
 from mmrec_jax.fusion import MMRec100M
@@ -25,25 +26,27 @@ _SHAPELESS = ("num_heads", "sparse_chunk_size", "use_uboo", "use_dpg", "use_hem"
 
 
 class Transfer(NamedTuple):
-    """What `transfer_base_to_expert` did, and what is asked of the expert's training.
+    """What `transfer_base_to_expert` did, and how the expert's blocks are to be trained.
 
     Attributes:
         expert: the expert that was given, its arrays replaced.
-        frozen: for each block of the expert, whether it is to stay as it is.
-        rates: for each block of the expert, the share of the learning rate that it is to be
-            trained with; 0 for frozen ones.
+        rates: for each block of the expert, its share of the learning rate; 0 where it is frozen.
         copied: names of what is the base's now, such as "blocks.0" and "norm".
-        new: names of the expert's blocks that the base has no counterpart of; they keep their
+        new: names of the expert's blocks that the base has no counterpart for; they keep their
             initial values.
         left_out: names of the base's blocks that the expert has no place for.
     """
 
     expert: ExpertModule
-    frozen: tuple[bool, ...]
     rates: tuple[float, ...]
     copied: tuple[str, ...]
     new: tuple[str, ...]
     left_out: tuple[str, ...]
+
+    @property
+    def frozen(self) -> tuple[bool, ...]:
+        """For each block of the expert, whether it is frozen."""
+        return tuple(rate == 0 for rate in self.rates)
 
 
 def transfer_base_to_expert(
@@ -59,29 +62,25 @@ def transfer_base_to_expert(
     Their depths may differ: the first blocks of both are paired.
 
     Args:
-        base: where the arrays come from; it stays as it is.
+        base: where the arrays come from; it is not changed.
         expert: where they go to; both have lists of blocks.
-        freeze_blocks: the expert's first blocks that are not to be trained.
-        slow_blocks: the expert's first blocks that are to be trained at a smaller rate, unless
-            they are frozen.
-        slow_rate: their share of the learning rate.
+        freeze_blocks, slow_blocks, slow_rate: how the expert's first blocks are to be trained, see
+            `block_rates`.
 
     Raises:
         ValueError: arrays or settings of the two do not fit, all listed; then nothing is changed.
-            Or a number of blocks is out of its range, or blocks are stacked.
+            Or an argument is out of its range, or blocks are stacked.
     """
     sources, targets = _listed(base), _listed(expert)
     depth = len(targets)
-    for name, count in (("freeze_blocks", freeze_blocks), ("slow_blocks", slow_blocks)):
-        if not 0 <= count <= depth:
-            raise ValueError(f"{name} must lie in [0, {depth}], the expert's blocks, not {count}")
+    rates = block_rates(
+        depth, freeze_blocks=freeze_blocks, slow_blocks=slow_blocks, slow_rate=slow_rate
+    )
     if freeze_blocks > len(sources):
         raise ValueError(
             f"freeze_blocks must be at most the base's {len(sources)} blocks, not {freeze_blocks}: "
-            "others are new, and would stay at random"
+            "the others are new, and would keep their random values"
         )
-    if not 0 < slow_rate <= 1:
-        raise ValueError(f"slow_rate must lie in (0, 1], not {slow_rate}")
     problems = list(_mismatches(base, expert))
     if problems:
         raise ValueError(f"the base does not fit the expert: {'; '.join(problems)}")
@@ -91,12 +90,9 @@ def transfer_base_to_expert(
 
     shared = min(len(sources), depth)
     names = [f"blocks.{i}" for i in range(max(len(sources), depth))]
-    frozen = tuple(i < freeze_blocks for i in range(depth))
-    slow = (slow_rate if i < slow_blocks else 1.0 for i in range(depth))
     return Transfer(
         expert,
-        frozen,
-        tuple(0.0 if held else rate for held, rate in zip(frozen, slow, strict=True)),
+        rates,
         (*names[:shared], "norm"),
         tuple(names[shared:depth]),
         tuple(names[shared : len(sources)]),
@@ -104,7 +100,7 @@ def transfer_base_to_expert(
 
 
 def with_embedding(expert: ExpertModule, embedding: Embedding) -> MMRecModel:
-    """The language model that an expert is with an embedding and its tied head."""
+    """The language model of an expert, an embedding and the head tied to it."""
     vocab_size = embedding.embedding.shape[0]
     config = _replaced(expert.config, vocab_size=vocab_size)
     model = _structure(MMRecModel, config)
@@ -127,7 +123,7 @@ def join_experts(
     *,
     rngs: nnx.Rngs,
 ) -> MMRec100M:
-    """Both experts and an embedding in one model; its fusion layer, norm and head are drawn anew.
+    """Both experts and an embedding in one model; its fusion layer, norm and head are random.
 
     Raises:
         ValueError: an expert is not built as the config says.
@@ -148,14 +144,14 @@ def join_experts(
 
 
 def start_as_ensemble(model: MMRec100M, size: float) -> None:
-    """Makes both experts' mean out of a model's fusion layer, norm and head, in place.
+    """Sets a model's fusion layer, norm and head so that they give both experts' mean, in place.
 
     With the identity as projection and half the embedding's table under each expert's output, the
-    logits are about the mean of the experts' own. A gate begins at one half.
+    logits are about the mean of both experts' logits. A gate begins at one half.
 
     Args:
         model: with any fusion layer.
-        size: root mean square of the experts' outputs, which the final norm restores.
+        size: root mean square of the experts' outputs, which the final norm brings back.
     """
     dim = 2 * model.config.model_dim
     table = model.embedding.embedding[...].T / 2
@@ -179,7 +175,7 @@ def _replaced(config: ModelConfig, **changes: int) -> ModelConfig:
 
 
 def _structure(kind: type[Stack], config: ModelConfig) -> Stack:
-    """A model whose parts are to be replaced, so that it needs no more than one block of shapes."""
+    """A model whose parts will be replaced, so the shapes of one block are enough."""
     model = nnx.eval_shape(lambda: kind(_replaced(config, num_layers=1), rngs=nnx.Rngs(0)))
     model.config = config
     return model
@@ -193,22 +189,21 @@ def _listed(stack: BlockStack) -> list[MMRecBlock]:
 
 def _mismatches(base: MMRecModel, expert: ExpertModule) -> Iterator[str]:
     for key in _SHAPELESS:
-        there, here = getattr(base.config, key), getattr(expert.config, key)
-        if there != here:
-            yield f"{key} is {there} in the base and {here} in the expert"
+        of_base, of_expert = getattr(base.config, key), getattr(expert.config, key)
+        if of_base != of_expert:
+            yield f"{key} is {of_base} in the base and {of_expert} in the expert"
     pairs = [
         (f"blocks.{i}", *pair)
         for i, pair in enumerate(zip(_listed(base), _listed(expert), strict=False))
     ]
     for name, source, target in (*pairs, ("norm", base.norm, expert.norm)):
-        there, here = _shapes(source), _shapes(target)
-        for path in dict.fromkeys([*there, *here]):
-            if there.get(path) != here.get(path):
-                a, b = (
-                    "missing" if shapes.get(path) is None else list(shapes[path])
-                    for shapes in (there, here)
+        shapes = _shapes(source), _shapes(target)
+        for path in dict.fromkeys([*shapes[0], *shapes[1]]):
+            if shapes[0].get(path) != shapes[1].get(path):
+                of_base, of_expert = (
+                    list(each[path]) if path in each else "missing" for each in shapes
                 )
-                yield f"{name}.{path} is {a} in the base and {b} in the expert"
+                yield f"{name}.{path} is {of_base} in the base and {of_expert} in the expert"
 
 
 def _shapes(module: nnx.Module) -> dict[str, tuple[int, ...]]:

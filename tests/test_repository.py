@@ -20,7 +20,8 @@ from packaging.utils import canonicalize_name
 
 from mmrec_jax import MMRecModel
 from train.settings.cli import parse_command
-from train.settings.config import Config, PipelineConfig
+from train.settings.config import Config
+from train.settings.pipeline_config import PipelineConfig
 
 PACKAGES = ("mmrec_jax", "bridge", "train")
 NOT_OURS = {"data", "runs", "build", "__pycache__"}

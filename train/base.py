@@ -1,15 +1,15 @@
-"""`python -m train.base --config C`: trains the base model; `--resume` goes on with it."""
+"""`python -m train.base --config C`: trains the base model, or resumes with `--resume`."""
 
 from train.reports.run_report import report
-from train.run.session import Session
+from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import BaseStage
+from train.stages.base import BaseStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the base model and reports on it; see Session for what is raised."""
-    session = Session(config, BaseStage(config), resume=resume, overwrite=overwrite)
+    """Trains the base model and reports on it; raises what `open_session` raises."""
+    session = open_session(config, BaseStage(config), resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)
 

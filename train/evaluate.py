@@ -1,15 +1,15 @@
 """`python -m train.evaluate --config C`: scores checkpoints of any stage side by side."""
 
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
-import bridge
+from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
-from train.run.session import PreparedData
+from train.data.prepared import PreparedData
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import STAGES
+from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.terminal import console
@@ -19,9 +19,7 @@ def main(config: Config) -> None:
     """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
-        str(folder)
-        for folder in (stage_folder(config, name) for name in STAGES)
-        if bridge.steps(folder)
+        str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
     ]
     if not paths:
         raise UserError(
@@ -39,13 +37,11 @@ def main(config: Config) -> None:
         except UserError as error:
             raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
-    def loader(path: str) -> Callable[[], Network]:
-        return lambda: load(path)
-
-    for path in paths:  # all of them can be scored, before the first is
+    for path in paths:  # a mistake in the last one shows before the first is scored
         load(path)
 
-    scores = score_networks({path: loader(path) for path in paths}, config, data.tokenizer)
+    networks = {path: functools.partial(load, path) for path in paths}
+    scores = score_networks(networks, config, data.tokenizer)
     split = config.evaluate.split
     document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
     console.print(score_table(scores, f"{split} split"))

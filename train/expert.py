@@ -1,15 +1,15 @@
-"""`python -m train.expert --config C`: makes an expert of the base, on text or on code."""
+"""`python -m train.expert --config C`: trains an expert, starting from the base."""
 
 from train.reports.run_report import report
-from train.run.session import Session
+from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import ExpertStage
+from train.stages.expert import ExpertStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the expert of training.domain and reports on it; see Session for what is raised."""
-    session = Session(config, ExpertStage(config), resume=resume, overwrite=overwrite)
+    """Trains the expert of training.domain and reports on it; raises what `open_session` raises."""
+    session = open_session(config, ExpertStage(config), resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)
 

@@ -1,15 +1,15 @@
 """`python -m train.fusion --config C`: joins both experts and trains what joins them."""
 
 from train.reports.run_report import report
-from train.run.session import Session
+from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
-from train.stages.stage import FusionStage
+from train.stages.fusion import FusionStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the fusion layer and reports on it; see Session for what is raised."""
-    session = Session(config, FusionStage(config), resume=resume, overwrite=overwrite)
+    """Trains the fusion layer and reports on it; see open_session for what is raised."""
+    session = open_session(config, FusionStage(config), resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)
 

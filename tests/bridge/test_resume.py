@@ -17,7 +17,7 @@ from bridge.weights import tensors_of
 from mmrec_jax import ModelConfig
 from train.checkpoints import state as checkpoint
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
 
 SMALL = ModelConfig(vocab_size=50, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, dropout=0.0)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from mmrec_jax import ExpertModule, MMRecModel, ModelConfig
 from mmrec_jax.block_forms import stack_blocks
+from mmrec_jax.block_rates import block_rates
 from mmrec_jax.transfer import (
     join_experts,
     start_as_ensemble,
@@ -118,6 +119,13 @@ def test_the_three_ways_to_hold_on_to_the_first_blocks():
             ValueError, match=f"{key} must lie in .0, 3., the expert's blocks, not 4"
         ):
             transfer_base_to_expert(base, expert, **{key: 4})
+
+
+def test_the_rates_are_those_of_the_settings():
+    """A resumed run makes no transfer, and trains with these."""
+    base, expert = base_and_expert()
+    for settings in ({}, {"freeze_blocks": 1, "slow_blocks": 2, "slow_rate": 0.3}):
+        assert transfer_base_to_expert(base, expert, **settings).rates == block_rates(3, **settings)
 
 
 def test_blocks_that_are_new_cannot_be_frozen():

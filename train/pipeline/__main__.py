@@ -1,16 +1,18 @@
 """`python -m train.pipeline --config C`: every stage, from documents to the report.
 
-A stage whose result is complete is skipped while its settings and inputs stay the same; one that
-was interrupted goes on. run_dir/pipeline.json remembers both.
+A stage is skipped if its result is complete and its settings and inputs are the same; one that was
+interrupted is resumed. run_dir/pipeline.json records both.
 """
 
 import jsonargparse
 
-from train.pipeline.products import evaluate, export, report
-from train.pipeline.record import Plan
+from train.pipeline.export import export
+from train.pipeline.record import PipelineRecord
+from train.pipeline.report import report
+from train.pipeline.scores import evaluate
 from train.settings import cli
-from train.settings.config import PipelineConfig
-from train.stages.stage import STAGES
+from train.settings.pipeline_config import PipelineConfig
+from train.stages.all_stages import STAGES
 
 
 def main(config: PipelineConfig, *, overwrite: bool) -> None:
@@ -18,27 +20,27 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
 
     Raises:
         UserError: a stage cannot be run, or would replace a result that other settings gave.
-        KeyboardInterrupt: interrupted; the same command goes on.
+        KeyboardInterrupt: interrupted; the same command resumes.
     """
-    plan = Plan(config, overwrite=overwrite)
+    record = PipelineRecord(config, overwrite=overwrite)
     try:
-        plan.prepare()
+        record.prepare()
         for name in STAGES:
-            plan.train(name)
-        plan.make("evaluate", evaluate)
-        plan.make("export", export)
+            record.train(name)
+        record.make("evaluate", evaluate)
+        record.make("export", export)
         report(config)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("and nothing is lost: the same command goes on") from None
+        raise KeyboardInterrupt("and nothing is lost: the same command resumes") from None
 
 
 def _add_flags(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="make stages anew whose settings or inputs have changed, deleting the old ones",
+        help="rerun stages whose settings or inputs have changed, deleting their old results",
     )
 
 
 if __name__ == "__main__":
-    cli.run(main, "Run every stage of the plan.", _add_flags, kind=PipelineConfig)
+    cli.run(main, "Run every stage of a pipeline.", _add_flags, kind=PipelineConfig)

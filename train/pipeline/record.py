@@ -1,12 +1,12 @@
-"""Which stages of a pipeline are done, and that none is mixed up with another's result.
+"""Which stages of a pipeline are complete, and with which settings and inputs they were made.
 
 A stage's identity is its settings and the results of the stages before it. pipeline.json holds the
-identity of every stage that was begun, and a digest of its result once it is complete.
+identity of every stage that was begun, and a digest of its result once it is complete. So a result
+is never taken for one that other settings would give.
 """
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from train.data import token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.prepare import prepare
-from train.run.folder import CHANGEABLE, CONFIG, flat, with_defaults, write_text
-from train.run.session import Session
-from train.settings.config import Config, PipelineConfig
-from train.stages.stage import STAGES
+from train.run.folder import CONFIG, delete_run
+from train.run.session import open_session
+from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
+from train.settings.config import Config
+from train.settings.pipeline_config import PipelineConfig
+from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.system.terminal import console
+from train.system.write import write_json
 
 RECORD = "pipeline.json"
 
@@ -36,17 +39,15 @@ _INPUTS = {
     "evaluate": ("prepare", *STAGES),
     "export": ("prepare", *STAGES),
 }
-_RHYTHM = CHANGEABLE - {"optimizer.learning_rate", "training.precision"}
-"""Settings that change nothing in a stage's result."""
 
 Identity = dict[str, Any]
 
 
-class Plan:
-    """A pipeline's progress."""
+class PipelineRecord:
+    """What a pipeline has done so far, and what is left."""
 
     def __init__(self, config: PipelineConfig, *, overwrite: bool) -> None:
-        """Reads what is done; `overwrite` lets results be deleted that other settings gave.
+        """Reads pipeline.json; with `overwrite`, results that other settings gave may be deleted.
 
         Raises:
             UserError: pipeline.json is damaged.
@@ -63,7 +64,7 @@ class Plan:
                     entry["identity"], entry["result"]
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"cannot read {self._path}: remove it to make all stages anew"
+                    f"cannot read {self._path}: remove it to rerun all stages"
                 ) from error
 
     def prepare(self) -> None:
@@ -91,7 +92,7 @@ class Plan:
             console.print(f"prepare: complete in {folder}", markup=False)
         else:
             if found is not None:
-                self._refuse_or_go_on("prepare", folder, found, wanted)
+                self._check_overwrite("prepare", folder, found, wanted)
             console.rule("prepare")
             prepare(config)
         self._results["prepare"] = file_digest(folder / MANIFEST)
@@ -113,15 +114,17 @@ class Plan:
         else:
             self._begin(name, identity, folder, result)
             if (folder / CONFIG).exists() and not steps(folder):
-                self._remove(folder)  # it was killed before it had a state to go on from
+                delete_run(folder)  # it was killed before its first state
             console.rule(name)
-            session = Session(config, stage, resume=(folder / CONFIG).exists(), overwrite=False)
+            session = open_session(
+                config, stage, resume=(folder / CONFIG).exists(), overwrite=False
+            )
             session.train()
             self._finish(name, result)
         self._results[name] = self._record[name]["result"]
 
     def make(self, name: str, product: Callable[[PipelineConfig], Path]) -> None:
-        """Makes something of the trained stages; `product` returns the file that vouches for it."""
+        """Makes a product of the trained stages; `product` returns the file that it writes last."""
         identity = self._identity(name, self._config.stage("base"))
         entry = self._record.get(name)
         if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):
@@ -142,7 +145,7 @@ class Plan:
         settings = {
             key: value
             for key, value in flat(dataclasses.asdict(config)).items()
-            if key.split(".")[0] in sections and key not in _RHYTHM
+            if key.split(".")[0] in sections and key not in WITHOUT_EFFECT
         }
         return settings | {f"result of {stage}": self._results[stage] for stage in _INPUTS[name]}
 
@@ -157,25 +160,19 @@ class Plan:
         )
 
     def _begin(self, name: str, identity: Identity, folder: Path, result: Path) -> None:
-        """Notes that a stage is begun, after removing what is not its own beginning."""
+        """Records that a stage is begun; what other settings or commands left is removed."""
         entry = self._record.get(name)
-        there = with_defaults(entry["identity"], identity) if entry else {}
-        if entry and there == identity and result.is_file():
-            # Complete by its record, and yet another: trained since by another command.
-            there = {} if entry["result"] not in (None, file_digest(result)) else there
-        if there != identity and folder.exists():
-            self._refuse_or_go_on(name, folder, there, identity)
+        old = with_defaults(entry["identity"], identity) if entry else {}
+        if entry and old == identity and result.is_file():
+            # The record says complete, but another command has trained it since.
+            old = {} if entry["result"] not in (None, file_digest(result)) else old
+        if old != identity and folder.exists():
+            self._check_overwrite(name, folder, old, identity)
             self._record.pop(name, None)
             self._write()
-            self._remove(folder)
+            delete_run(folder)
         self._record[name] = {"identity": identity, "result": None}
         self._write()
-
-    def _remove(self, folder: Path) -> None:
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise UserError(f"cannot remove {folder}: {error.strerror}") from error
 
     def _finish(self, name: str, result: Path) -> None:
         self._record[name]["result"] = file_digest(result)
@@ -184,23 +181,20 @@ class Plan:
     def _write(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, json.dumps(self._record, indent=1) + "\n")
+            write_json(self._path, self._record)
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def _refuse_or_go_on(self, name: str, folder: Path, there: Identity, now: Identity) -> None:
+    def _check_overwrite(self, name: str, folder: Path, old: Identity, new: Identity) -> None:
         if self._overwrite:
-            console.print(f"{name}: settings or inputs have changed, so it is made anew")
+            console.print(f"{name}: settings or inputs have changed: running it again")
             return
         changed = [
-            f"{key} ({there.get(key)} there, {now.get(key)} now)"
-            if not key.startswith(("result", "inputs"))
-            else key
-            for key in dict.fromkeys([*now, *there])
-            if there.get(key) != now.get(key)
+            key if key.startswith(("result", "inputs")) else text
+            for key, text in changes(old, new).items()
         ]
-        reason = f"with other {', '.join(changed)}" if there else "by another command"
+        reason = f"with other {', '.join(changed)}" if old else "by another command"
         raise UserError(
-            f"{name}: what is in {folder} was made {reason}: give --overwrite to make it and what "
-            "follows anew, or choose another run_dir and data_dir"
+            f"{name}: what is in {folder} was made {reason}: give --overwrite to rerun it and all "
+            "later stages, or choose another run_dir and data_dir"
         )

@@ -5,8 +5,8 @@ what is executed, compiled or built with, with style sheets, templates and diffs
 and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, catalogues, logs.
 
 The name decides where its extension or all of it says what the file is: of 1492 such files of the
-development set's packages (benchmarks/labels.py), magika contradicted 16 with a score of 0.8 or
-more, and was right about one. Hidden files are settings unless their name says otherwise.
+development set's packages (benchmarks/label_accuracy.py), magika contradicted 16 with a score of
+0.8 or more, and was right about one. Hidden files are settings unless their name says otherwise.
 Otherwise `#!`, `<?php`, `/*` and a diff's header make code, troff's requests a manual, an element
 as of XML, checksums, requirements and comments alone data, and magika's answer counts where it is
 sure. What it calls plain text or is unsure about is data if it is a table, text if it reads like

@@ -1,12 +1,9 @@
 """What a finished run shows: its scores beside the baselines', samples, and where things are."""
 
-import json
-
 from mmrec_jax.sampling import Sampling
 from train.data.token_files import read_tokens
 from train.data.tokenizer import Tokenizer
-from train.generation.command import continuation
-from train.run.folder import write_text
+from train.generation.texts import continuation
 from train.run.metrics import plot_losses
 from train.run.session import Session
 from train.scoring.baselines import NGramBaselines
@@ -16,6 +13,7 @@ from train.settings.config import Config
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.terminal import console
+from train.system.write import write_json
 
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8
@@ -51,7 +49,7 @@ def report(session: Session, config: Config) -> None:
         "scores": as_plain(scores),
         "samples": samples,
     }
-    write_text(run / "report.json", json.dumps(document, indent=1) + "\n")
+    write_json(run / "report.json", document)
     levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
 
@@ -73,7 +71,7 @@ def report(session: Session, config: Config) -> None:
 
 
 def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
-    """What a model goes on with after a prompt, or why it cannot."""
+    """A model's continuation of a prompt, or why there is none."""
     try:
         return continuation(
             model,

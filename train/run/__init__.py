@@ -1,1 +1,1 @@
-"""One stage's training run: its folder, its metrics, and how it resumes."""
+"""One stage's training run: its session, its folder, its metrics, and how it resumes."""

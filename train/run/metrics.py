@@ -1,24 +1,24 @@
-"""What a run writes down of itself: metrics.jsonl, TensorBoard events, and the loss plot."""
+"""A run's numbers over time: metrics.jsonl, TensorBoard events, and the loss plot."""
 
 import functools
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from bridge import replacing_file
+from train.system.write import write_text
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends records to metrics.jsonl and TensorBoard; each line is whole when it is there."""
+    """Appends records to metrics.jsonl and TensorBoard; a reader only ever finds whole lines."""
 
     def __init__(self, run: Path, step: int) -> None:
-        """Opens a run's metrics, and drops what was written after `step`: it will be redone."""
+        """Opens a run's metrics, and drops records after `step`: those steps will be made again."""
         kept = [record for record in read_metrics(run) if record["step"] <= step]
-        partial = run / f"{METRICS}.partial"
-        partial.write_text("".join(map(_line, kept)), encoding="utf-8")
-        os.replace(partial, run / METRICS)
+        write_text(run / METRICS, "".join(map(_line, kept)))
         self._file = (run / METRICS).open("a", encoding="utf-8")
         self._run, self._first = run, step + 1
 
@@ -30,7 +30,7 @@ class MetricsWriter:
             self._events.add_scalar(name, value, step)
 
     def open_events(self) -> None:
-        """Does now what the first `write` would do, and takes a second."""
+        """Opens the TensorBoard file now, which takes a second, and not with the first `write`."""
         _ = self._events
 
     @functools.cached_property
@@ -49,19 +49,14 @@ class MetricsWriter:
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if "_events" in self.__dict__:
             self._events.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All records of a run; a line that a killed run left unfinished is passed over."""
+    """All records of a run; a line that a killed run left unfinished is skipped."""
     path = run / METRICS
     if not path.is_file():
         return []
@@ -94,13 +89,12 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         axes.plot(*zip(*points, strict=True), label=label, **style)
     for index, (name, loss) in enumerate((levels or {}).items()):
         axes.axhline(loss, linestyle=":", color=f"C{index + len(names)}", label=name)
-    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats a token)")
+    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
     path = run / "loss.png"
-    partial = run / "loss.partial.png"
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with replacing_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     return path
 
 

@@ -1,127 +1,96 @@
-"""One stage's training run: its data, its folder, and the hooks that the loop calls."""
+"""One stage's training run, from its start to its last step; the loop calls its hooks."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import bridge
 from train.checkpoints import run_states
-from train.checkpoints.fit import check_model, check_training
-from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest
-from train.checkpoints.state import checkpoint_of, state_of
-from train.data.batches import (
-    Batch,
-    Windows,
-    fingerprint,
-    padding_share,
-    training_batches,
-    training_rows,
-)
-from train.data.folder import TOKENIZER, load_manifest
-from train.data.tokenizer import Tokenizer
-from train.run.folder import CONFIG, find_run, write_run
+from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
+from train.checkpoints.state import checkpoint_of
+from train.data.batches import Batch
+from train.data.folder import TOKENIZER
+from train.data.prepared import PreparedData
+from train.run.folder import check_may_begin, delete_run, describe_run
 from train.run.metrics import MetricsWriter, plot_losses
+from train.run.resume import (
+    POSITION,
+    StartingPoint,
+    check_may_resume,
+    data_position,
+    restore_newest,
+)
 from train.scoring.score import score
 from train.settings.config import Config
 from train.stages.stage import Stage
-from train.step.loop import train
+from train.step.loop import Hook, train
 from train.step.trainer import Trainer, TrainState, Values
+from train.system.allocator import keep_freed_memory
 from train.system.errors import UserError
-from train.system.interrupt import uninterrupted
-from train.system.machine import keep_freed_memory
 from train.system.terminal import TrainingProgress, console
 
-POSITION = "position"
-"""The entry of a checkpoint's metadata that says where in the data it was."""
 
+def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool) -> "Session":
+    """Starts or resumes a run; the next step is made by `Session.train`.
 
-class PreparedData:
-    """What training reads of a prepared folder.
+    Args:
+        config: the run's.
+        stage: what is trained.
+        resume: resume the run in the folder, from its newest state.
+        overwrite: delete the run in the folder, once nothing speaks against the new one.
 
-    Attributes:
-        tokenizer: the folder's.
-        splits: the validation split of "text" and "code".
-        batches: endless training batches, whose position can be read and set.
-        padding: the share of padding in them.
-        order: identifies the batches' order, see data.fingerprint.
+    Raises:
+        UserError: the data, the folder or its states do not allow it.
     """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other: give one of them")
+    keep_freed_memory()
+    data = PreparedData(config, stage.name)
+    run = stage_folder(config, stage.name)
+    if resume:
+        check_may_resume(config, run, stage.sections)
+        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
+    else:
+        check_may_begin(run, overwrite=overwrite)
+        start = _first_step(config, stage)
+        delete_run(run)
+    precision = start.trainer.precision
+    if precision != config.training.precision:
+        console.print("this CPU cannot multiply in bfloat16: training in float32")
+    describe_run(config, run, precision)
+    return Session(config, stage, data, run, start)
 
-    def __init__(self, config: Config, stage: str) -> None:
-        """Opens and checks `config.data_dir`; raises UserError where it does not fit the config."""
-        manifest = load_manifest(config.data_dir)
-        if manifest.vocab_size != config.model.vocab_size:
-            raise UserError(
-                f"model.vocab_size is {config.model.vocab_size}, but {config.data_dir} was "
-                f"prepared with {manifest.vocab_size}: set it to that, or run python -m "
-                "train.prepare again"
-            )
-        length = config.training.sequence_length
-        self.tokenizer = Tokenizer.load(Path(config.data_dir) / TOKENIZER)
-        self.splits = {
-            domain: Windows(config.data_dir, domain, "validation", length)
-            for domain in ("text", "code")
-        }
-        rows = training_rows(config)
-        self.batches = training_batches(config, stage, rows)
-        self.padding = padding_share(config, rows)
-        self.order = fingerprint(config, manifest, stage)
 
-    def skip(self, count: int) -> None:
-        """Sets the training batches to go on after the first `count` of them."""
-        self.batches.set_state({"next_index": int(count)})
+def _first_step(config: Config, stage: Stage) -> StartingPoint:
+    model = stage.start()
+    trainer = Trainer(config, model, stage.frozen)
+    tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
+    metadata = stage.notes(model) | {TOKENIZER_DIGEST: tokenizer}
+    return StartingPoint(trainer, trainer.initial_state(model), 0.0, metadata)
 
 
 class Session:
-    """A run that can be trained, interrupted and gone on with.
+    """A run that can be trained and, when it is interrupted, resumed later.
 
     Attributes:
         run: its folder.
         data: its data.
         trainer: its compiled functions.
         state: its newest state.
-        checkpoint_path: the .pt file of the last step.
     """
 
-    def __init__(self, config: Config, stage: Stage, *, resume: bool, overwrite: bool) -> None:
-        """Opens the data and the folder, and restores the newest state.
-
-        Args:
-            config: the run's.
-            stage: what is trained.
-            resume: go on with the run that is there.
-            overwrite: delete the run that is there.
-
-        Raises:
-            UserError: the data, the folder or its states do not allow it.
-        """
-        keep_freed_memory()
+    def __init__(
+        self, config: Config, stage: Stage, data: PreparedData, run: Path, start: StartingPoint
+    ) -> None:
+        """See `open_session`."""
         self._config = config
         self._stage = stage
-        self.data = PreparedData(config, stage.name)
-        self.run = find_run(config, stage.name, stage.sections, resume=resume, overwrite=overwrite)
-        self._loss_sum = 0.0
-        saved = bridge.steps(self.run) if resume else []
-        if saved:
-            self._restore(saved[-1])
-        else:
-            if resume and list(self.run.glob("*.pt")):
-                raise UserError(
-                    f"{self.run} has .pt files and no saved state to go on from: put its state "
-                    "folder back, or choose another run_dir"
-                )
-            if resume:
-                console.print(f"{self.run} has no saved state yet: starting from step 0")
-            network = stage.start()
-            self.trainer = Trainer(config, network, stage.frozen)
-            self.state = self.trainer.initial_state(network)
-            tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
-            self._metadata: dict[str, Any] = stage.notes(network) | {TOKENIZER_DIGEST: tokenizer}
-        if self.trainer.precision != config.training.precision:
-            console.print("this CPU has no products in bfloat16: training in float32")
-        write_run(config, self.run, self.trainer.precision, resume=resume)
+        self.data = data
+        self.run = run
+        self.trainer, self.state, self._loss_sum, self._metadata = start
 
     @property
     def checkpoint_path(self) -> Path:
@@ -129,7 +98,7 @@ class Session:
         return self.run / self._stage.file(int(self.state.step))
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
-        """Cross entropies of a batch in nats [B, T]."""
+        """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
         return np.asarray(self.trainer.token_losses(self.state, batch))
 
     def train(self) -> None:
@@ -143,69 +112,38 @@ class Session:
         start = int(self.state.step)
         tokens = training.accumulation * training.batch_size * training.sequence_length
         if training.packing == "documents":
-            console.print(f"whole documents in a row: {self.data.padding:.1%} of it is padding")
+            console.print(f"sequences hold whole documents: {self.data.padding:.1%} is padding")
             tokens = round(tokens * (1 - self.data.padding))
-        self._metrics = metrics = MetricsWriter(self.run, start)
-        self._progress = TrainingProgress(start, training.steps, tokens)
-        hooks = [
+        metrics = MetricsWriter(self.run, start)
+        progress = TrainingProgress(start, training.steps, tokens)
+        save = functools.partial(self._save, metrics, progress)
+        hooks: list[tuple[int, Hook]] = [
             (1, self._advance),
-            (training.log_every, self._log),
-            (training.validate_every, self._validate),
-            (training.checkpoint_every, self._save),
+            (training.log_every, functools.partial(self._log, metrics, progress)),
+            (training.validate_every, functools.partial(self._validate, metrics, progress)),
+            (training.checkpoint_every, save),
             (1, lambda *_: metrics.open_events()),
         ]
-        with self._progress, self._metrics:
-            train(self.trainer, self.state, self.data.batches, hooks, self._save, self._progress)
+        with progress, metrics:
+            train(self.trainer, self.state, self.data.batches, hooks, save, progress)
             if not self.checkpoint_path.exists():  # a finished run that has lost it
-                self._save(self.state, {})
-
-    def _restore(self, step: int) -> None:
-        with uninterrupted():
-            saved = run_states.restore(self.run, step)
-        if not (self.run / CONFIG).exists():  # imported, and not trained here yet
-            check_training(self._config, saved)
-        check_model(self._config.model, saved.model)
-        network = self._stage.resumed(saved)
-        self.trainer = Trainer(self._config, network, self._stage.frozen)
-        self.state = state_of(self.trainer, dataclasses.replace(saved, model=network))
-        self._metadata = dict(saved.metadata)
-        position = self._metadata.pop(POSITION, None)
-        if not isinstance(position, dict) or position.get("step") != step or not step:
-            # Of another program, or older than what was trained elsewhere since, or a new
-            # beginning: the first data of this order count as seen.
-            self.data.skip(step * self._config.training.accumulation)
-            self._loss_sum = saved.avg_loss * step
-        else:
-            self._go_to(position)
-        console.print(f"going on from step {step}")
-
-    def _go_to(self, position: Any) -> None:
-        try:
-            order, batches, loss_sum = (position[key] for key in ("order", "batches", "loss_sum"))
-            if order == self.data.order:
-                self.data.skip(batches["next_index"])
-            self._loss_sum = float(loss_sum)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                "the checkpoint's metadata.position is not what training writes"
-            ) from error
-        if order != self.data.order:
-            raise UserError(
-                f"{self._config.data_dir} is not what {self.run} was trained on: prepare the same "
-                "data again to resume, or choose another run_dir"
-            )
+                save(self.state, {})
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
         self._loss_sum += values["loss"]
 
-    def _log(self, state: TrainState, values: Values) -> None:
-        rate = self._progress.tokens_per_second
+    def _log(
+        self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
+    ) -> None:
+        rate = progress.tokens_per_second
         record = {**values, "tokens_per_second": rate} if rate else values
-        self._progress.report(values["loss"])
-        self._metrics.write(int(state.step), record)
+        progress.report(values["loss"])
+        metrics.write(int(state.step), record)
 
-    def _validate(self, state: TrainState, values: Values) -> None:
+    def _validate(
+        self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
+    ) -> None:
         training = self._config.training
         step = int(state.step)
         for domain, windows in self.data.splits.items():
@@ -216,30 +154,27 @@ class Session:
                 training.batch_size,
                 training.validation_batches,
             )
-            self._metrics.write(step, {f"loss/{domain}": result.loss})
+            metrics.write(step, {f"loss/{domain}": result.loss})
             console.print(
                 f"step {step}  validation, {domain}: loss {result.loss:.4f}, "
                 f"{result.bits_per_byte:.4f} bits/byte"
             )
         plot_losses(self.run)
-        self._progress.paused()
+        progress.paused()
 
-    def _save(self, state: TrainState, values: Values) -> None:
-        position = {
-            "step": int(state.step),
-            "order": self.data.order,
-            "batches": self.data.batches.get_state(),
-            "loss_sum": self._loss_sum,
-        }
+    def _save(
+        self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
+    ) -> None:
+        step = int(state.step)
         content = checkpoint_of(
             self.trainer,
             state,
-            avg_loss=self._loss_sum / int(state.step),
-            metadata=self._metadata | {POSITION: position},
+            avg_loss=self._loss_sum / step,
+            metadata=self._metadata | {POSITION: data_position(step, self.data, self._loss_sum)},
         )
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
-        # The state last: what a run that is killed before it has written is written again.
-        self._metrics.sync()
+        # The state last: whatever a killed run has not written before it is written again.
+        metrics.sync()
         run_states.export_torch(self.checkpoint_path, content)
         run_states.save(self.run, content, self._config.training.keep_checkpoints)
-        self._progress.paused()
+        progress.paused()

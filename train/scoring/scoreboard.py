@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +11,13 @@ import matplotlib.figure
 import rich.table
 from flax import nnx
 
+from bridge import replacing_file
 from mmrec_jax import MMRec100M
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.fusion import ExpertType
 from train.data.batches import Batch, Windows
 from train.data.token_files import DOMAINS, read_tokens
 from train.data.tokenizer import Tokenizer
-from train.run.folder import write_text
 from train.scoring.baselines import NGramBaselines
 from train.scoring.score import Score, baseline_scores, score
 from train.settings.config import Config
@@ -27,6 +25,7 @@ from train.step.frozen import Network
 from train.step.loss import model_token_losses
 from train.system.errors import UserError
 from train.system.terminal import console
+from train.system.write import write_json
 
 Scores = Mapping[str, Mapping[str, Score]]
 """By domain, then by the predictor's name."""
@@ -115,7 +114,7 @@ def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
     document, plot = (folder / f"{name}.{suffix}" for suffix in ("json", "png"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(document, json.dumps({"scores": as_plain(scores)}, indent=1) + "\n")
+        write_json(document, {"scores": as_plain(scores)})
         _plot(scores, plot)
     except OSError as error:
         raise UserError(f"cannot write {folder / name}: {error.strerror}") from error
@@ -141,9 +140,8 @@ def _plot(scores: Scores, path: Path) -> None:
         axes.invert_yaxis()
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with replacing_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _predictors(

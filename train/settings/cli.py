@@ -1,27 +1,23 @@
-"""The plumbing that every `python -m train.X` shares: config, overrides, one-line errors.
+"""The command line that every `python -m train.X` shares: a config file, overrides, clear errors.
 
-The file of `--config` is read first and dotted options override it, wherever they stand.
-What the user can mend ends with `error: ...` on stderr and exit code 2; anything else is our bug
-and keeps its traceback.
+The file of `--config` is read first and dotted options override it, wherever they stand. A wrong
+setting prints one error line, with its place, and exits with code 2.
 """
 
 import argparse
 import dataclasses
-import difflib
-import os
 import re
-import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
-import yaml
 
 from train.settings.config import Config
+from train.settings.yaml_keys import key_lines
+from train.system.command_line import exit_after, one_line
 from train.system.errors import UserError
-from train.system.interrupt import interrupt
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
 
@@ -74,7 +70,7 @@ def parse_command(
     options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
     for name in dict(_sections(kind)).keys() & options:
         raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
-    lines = {} if path is None else _key_lines(path, kind)
+    lines = {} if path is None else key_lines(path, kind)
     file_option = [] if path is None else [f"--config={path}"]
     try:
         values = parser.parse_args([*file_option, *rest])
@@ -122,53 +118,10 @@ def run(
     exit_after(command)
 
 
-def exit_after(command: Callable[[], None]) -> NoReturn:
-    """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted.
-
-    SIGTERM interrupts as Ctrl-C does, so that no worker is left behind.
-    """
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
-        signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        command()
-    except UserError as error:
-        print("error:", _one_line(str(error)), file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # what reads our output has closed it; so that the exit writes no more:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt as stopped:
-        print("interrupted", *stopped.args, file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
-
-
-def parse_options(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """The options of a command that takes no config.
-
-    Args:
-        parser: the command's own.
-        argv: the arguments; None is the process's own.
-
-    Raises:
-        UserError: an option is wrong, unknown or missing.
-        SystemExit: `--help` was asked for and is printed.
-    """
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}: see --help")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(argv)
-
-
 def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
     """The flags of every command that trains one stage."""
-    parser.add_argument("--resume", action="store_true", help="go on from the newest saved state")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+    parser.add_argument("--resume", action="store_true", help="resume from the newest saved state")
+    parser.add_argument("--overwrite", action="store_true", help="delete the old run first")
 
 
 def _parser(
@@ -194,7 +147,7 @@ def _parser(
     parser.add_class_arguments(kind, as_group=False)
     sections = dict(_sections(kind))
     for action in parser._actions:
-        if action.dest in sections:  # `--model FILE` would escape the checks of _key_lines
+        if action.dest in sections:  # `--model FILE` would escape the checks of key_lines
             action.help = argparse.SUPPRESS
     return parser
 
@@ -236,55 +189,6 @@ def _fails_alike(
     return False
 
 
-def _key_lines(path: str, kind: type[Any]) -> dict[str, int]:
-    """The line of every dotted key in a config file.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the config file {path} is not UTF-8 text: {error.reason}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    if node is None:
-        raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
-    lines: dict[str, int] = {}
-    _collect_lines(node, kind, "", path, lines)
-    return lines
-
-
-def _collect_lines(
-    node: yaml.Node, kind: type, prefix: str, path: str, lines: dict[str, int]
-) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        what = prefix.rstrip(".") or "a config file"
-        line = node.start_mark.line + 1
-        raise UserError(f"{path} line {line}: {what} must hold keys, each 'key: value'")
-    known = typing.get_type_hints(kind)
-    for key_node, value_node in node.value:
-        name = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-        key, line = prefix + name, key_node.start_mark.line + 1
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
-            raise UserError(f"{path} line {line}: unknown key {key}; {hint}")
-        if key in lines:
-            raise UserError(
-                f"{path} line {line}: {key} was set on line {lines[key]} already: remove one"
-            )
-        lines[key] = line
-        if dataclasses.is_dataclass(known[name]):
-            _collect_lines(value_node, known[name], f"{key}.", path, lines)
-
-
 def _refuse_nulls(
     values: dict[str, Any], kind: type, prefix: str, place: Callable[[str], str]
 ) -> None:
@@ -299,7 +203,7 @@ def _describe(
     error: Exception, kind: type[Any], lines: dict[str, int], path: str | None, origin: str
 ) -> str:
     """jsonargparse's message in one line, with the key's place and without the reprs of types."""
-    message = _one_line(str(error)).replace('in "<unicode string>", ', "")
+    message = one_line(str(error)).replace('in "<unicode string>", ', "")
     wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: ?(.*)', message)
     if wrong:
         key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
@@ -327,7 +231,3 @@ def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     return hint.__name__ if type(hint) is type else str(hint).replace("None", "null")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import typing
-from typing import Literal
+from typing import Any, Literal
 
+from mmrec_jax.block_rates import block_rates
 from mmrec_jax.config import ModelConfig, Remat
 from train.settings.prepare import PrepareConfig
 
@@ -45,7 +46,7 @@ class OptimizerConfig:
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError where a random key cannot be made of the seed."""
+    """Raises ValueError if the seed cannot give a random key."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), not {seed}")
 
@@ -56,7 +57,7 @@ class TrainingConfig:
 
     Attributes:
         start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
-            draws them anew.
+            starts from random weights.
         domain: the prepared token files that are trained on.
         mix: the weights of "text" and "code" in domain mixed, such as {text: 0.7, code: 0.3}: their
             share of the sequences of every micro-batch; null takes documents as they come.
@@ -66,9 +67,9 @@ class TrainingConfig:
         steps: optimizer steps N in all.
         batch_size: sequences in a micro-batch, of all processes together.
         sequence_length: tokens in a sequence.
-        chunk_size: tokens after which the long-term memory is written and read anew (section
+        chunk_size: tokens after which the long-term memory is written and read again (section
             3.1); null runs each sequence whole, with a memory of zeros.
-        accumulation: micro-batches a step.
+        accumulation: micro-batches per optimizer step.
         remat: what the backward pass computes again instead of keeping it: "elementwise" operations
             only; matrix "products" too; or whole "layers". Each needs less memory than the one
             before.
@@ -131,11 +132,11 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpertConfig:
-    """How an expert is made of the base (docs/model.md section 5.6).
+    """How an expert is trained from the base (docs/model.md section 5.6).
 
     Attributes:
-        freeze_embedding: keep the base's embedding, and with it the head, as they are.
-        freeze_blocks: the first blocks that stay as they are; below model.num_layers.
+        freeze_embedding: freeze the base's embedding, and with it the head.
+        freeze_blocks: the first blocks that are frozen; fewer than model.num_layers.
         slow_blocks: the first blocks that are trained at a smaller rate, unless they are frozen.
         slow_rate: their share of the learning rate, in (0, 1].
     """
@@ -145,12 +146,9 @@ class ExpertConfig:
     slow_blocks: int = 0
     slow_rate: float = 0.1
 
-    def __post_init__(self) -> None:
-        for key in ("freeze_blocks", "slow_blocks"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must be at least 0, not {getattr(self, key)}")
-        if not 0 < self.slow_rate <= 1:
-            raise ValueError(f"slow_rate must lie in (0, 1], not {self.slow_rate}")
+    def blocks(self) -> dict[str, Any]:
+        """The settings of the blocks, which are the arguments of `block_rates`."""
+        return {key: value for key, value in vars(self).items() if key != "freeze_embedding"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,15 +198,15 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run of any stage; a stage reads its own sections and no other's.
+    """One run of any stage; each stage reads its own sections only.
 
     Attributes:
         data_dir: where `train.prepare` writes and training reads.
-        run_dir: where training writes, one folder a stage (`checkpoints_base`, ...).
+        run_dir: where training writes, one folder per stage (`checkpoints_base`, ...).
         base_model: the base's run or file, which experts start from and take their embedding
             from; null is the one in run_dir.
         seed: of the initial values, the order of the data and dropout.
-        prompts: what the samples at the end of a run go on from.
+        prompts: texts that the samples at the end of a run continue.
     """
 
     data_dir: str
@@ -234,113 +232,12 @@ class Config:
             raise ValueError(
                 f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
             )
-        frozen, layers = self.expert.freeze_blocks, self.model.num_layers
-        if frozen >= layers:
+        layers = self.model.num_layers
+        try:
+            rates = block_rates(layers, **self.expert.blocks())
+        except ValueError as error:
+            raise ValueError(f"expert.{error}") from None
+        if not any(rates):
             raise ValueError(
-                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {frozen}"
+                f"expert.freeze_blocks must be below model.num_layers = {layers}, not {layers}"
             )
-        if self.expert.slow_blocks > layers:
-            raise ValueError(
-                f"expert.slow_blocks must be at most model.num_layers = {layers}, not "
-                f"{self.expert.slow_blocks}"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One stage of a pipeline; the sections are those of `Config`."""
-
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StagesConfig:
-    """The training stages of a pipeline.
-
-    Attributes:
-        base: trains the base, on mixed data.
-        text: makes the text expert of it; its training.domain is "text".
-        code: makes the code expert of it; its training.domain is "code".
-        fusion: joins both, on mixed data.
-        continued: the control, which trains the base further on mixed data, on as many tokens as
-            text, code and fusion together.
-    """
-
-    base: StageConfig
-    text: StageConfig
-    code: StageConfig
-    fusion: StageConfig
-    continued: StageConfig
-
-    def __post_init__(self) -> None:
-        stages: dict[str, StageConfig] = vars(self)
-        for name, stage in stages.items():
-            training, wanted = stage.training, name if name in ("text", "code") else "mixed"
-            if training.domain != wanted:
-                raise ValueError(f"{name}.training.domain must be {wanted}, not {training.domain}")
-            if training.start_from is not None:
-                raise ValueError(f"{name}.training.start_from is the pipeline's to say: remove it")
-            for key in ("packing", "sequence_length", "chunk_size", "precision"):
-                ours, bases = getattr(training, key), getattr(self.base.training, key)
-                if ours != bases:
-                    raise ValueError(
-                        f"{name}.training.{key} must be the base's, {bases}, not {ours}: the "
-                        "stages are compared"
-                    )
-        parts = sum(stages[name].training.tokens for name in ("text", "code", "fusion"))
-        tokens = self.continued.training.tokens
-        if tokens != parts:
-            raise ValueError(
-                "continued.training must have as many tokens as text, code and fusion together, "
-                f"{parts:,}, not {tokens:,}: set its steps"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
-    """All stages of one pipeline; the sections but `stages` are those of `Config`.
-
-    Attributes:
-        data_dir, run_dir, seed, prompts: as in `Config`.
-        stages: the optimizer and the training of every stage.
-    """
-
-    data_dir: str
-    run_dir: str
-    seed: int = 0
-    prompts: list[str] = dataclasses.field(default_factory=list)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
-    stages: StagesConfig
-    expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
-    fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
-    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
-
-    def __post_init__(self) -> None:
-        for key in ("text_expert", "code_expert"):
-            if getattr(self.fusion, key) is not None:
-                raise ValueError(f"fusion.{key} is the pipeline's to say: remove it")
-        if self.evaluate.checkpoints:
-            raise ValueError("evaluate.checkpoints is the pipeline's to say: remove it")
-        if not self.expert.freeze_embedding and self.fusion.embedding is None:
-            raise ValueError(
-                "fusion.embedding must be base, text or code where both experts train an embedding "
-                "of their own (expert.freeze_embedding: false)"
-            )
-        for field in dataclasses.fields(StagesConfig):
-            try:
-                self.stage(field.name)
-            except ValueError as error:
-                place = f"stages.{field.name}." if str(error).startswith("optimizer.") else ""
-                raise ValueError(f"{place}{error}") from None
-
-    def stage(self, name: str) -> Config:
-        """The config of one stage's own command."""
-        stage: StageConfig = getattr(self.stages, name)
-        shared = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(Config)
-            if hasattr(self, field.name)
-        }
-        return Config(**shared, optimizer=stage.optimizer, training=stage.training)

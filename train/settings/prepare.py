@@ -1,4 +1,4 @@
-"""The `prepare` section of a config. Workers read it too, so it is kept apart from the model's."""
+"""The `prepare` section of a config. Its workers import nothing else of the settings."""
 
 import dataclasses
 from typing import Literal
@@ -53,7 +53,7 @@ class PrepareConfig:
     Attributes:
         text: sources whose documents are text, whatever they look like.
         code: sources whose documents are code, whatever they look like.
-        detect: sources whose documents are told apart one by one; data (JSON, tables, settings)
+        detect: sources whose documents are labelled one by one; data (JSON, tables, settings)
             are dropped, and counted.
         python_library: adds the running Python's standard library: sources as code, documentation
             topics and docstrings as text.

@@ -1,7 +1,9 @@
-"""Which of a model's arrays are trained: what else there is keeps no moments and no gradient.
+"""What of a model is frozen: a frozen array has no gradient and no moments (section 5.6).
 
-Arrays are held by their path in the model, with stacked blocks. Where the first blocks are frozen,
-each array of the blocks is cut in two along its axis of layers.
+A stage's `frozen` says which modules and blocks those are: an expert's from `block_rates`, which
+the transfer uses too, and the fusion's from fusion.trainable. `Parameters` separates a model's
+trained arrays from its others. Arrays are held by their path in the model, with stacked blocks.
+Where the first blocks are frozen, each array of the blocks is cut in two along its axis of layers.
 """
 
 import dataclasses
@@ -23,27 +25,24 @@ Network = MMRecModel | MMRec100M
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """What is not trained, or more slowly (docs/model.md section 5.6).
+    """What is not trained, or is trained more slowly.
 
     Attributes:
-        modules: names of modules whose parameters all stay as they are.
-        blocks: first blocks that stay as they are.
-        slow_blocks: first blocks that, unless frozen, are trained at a smaller rate.
-        slow_rate: their share of the learning rate.
+        modules: names of modules whose parameters are all frozen.
+        rates: each block's share of the learning rate, 0 where it is frozen, as
+            mmrec_jax.block_rates gives it; empty where all blocks are trained alike.
     """
 
     modules: frozenset[str] = frozenset()
-    blocks: int = 0
-    slow_blocks: int = 0
-    slow_rate: float = 1.0
+    rates: tuple[float, ...] = ()
 
 
 class Parameters:
-    """Takes models apart into trained and other arrays, and puts them together again."""
+    """Separates a model's trained arrays from its others, and joins them again."""
 
     def __init__(self, model: Network, frozen: Frozen) -> None:
         """For models that are built like `model`, whose blocks are stacked."""
-        self._frozen = frozen
+        self._rates = frozen.rates
         self._modules = frozen.modules | set(model.config.untrained_modules)
         self._graphdef: nnx.GraphDef[Network] = nnx.graphdef(model)
         # The variables, without their arrays.
@@ -82,14 +81,13 @@ class Parameters:
 
     def frozen_layers(self, path: VariablePath) -> int:
         """How many of an array's first layers are frozen."""
-        return self._frozen.blocks if "blocks" in path else 0
+        return self._rates.count(0.0) if "blocks" in path else 0
 
     def _rate(self, path: VariablePath, array: jax.Array) -> Any:
-        slow = self._frozen.slow_blocks - self._frozen.blocks
-        if "blocks" not in path or slow <= 0:
+        rates = [rate for rate in self._rates if rate]
+        if "blocks" not in path or all(rate == 1 for rate in rates):
             return 1.0
-        rates = np.where(np.arange(array.shape[0]) < slow, self._frozen.slow_rate, 1.0)
-        return rates.astype(np.float32).reshape(-1, *[1] * (array.ndim - 1))
+        return np.asarray(rates, np.float32).reshape(-1, *[1] * (array.ndim - 1))
 
 
 def _flat(state: nnx.State) -> Iterator[tuple[VariablePath, nnx.Variable[jax.Array]]]:

@@ -14,7 +14,7 @@ from train.step.frozen import Arrays, Frozen, Network, Parameters
 from train.step.loss import model_loss, model_token_losses
 from train.step.optimizer import build_optimizer
 from train.step.schedule import schedule
-from train.system.machine import multiplies_bfloat16
+from train.system.precision import matmul_precision
 
 Metrics = dict[str, jax.Array]
 Values = dict[str, float]
@@ -56,9 +56,7 @@ class Trainer:
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
         """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
-        self.precision = config.training.precision
-        if jax.default_backend() == "cpu" and not multiplies_bfloat16():
-            self.precision = "float32"
+        self.precision = matmul_precision(config.training.precision)
         model = stack_blocks(model)
         self.parameters = Parameters(model, frozen or Frozen())
         steps = config.training.steps

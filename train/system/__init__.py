@@ -1,1 +1,1 @@
-"""What is shared with the machine: errors, signals, memory, the terminal."""
+"""What all commands share: exit codes and errors, signals, precision, files, the terminal."""

@@ -1,8 +1,8 @@
-"""What the command lines turn into a line on stderr and exit code 2."""
+"""Errors that end a command with one line on stderr and exit code 2."""
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message says what, where and what to do, in a line."""
+    """A mistake that the user can correct; the message says in one line what, where, what to do."""
 
 
 class TasksFailedError(UserError):

@@ -1,14 +1,14 @@
-"""Ctrl-C and SIGTERM, so that none is lost."""
+"""Ctrl-C and SIGTERM: a step is finished and saved first, and no signal is lost."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A signal's handler: raises KeyboardInterrupt, where that is heard."""
+    """A signal's handler: raises KeyboardInterrupt, a moment later where it would be lost."""
     while frame is not None:
         if frame.f_code.co_name == "_xla_gc_callback":
             # JAX's part in garbage collection, out of which Python lets no exception through.
@@ -19,7 +19,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def end_at_once() -> None:
-    """Lets Ctrl-C just end a command that is starting, until `cli.exit_after` takes over.
+    """Lets Ctrl-C just end a command that is starting, until `command_line.exit_after` takes over.
 
     Nothing has begun, and libraries lose or garble a KeyboardInterrupt while they are imported.
     """
@@ -28,7 +28,7 @@ def end_at_once() -> None:
 
 
 class StopSignal:
-    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved.
+    """Notes the first Ctrl-C or SIGTERM, so that the step can first be finished and saved.
 
     A second Ctrl-C interrupts at once.
     """
@@ -41,12 +41,7 @@ class StopSignal:
         }
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -2,7 +2,6 @@
 
 import collections
 import time
-from types import TracebackType
 
 import rich.console
 import rich.progress
@@ -12,7 +11,7 @@ console = rich.console.Console(soft_wrap=True, highlight=False)
 
 
 class TrainingProgress:
-    """Shows step, loss, tokens a second and the time left, from the last few micro-batches."""
+    """Shows step, loss, tokens per second and the time left, from the last few micro-batches."""
 
     def __init__(self, start: int, steps: int, tokens_per_step: int) -> None:
         """`start` of `steps` optimizer steps are done already."""
@@ -35,12 +34,7 @@ class TrainingProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     @property
@@ -58,7 +52,7 @@ class TrainingProgress:
         self._progress.update(self._task, completed=done, step=int(done), status=self._status(loss))
 
     def paused(self) -> None:
-        """Something other than training took time: start the rate anew."""
+        """Something other than training took time: measure the rate again from here."""
         self._marks.clear()
 
     def report(self, loss: float) -> None:

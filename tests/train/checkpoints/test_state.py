@@ -18,7 +18,7 @@ from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.state import checkpoint_of, state_of
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
 from train.system.errors import UserError
 

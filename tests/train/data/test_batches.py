@@ -1,6 +1,5 @@
 """Batches (train/data.py): which tokens they hold, in which order, and what padding counts for."""
 
-import dataclasses
 import json
 import math
 import types
@@ -9,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import yaml
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,9 +23,9 @@ from train.data.batches import (
     training_rows,
 )
 from train.data.folder import Manifest
-from train.run.folder import find_run
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages import stage as stages
+from train.stages import fusion
+from train.stages.base import initial_model
 from train.step import loop
 from train.step.trainer import Trainer
 from train.system.errors import UserError
@@ -228,19 +226,6 @@ def test_fingerprint_tells_orders_apart(data_dir):
     assert found[0] == "a899fbf27b2623f92ae5e76d77614e7cee27b1672e8622b2933ab56035e8822a"
 
 
-def test_runs_that_are_older_than_a_setting_go_on(data_dir, tmp_path):
-    run = tmp_path / "checkpoints_base"
-    run.mkdir()
-    there = {"data_dir": "elsewhere", "training": {"sequence_length": 8, "steps": 9000}}
-    (run / "config.yaml").write_text(yaml.safe_dump(there))
-    config = dataclasses.replace(config_of("here"), run_dir=str(tmp_path))
-    assert find_run(config, "base", resume=True, overwrite=False) == run
-    training = dataclasses.replace(config.training, packing="documents")
-    config = dataclasses.replace(config, training=training)
-    with pytest.raises(UserError, match=r"training.packing \(contiguous there, documents now\)"):
-        find_run(config, "base", resume=True, overwrite=False)
-
-
 def test_a_file_of_one_token_is_refused(tmp_path):
     write(tmp_path, {"mixed": [1]})
     with pytest.raises(UserError, match="mixed/train has one token"):
@@ -277,8 +262,8 @@ def trainer_of(variant=None, **training):
         training=TrainingConfig(**settings),
         optimizer=OptimizerConfig(warmup_steps=0),
     )
-    trainer = Trainer(config, stages.initial_model(config))
-    return trainer, trainer.initial_state(stages.initial_model(config))
+    trainer = Trainer(config, initial_model(config))
+    return trainer, trainer.initial_state(initial_model(config))
 
 
 @pytest.fixture(scope="module")
@@ -372,4 +357,4 @@ def test_the_fusions_scale_is_measured_without_padding(tmp_path):
             [expert.hidden_states(x).y for expert in network.experts(None).values()], axis=-1
         )
         sizes.append(float(jnp.sqrt(jnp.square(both).mean(axis=-1)).mean()))
-    assert stages._output_size(network, config) == pytest.approx(math.fsum(sizes) / 4, rel=1e-5)
+    assert fusion._output_size(network, config) == pytest.approx(math.fsum(sizes) / 4, rel=1e-5)

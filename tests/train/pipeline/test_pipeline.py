@@ -15,7 +15,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
-from train.pipeline.products import claims, read_scores
+from train.pipeline.scores import claims, read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -172,9 +172,11 @@ def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_
     shutil.copy(folder / "p.yaml", tmp_path)
     program = (
         "import os, signal\n"
-        "from train import checkpoint, cli, pipeline\n"
-        "from train.config import PipelineConfig\n"
-        "checkpoint.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from train.checkpoints import state\n"
+        "from train.pipeline import __main__ as pipeline\n"
+        "from train.settings import cli\n"
+        "from train.settings.pipeline_config import PipelineConfig\n"
+        "state.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
     )
     line, environment = command(tmp_path, *PIPELINE)

@@ -1,4 +1,4 @@
-"""The rules of train/preparation/labels.py; how often they are right, benchmarks/labels.py says."""
+"""The labeller's rules; benchmarks/label_accuracy.py counts how often they are right."""
 
 import json
 import subprocess

@@ -144,7 +144,7 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     before = bridge.steps(folder)[-1]
     assert 3 <= before < STEPS
     done = run(prepared, *arguments, "--resume")
-    assert f"going on from step {before}" in done.stdout
+    assert f"resuming from step {before}" in done.stdout
     assert losses(folder) == losses(finished[0])
     name = f"base_model_step_{STEPS}.pt"
     expected = variables(bridge.load_torch(finished[0] / name).model)
@@ -174,7 +174,7 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
     folder, _ = imported(prepared, source, run_dir)
     assert bridge.steps(folder) == [6]
     line = ("train.base", "--config", "c.yaml", "--run_dir", run_dir, "--resume")
-    assert "going on from step 6" in run(prepared, *line).stdout
+    assert "resuming from step 6" in run(prepared, *line).stdout
     assert losses(folder) == [r for r in losses(finished[0]) if r["step"] > 6]
     name = f"base_model_step_{STEPS}.pt"
     expected, found = (bridge.load_torch(each / name) for each in (finished[0], folder))
@@ -329,12 +329,12 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
 
 def test_a_cpu_without_bfloat16_says_so_and_trains_in_float32(prepared):
     (prepared / "without_bfloat16.py").write_text(
-        "import runpy, train.machine\n"
-        "train.system.machine.multiplies_bfloat16 = lambda: False\n"
+        "import runpy, train.system.precision\n"
+        "train.system.precision.multiplies_bfloat16 = lambda: False\n"
         "runpy.run_module('train.base', run_name='__main__')\n"
     )
     options = ("--training.precision", "bfloat16", "--training.steps", 4, "--run_dir", "without")
     done = run(prepared, "without_bfloat16", "--config", "c.yaml", *options)
-    assert "no products in bfloat16: training in float32" in done.stdout
+    assert "cannot multiply in bfloat16: training in float32" in done.stdout
     recorded = json.loads((prepared / "without/checkpoints_base/environment.json").read_text())
     assert recorded["precision"] == "float32"

@@ -1,11 +1,8 @@
-"""The command line that all commands share (train/cli.py); test_prepare.py runs it for real."""
+"""The command line that all commands share; test_prepare.py runs it for real."""
 
-import argparse
 import json
-import signal
 
 import pytest
-from helpers.command_lines import run
 
 from train.settings import cli
 from train.settings.config import Config
@@ -64,6 +61,9 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("training:\n  steps: null", [], "line 4: training.steps: expected int, not null"),
         ("", ["--training.steps=null"], "command line: training.steps: expected int, not null"),
         ("prompts:", [], r"line 3: prompts: expected list\[str\], not null"),
+        ("expert: {freeze_blocks: -1}", [], r"line 3: expert.freeze_blocks must lie in \[0, "),
+        ("expert: {freeze_blocks: 12}", [], "line 3: expert.freeze_blocks must be below model."),
+        ("expert: {slow_rate: 0}", [], r"line 3: expert.slow_rate must lie in \(0, 1\], not 0"),
         ("training: {domain: x}", [], "domain: expected one of text, code, mixed, not x"),
         ("prepare: {text: docs}", [], r"prepare.text: expected list\[str\], not docs"),
         ("prepare: {python_library: 1}", [], "python_library: expected bool, not 1"),
@@ -160,58 +160,6 @@ def test_errors_and_interruptions_end_with_one_line(config_file, capsys):
     assert exit_of(interrupted, argv, capsys) == (130, "", "interrupted\n")
     with pytest.raises(ZeroDivisionError):
         exit_of(bug, argv, capsys)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ([], "error: the following arguments are required: --run: see --help\n"),
-        (
-            ["--run", "a", "--top", "x"],
-            "error: argument --top: invalid int value: 'x': see --help\n",
-        ),
-        (["--run", "a", "b"], "error: unrecognized arguments: b: see --help\n"),
-    ],
-)
-def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--top", type=int)
-    assert vars(cli.parse_options(parser, ["--run", "a"])) == {"run": "a", "top": None}
-    with pytest.raises(SystemExit) as stopped:
-        cli.exit_after(lambda: print(cli.parse_options(parser, argv)))
-    assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
-
-
-COLLECTING = """
-import gc, signal, time
-from train.settings import cli
-
-def _xla_gc_callback(*_):
-    gc.callbacks.remove(_xla_gc_callback)
-    signal.raise_signal(signal.SIGINT)
-
-def main():
-    gc.callbacks.append(_xla_gc_callback)
-    gc.collect()
-    time.sleep(20)
-
-cli.exit_after(main)
-"""
-
-
-def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
-    (tmp_path / "collecting.py").write_text(COLLECTING)
-    done = run(tmp_path, "collecting", code=130)
-    assert (done.stdout, done.stderr) == ("", "interrupted\n")
-
-
-@pytest.mark.parametrize("module", ["train.base", "train.pipeline", "mmrec_jax.generate"])
-def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
-    # The folder that a command runs in comes first where modules are looked for.
-    (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
-    done = run(tmp_path, module, code=-signal.SIGINT)
-    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_an_empty_value_is_named(config_file, capsys):

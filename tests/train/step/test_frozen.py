@@ -12,7 +12,9 @@ from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import FusionStage, initial_model
+from train.stages.base import initial_model
+from train.stages.expert import ExpertStage
+from train.stages.fusion import FusionStage
 from train.step.frozen import Frozen
 from train.step.trainer import Trainer
 
@@ -43,6 +45,13 @@ def by_path(trainer, state):
     return {path: np.array(array) for path, array in variables(trainer.model_of(state)).items()}
 
 
+def frozen_blocks(**settings):
+    """What an expert's stage freezes with these settings."""
+    expert = dataclasses.replace(CONFIG.expert, **settings)
+    training = dataclasses.replace(CONFIG.training, domain="text")
+    return ExpertStage(dataclasses.replace(CONFIG, expert=expert, training=training)).frozen
+
+
 def expert_network(model=MODEL):
     base = initial_model(dataclasses.replace(CONFIG, model=model))
     expert = ExpertModule(model, rngs=nnx.Rngs(1))
@@ -53,7 +62,7 @@ def expert_network(model=MODEL):
 @pytest.mark.parametrize(("blocks", "variant"), [(1, {}), (2, {"use_dpg": True})], ids=str)
 def test_frozen_blocks_and_embedding_do_not_change_by_a_bit(blocks, variant):
     model = dataclasses.replace(MODEL, **variant)
-    trainer = Trainer(CONFIG, expert_network(model), Frozen(frozenset(["embedding"]), blocks))
+    trainer = Trainer(CONFIG, expert_network(model), frozen_blocks(freeze_blocks=blocks))
     state = trainer.initial_state(expert_network(model))
     before = by_path(trainer, state)
     state = after(trainer, state, 20)
@@ -72,7 +81,8 @@ def test_frozen_blocks_and_embedding_do_not_change_by_a_bit(blocks, variant):
 
 
 def test_frozen_parts_do_not_disturb_the_others_gradient():
-    free, frozen = (Trainer(CONFIG, expert_network(), each) for each in (None, Frozen(blocks=1)))
+    first_block = Frozen(rates=(0.0, 1.0, 1.0))
+    free, frozen = (Trainer(CONFIG, expert_network(), each) for each in (None, first_block))
     (all_grads, _), (grads, _) = (
         trainer.gradient(trainer.initial_state(expert_network()), batch(0), 0)
         for trainer in (free, frozen)
@@ -83,11 +93,11 @@ def test_frozen_parts_do_not_disturb_the_others_gradient():
 
 
 def test_slow_blocks_move_by_their_share():
-    frozen = Frozen(frozenset(["embedding"]), blocks=1, slow_blocks=2, slow_rate=0.25)
     network = expert_network()
     changes = []
-    for each in (frozen, dataclasses.replace(frozen, slow_blocks=0)):
-        trainer = Trainer(CONFIG, network, each)
+    for slow_blocks in (2, 0):
+        frozen = frozen_blocks(freeze_blocks=1, slow_blocks=slow_blocks, slow_rate=0.25)
+        trainer = Trainer(CONFIG, network, frozen)
         state = trainer.initial_state(network)
         before = by_path(trainer, state)
         found = by_path(trainer, after(trainer, state, 1))

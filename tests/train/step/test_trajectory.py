@@ -15,10 +15,10 @@ from bridge.weights import variables
 from mmrec_jax import MMRecModel, ModelConfig
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.schedule import schedule
 from train.step.trainer import Trainer
-from train.system.machine import multiplies_bfloat16
+from train.system.precision import multiplies_bfloat16
 
 SMALL = ModelConfig(
     vocab_size=60,
@@ -157,7 +157,7 @@ def test_bfloat16_learns_as_float32_does():
 
 
 def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
-    monkeypatch.setattr("train.step.trainer.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("train.system.precision.multiplies_bfloat16", lambda: False)
     assert start(SMALL, precision="bfloat16")[0].precision == "float32"
 
 

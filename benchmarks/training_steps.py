@@ -1,4 +1,4 @@
-"""`python -m benchmarks.steps`: trains a model for some steps and says what it took.
+"""`python -m benchmarks.training_steps`: trains a model for some steps and says what it took.
 
 A process of its own as the peak memory of a process never falls. Options are those of the config;
 prints one line of JSON.
@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks.process import peak_bytes
 from train.data.batches import batch_of
 from train.settings.cli import parse_config
-from train.stages.stage import initial_model
+from train.stages.base import initial_model
 from train.step.trainer import Trainer
-from train.system.machine import keep_freed_memory
+from train.system.allocator import keep_freed_memory
 
 REPEATS = 5
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.stages`: what each stage of the plan gains, as mean and spread over seeds.
+"""`python -m benchmarks.stage_gains`: what each stage gains, mean and spread over seeds.
 
 Runs the demo's pipeline on two corpora with three seeds, and draws up the table of docs/stages.md
 and the plot beside it. The split of the documents is the same for all seeds. What is complete is
@@ -18,9 +18,10 @@ from typing import NamedTuple
 import matplotlib.figure
 import rich.console
 
-from train.pipeline.products import claims, read_scores
-from train.run.folder import write_text
+from bridge import replacing_file
+from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
+from train.system.write import write_text
 
 
 class Corpus(NamedTuple):
@@ -106,9 +107,8 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
             axes.set_yticklabels(names if domain == "text" else [""] * len(names))
             axes.invert_yaxis()
             axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=100)
-    os.replace(partial, path)
+    with replacing_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def run_all(jobs: int) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mmrec_jax.sampling import Sampling
 from train.data.tokenizer import Tokenizer
-from train.generation.command import Continuation, continuations
+from train.generation.stop_strings import Continuation
+from train.generation.texts import continuations
 from train.system.errors import UserError
 
 TEXT = "Naïve café — 10 € for a naïve 🙂 smile; def f(x): return x\n\nend. " * 3

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.labels`: how often train/preparation/labels.py is right, on labelled files.
+"""`python -m benchmarks.label_accuracy`: how often train/preparation/labels.py is right.
 
 benchmarks/labels.csv lists files of PyPI's and Debian's packages with their true labels: a
 development set, which the rules were made on, and a reported set of other packages, drawn at random
@@ -252,7 +252,7 @@ def main() -> None:
     files = list(read_files(entries))
     results, speed = label_all(Labeller(), files)
     sets = {name: [r for r in results if r.entry.set == name] for name in SETS}
-    command = "python -m benchmarks.labels"
+    command = "python -m benchmarks.label_accuracy"
     lines = ["# Labels: text, code or data", ""]
     lines += [f"{datetime.date.today()}, `{command}`, which writes this page.", ""]
     lines += [

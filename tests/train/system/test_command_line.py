@@ -1,0 +1,61 @@
+"""How commands end (train/system/command_line.py), Ctrl-C included."""
+
+import argparse
+import signal
+
+import pytest
+from helpers.command_lines import run
+
+from train.system.command_line import exit_after, parse_options
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "error: the following arguments are required: --run: see --help\n"),
+        (
+            ["--run", "a", "--top", "x"],
+            "error: argument --top: invalid int value: 'x': see --help\n",
+        ),
+        (["--run", "a", "b"], "error: unrecognized arguments: b: see --help\n"),
+    ],
+)
+def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--top", type=int)
+    assert vars(parse_options(parser, ["--run", "a"])) == {"run": "a", "top": None}
+    with pytest.raises(SystemExit) as stopped:
+        exit_after(lambda: print(parse_options(parser, argv)))
+    assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
+
+
+COLLECTING = """
+import gc, signal, time
+from train.system.command_line import exit_after
+
+def _xla_gc_callback(*_):
+    gc.callbacks.remove(_xla_gc_callback)
+    signal.raise_signal(signal.SIGINT)
+
+def main():
+    gc.callbacks.append(_xla_gc_callback)
+    gc.collect()
+    time.sleep(20)
+
+exit_after(main)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
+    (tmp_path / "collecting.py").write_text(COLLECTING)
+    done = run(tmp_path, "collecting", code=130)
+    assert (done.stdout, done.stderr) == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["train.base", "train.pipeline", "mmrec_jax.generate"])
+def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
+    # The folder that a command runs in comes first where modules are looked for.
+    (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
+    done = run(tmp_path, module, code=-signal.SIGINT)
+    assert (done.stdout, done.stderr) == ("", "")

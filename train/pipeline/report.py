@@ -1,0 +1,66 @@
+"""What a finished pipeline shows: the gain of each stage, and samples."""
+
+from pathlib import Path
+
+from train.checkpoints.language_model import stage_folder
+from train.generation.command import load_run
+from train.pipeline.export import EXPORT
+from train.pipeline.scores import MODEL_NAMES, claims, read_scores
+from train.reports.run_report import sampled
+from train.scoring.score import Score
+from train.scoring.scoreboard import score_table
+from train.settings.pipeline_config import PipelineConfig
+from train.system.errors import UserError
+from train.system.terminal import console
+from train.system.write import write_text
+
+
+def report(pipeline: PipelineConfig) -> None:
+    """Prints what each stage gained, and writes report.md; raises UserError where it cannot."""
+    run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
+    scores = read_scores(run_dir, split)
+    verdicts = [
+        f"{'yes' if better < other else 'NO'}: {claim} ({better:.4f} against {other:.4f} nats)"
+        for claim, better, other in claims(scores)
+    ]
+    domains = list(scores)
+    lines = [
+        f"# {run_dir.name}, {split} split",
+        "",
+        f"![bits per byte of every model](evaluation-{split}.png)",
+        "",
+        "Cross entropy in nats per token (perplexity, bits per byte):",
+        "",
+        "| | " + " | ".join(domains) + " |",
+        "|---|" + "---|" * len(domains),
+        *(
+            f"| {name} | " + " | ".join(_cell(scores[domain][name]) for domain in domains) + " |"
+            for name in scores[domains[0]]
+        ),
+        "",
+        *(f"- {verdict}" for verdict in verdicts),
+    ]
+    path = run_dir / "report.md"
+    try:
+        write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    console.print(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
+    for verdict in verdicts:
+        console.print(verdict, markup=False)
+    fusion, tokenizer, config = load_run(stage_folder(pipeline.stage("fusion"), "fusion"))
+    for index, prompt in enumerate(pipeline.prompts):
+        console.print(f"fusion, prompt {prompt!r}:", style="bold")
+        console.print(
+            prompt + sampled(fusion, tokenizer, prompt, config, pipeline.seed + index), markup=False
+        )
+    for name, file in (
+        ("report", path),
+        ("plot", run_dir / f"evaluation-{split}.png"),
+        ("models", run_dir / EXPORT),
+    ):
+        console.print(f"{name}: {file}", markup=False)
+
+
+def _cell(score: Score) -> str:
+    return f"{score.loss:.4f} ({score.perplexity:.1f}, {score.bits_per_byte:.4f})"

@@ -1,0 +1,88 @@
+"""The scores of all stages of a pipeline, and the gains that they should show."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from train.checkpoints.language_model import network_of, read, stage_folder
+from train.data.prepared import PreparedData
+from train.scoring.score import Score
+from train.scoring.scoreboard import Scores, score_networks, write_scores
+from train.settings.pipeline_config import PipelineConfig
+from train.stages.fusion import FusionStage
+from train.step.frozen import Network
+from train.system.errors import UserError
+
+MODEL_NAMES = {
+    "base": "base",
+    "continued": "continued base",
+    "text": "text expert",
+    "code": "code expert",
+    "fusion": "fusion",
+}
+"""What the scores call each stage's model."""
+
+_FUSION_START = "fusion at step 0"
+
+
+def evaluate(pipeline: PipelineConfig) -> Path:
+    """Scores every stage, and the fusion before its first step too; returns the JSON's path."""
+    config = pipeline.stage("fusion")
+    data = PreparedData(config, FusionStage.name)
+
+    def load(stage: str) -> Network:
+        return network_of(read(stage_folder(config, stage), config, "run_dir"), config)
+
+    networks: dict[str, Callable[[], Network]] = {
+        name: functools.partial(load, stage) for stage, name in MODEL_NAMES.items()
+    }
+    networks[_FUSION_START] = FusionStage(config).start
+    scores = score_networks(networks, config, data.tokenizer, unrouted=[_FUSION_START])
+    return write_scores(Path(config.run_dir), f"evaluation-{config.evaluate.split}", scores)[0]
+
+
+def read_scores(run_dir: Path, split: str) -> Scores:
+    """What `evaluate` wrote.
+
+    Raises:
+        UserError: it is not there, or not readable.
+    """
+    path = run_dir / f"evaluation-{split}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            domain: {name: Score(**values) for name, values in of_domain.items()}
+            for domain, of_domain in content["scores"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, float]]:
+    """What training in stages should gain: a sentence, the loss that should be lower, the other."""
+    base, control, fusion = MODEL_NAMES["base"], MODEL_NAMES["continued"], MODEL_NAMES["fusion"]
+    pairs = (
+        ("text", MODEL_NAMES["text"], base),
+        ("code", MODEL_NAMES["code"], base),
+        ("mixed", fusion, base),
+        ("mixed", fusion, control),
+    )
+    found = [
+        (
+            f"{better} beats {other} on {domain}",
+            scores[domain][better].loss,
+            scores[domain][other].loss,
+        )
+        for domain, better, other in pairs
+    ]
+    expert, name = min((scores["mixed"][MODEL_NAMES[name]].loss, name) for name in ("text", "code"))
+    found.append(
+        (
+            f"{_FUSION_START} is at most 0.02 above the {MODEL_NAMES[name]}, the better one on "
+            "mixed",
+            scores["mixed"][_FUSION_START].loss,
+            expert + 0.02,
+        )
+    )
+    return found

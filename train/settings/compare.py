@@ -1,0 +1,50 @@
+"""Settings compared: those that something was made with, and those that are asked for now."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from train.settings.config import Config
+
+WITHOUT_EFFECT = {
+    "base_model",
+    "data_dir",
+    "run_dir",
+    "prompts",
+    "training.remat",
+    "training.log_every",
+    "training.validate_every",
+    "training.validation_batches",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+}
+"""Settings that do not change what training computes."""
+
+CHANGEABLE = WITHOUT_EFFECT | {"training.precision", "optimizer.learning_rate"}
+"""Settings that may change when a run resumes; any other would make it a different run."""
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings that an older program wrote, with defaults for those that it did not know."""
+    defaults = flat(dataclasses.asdict(Config(data_dir="unknown", run_dir="unknown")))
+    return {key: defaults[key] for key in new.keys() & defaults.keys()} | dict(old)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between flat settings: a text such as "seed (0 there, 1 now)" for each key."""
+    return {
+        key: f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        for key in dict.fromkeys([*new, *old])
+        if old.get(key) != new.get(key)
+    }

@@ -1,0 +1,31 @@
+"""Where bfloat16 is switched on: which precision a run's matrix products get on this machine.
+
+training.precision asks for it, `matmul_precision` says what the machine can do, and the training
+step sets that as JAX's default. mmrec_jax/matmul.py then rounds the operands of the products. All
+else stays float32: parameters, their optimizer state, the recurrence and all scoring.
+"""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def matmul_precision(asked: Precision) -> Precision:
+    """The precision to compute in: what is asked for, or float32 on a CPU without bfloat16."""
+    if jax.default_backend() == "cpu" and not multiplies_bfloat16():
+        return "float32"
+    return asked
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16; no where that is unknown."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

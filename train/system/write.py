@@ -1,0 +1,18 @@
+"""Small files are replaced in one step, so that a reader never finds half of one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bridge import replacing_file
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's content; raises OSError where it cannot be written."""
+    with replacing_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a file's content by a JSON document; raises OSError where it cannot be written."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
