@@ -200,8 +200,8 @@ def _run(
         return run_piece(state, (x, real, dropout_key))
     if tokens % size and real is None:
         real = jnp.ones(x.shape[:2], bool)
-    whole, count = tokens // size, -(-tokens // size)
-    keys = None if dropout_key is None else jax.random.split(dropout_key, whole + 1)[:count]
+    count = -(-tokens // size)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, count)
     x, real = jax.tree.map(lambda array: split_tokens(array, size), (x, real))
     y, health, after = run_piece(state, item((x, real, keys), 0))
     if piece_tokens is None:
@@ -273,7 +273,8 @@ def _run_piece(
             remat=remat,
         )
         y = out.y if real is None else jnp.where(real[..., None], out.y, 0)
-        return out.y, (out.h, y.sum(axis=1), out.health)
+        h, total = jax.lax.stop_gradient((out.h, y.sum(axis=1)))
+        return out.y, (h, total, out.health)
 
     if isinstance(layers, list):
         outputs = []
@@ -286,8 +287,8 @@ def _run_piece(
         x, (h, total, health) = jax.lax.scan(body, x, (layers, state.memory, state.h, keys))
     after = dataclasses.replace(
         state,
-        h=jax.lax.stop_gradient(h),
-        total=state.total + jax.lax.stop_gradient(total),
+        h=h,
+        total=state.total + total,
         tokens=state.tokens + (x.shape[1] if real is None else real.sum(axis=1)),
     )
     return x, health, after
