@@ -9,7 +9,7 @@ from bridge.errors import ConfigError
 from mmrec_jax import ModelConfig
 
 _MOST_LAYERS = 2000
-"""What is done with a config takes time in proportion to its layers, whatever the file holds."""
+"""Work with a config takes time in proportion to its layers, however few tensors a file holds."""
 
 
 def resolve_config(
@@ -69,8 +69,8 @@ def resolve_config(
                 f"{values['model_dim']} channels"
             )
     if model_class != "FusionLayer":
-        # What the default means already stays None, as in a config that never mentions it;
-        # FusionLayer's config always does.
+        # A value that equals the default stays None, as in a config that does not mention it.
+        # FusionLayer's config always mentions it.
         for field, usual in (("pe_dim", 1), ("fused_dim", 2)):
             if field not in stated and values.get(field) == usual * values["model_dim"]:
                 values[field] = None
@@ -103,9 +103,9 @@ def contradictions(model_class: str, config: ModelConfig, shapes: Shapes) -> lis
         expected["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
     if "fused_dim" in expected:
         expected["fused_dim"] = config.fusion_dim
-    shown = infer_fields(model_class, shapes)
+    inferred = infer_fields(model_class, shapes)
     return [
         f"{field} is {expected[field]} in the config and {value} in the tensors"
-        for field, value in shown.items()
+        for field, value in inferred.items()
         if value != expected[field]
     ]

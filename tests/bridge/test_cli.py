@@ -233,7 +233,7 @@ def test_without_an_optimizer_training_starts_anew(changed, run, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = run("from-torch", path, out)
     assert code == 0
-    assert "training cannot go on from step 12" in printed and "train.base" not in printed
+    assert "training cannot continue from step 12" in printed and "train.base" not in printed
     assert f"  rm -r {out}\n  python -m bridge from-torch {path} {out} --model-only\n" in printed
     assert bridge.load(out).step == 12
 
@@ -283,7 +283,7 @@ def test_files_that_cannot_be_written_are_refused_at_once(target, message, refus
     [
         ("full", "exists and is not empty: name a new folder"),
         ("run", "exists and is not empty"),
-        ("file", "is no folder"),
+        ("file", "is not a folder"),
         ("file/out", "cannot be written"),
     ],
 )

@@ -77,7 +77,7 @@ def stage_folder(config: Config, stage: str) -> Path:
 
 
 def read_base(config: Config) -> MMRecModel:
-    """The base that experts are made of and whose embedding they share.
+    """The base that experts start from and whose embedding they share.
 
     Raises:
         UserError: there is none, or it does not fit the config.
@@ -116,7 +116,7 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
 
 
 def digest(embedding: Embedding) -> str:
-    """Tells embeddings apart."""
+    """The SHA-256 of an embedding's values, to recognise it by."""
     array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
     return hashlib.sha256(array.tobytes()).hexdigest()
 
