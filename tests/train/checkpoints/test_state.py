@@ -148,9 +148,9 @@ def test_a_damaged_state_is_said_to_be(tmp_path, saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ffn_dim": 13}, "model.ffn_dim is 12 there and 13 in the config"),
-        ({"num_heads": 4}, "model.num_heads is 2 there and 4 in the config"),
-        ({"use_dpg": True}, "model.use_dpg is None there and True in the config"),
+        ({"ffn_dim": 13}, "model.ffn_dim is 12 in the checkpoint and 13 in the config"),
+        ({"num_heads": 4}, "model.num_heads is 2 in the checkpoint and 4 in the config"),
+        ({"use_dpg": True}, "model.use_dpg is None in the checkpoint and True in the config"),
     ],
 )
 def test_another_models_state_is_refused(saved, change, message):
@@ -226,7 +226,7 @@ def test_every_other_setting_of_an_import_is_listed(saved):
         check_training(config, saved)
     for key in ("learning_rate", "warmup_steps", "weight_decay", "beta2"):
         assert f"optimizer.{key} is " in str(caught.value)
-    assert "training.steps is 24 there and 30 in the config" in str(caught.value)
+    assert "training.steps is 24 in the checkpoint and 30 in the config" in str(caught.value)
     assert "beta1" not in str(caught.value)
 
 
