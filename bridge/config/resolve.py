@@ -23,14 +23,8 @@ def resolve_config(
     Raises:
         ConfigError: a stated value is impossible, or a dimension is neither stated nor shown.
     """
-    own_names = OWN_NAMES.get(model_class, {})
     fields = FIELDS[model_class]
-    values: dict[str, Any] = {}
-    for field, kind in fields.items():
-        for name in dict.fromkeys((own_names.get(field, field), field)):
-            if stated.get(name) is not None:
-                values[field] = typed(name, stated[name], kind)
-                break
+    values = _stated_values(model_class, stated)
     if "num_heads" in fields and num_heads is not None:
         stated_heads = values.setdefault("num_heads", num_heads)
         if stated_heads != num_heads:
@@ -40,18 +34,8 @@ def resolve_config(
         if not (found | values).get(switch):
             values.pop(field, None)  # 0 and the like, where nothing reads it
     values = found | values
-    if shapes is not None and "num_layers" in fields and "num_layers" not in values:
-        raise ConfigError(
-            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
-            "not from 0 without gaps"
-        )
-    if values.get("num_layers", 0) > _MOST_LAYERS:
-        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
-    if shapes is not None and "num_layers" in fields and values["num_layers"] > len(shapes):
-        raise ConfigError(
-            f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
-            f"{len(shapes)} tensors"
-        )
+    if "num_layers" in fields:
+        _check_layers(values, shapes)
     for field in ("vocab_size", "model_dim"):
         if field in fields and field not in values:
             raise ConfigError(f"{field} is neither in the file's config nor shown by a tensor")
@@ -80,6 +64,33 @@ def resolve_config(
         raise ConfigError(f"no model has this config: {error!s:.200}") from None
     check_config(model_class, config)
     return config
+
+
+def _stated_values(model_class: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The stated values by the fields of ModelConfig."""
+    own_names = OWN_NAMES.get(model_class, {})
+    values: dict[str, Any] = {}
+    for field, kind in FIELDS[model_class].items():
+        for name in dict.fromkeys((own_names.get(field, field), field)):
+            if stated.get(name) is not None:
+                values[field] = typed(name, stated[name], kind)
+                break
+    return values
+
+
+def _check_layers(values: Mapping[str, Any], shapes: Shapes | None) -> None:
+    if shapes is not None and "num_layers" not in values:
+        raise ConfigError(
+            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
+            "not from 0 without gaps"
+        )
+    if values.get("num_layers", 0) > _MOST_LAYERS:
+        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
+    if shapes is not None and values["num_layers"] > len(shapes):
+        raise ConfigError(
+            f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
+            f"{len(shapes)} tensors"
+        )
 
 
 def check_config(model_class: str, config: ModelConfig) -> None:
