@@ -15,7 +15,8 @@ import bridge
 from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from bridge.weights import tensors_of
-from train.checkpoints import state as checkpoint
+from train.checkpoints.fit import check_training
+from train.checkpoints.state import checkpoint_of, state_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.stage import initial_model
 from train.step.trainer import Trainer
@@ -42,14 +43,14 @@ def train_in_jax(path, target, batches, memory=None):
     trainer = trainer_of(
         loaded.config, schedule.base_lr, schedule.warmup_steps, schedule.total_steps
     )
-    checkpoint.check_training(trainer.config, loaded)
-    state = checkpoint.state_of(trainer, loaded)
+    check_training(trainer.config, loaded)
+    state = state_of(trainer, loaded)
     losses = []
     for batch in batches:
         grads, metrics = trainer.gradient(state, jnp.asarray(batch), 0, memory)
         state, _ = trainer.update(state, grads)
         losses.append(float(metrics["loss"]))
-    content = checkpoint.checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
+    content = checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
     bridge.save_file(target, content)
     return losses
 
