@@ -246,5 +246,5 @@ def check_rate(optimizer: OptimizerState | None, scheduler: SchedulerState | Non
     if rate is None or not abs(rate - wanted) <= _RATE_TOLERANCE * scheduler.base_lr:
         raise BridgeError(
             f"the optimizer's lr is {rate}, but its schedule's after {scheduler.step} steps is "
-            f"{wanted}: PyTorch would go on from the wrong rate"
+            f"{wanted}: PyTorch would continue with the wrong rate"
         )

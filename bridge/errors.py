@@ -1,4 +1,4 @@
-"""What can be wrong with a file or a conversion, as exceptions whose message is one clear line."""
+"""What can be wrong with a file or a conversion. Every exception's message is one clear line."""
 
 import contextlib
 import os
@@ -74,7 +74,7 @@ def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unwritable() -> Iterator[None]:
-    """Makes an UnwritableFileError of every OSError that is raised inside."""
+    """Turns every OSError that is raised inside into an UnwritableFileError."""
     try:
         yield
     except OSError as error:

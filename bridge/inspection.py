@@ -1,4 +1,4 @@
-"""What a checkpoint is, told from its names, shapes and notes, without a look at its values."""
+"""What a checkpoint is, according to its names, shapes and notes; its values stay unread."""
 
 import dataclasses
 import math
@@ -25,6 +25,9 @@ from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
 
 _VARIANTS = {"use_hem": "HEM", "use_dpg": "DPG", "use_sparse": "sparse", "use_uboo": "UBOO"}
+"""The original's names of the variants, by their switches. HEM projects through one fused matrix,
+DPG computes the decay at low rank, UBOO adds a planning loss (docs/model.md section 2)."""
+
 _SETTINGS = ("lr", "betas", "eps", "weight_decay")
 _BUFFERS = ("router.hyperplanes", "router.powers")
 
@@ -173,7 +176,7 @@ def parameter_count(model_class: str, config: ModelConfig) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """As much of a model as can be told; its table is empty where its config is unknown."""
+    """What is known of a model; its table is empty where its config is unknown."""
 
     model_class: str | None
     dimensions: dict[str, Any]

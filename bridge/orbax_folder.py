@@ -1,4 +1,4 @@
-"""Checkpoints as folders that Orbax writes (docs/model.md section 6.6): whole or not there.
+"""Checkpoints as folders that Orbax writes (docs/model.md section 6.6), complete or absent.
 
     RUN/state/N/arrays/          the model and AdamW's moments in JAX's layout, written by Orbax
     RUN/state/N/checkpoint.json  all else: class and config, step, loss, hyperparameters, schedule
@@ -236,7 +236,7 @@ def _read_arrays(
     place = folder.resolve() / _ARRAYS
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Orbax fills or cuts shapes, and casts, to what it is asked for: ask for what is there.
+            # Orbax pads, truncates and casts to what it is asked for: ask for what is there.
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)
             _check_extent(saved, folder)
@@ -278,7 +278,7 @@ def _check_shapes(
 
 
 def _check_extent(saved: Mapping[str, Any], folder: Path) -> None:
-    """A few bytes can claim any number of zeros, as Orbax compresses."""
+    """Refuses arrays far larger than their files: Orbax compresses, so few bytes can claim many."""
     claimed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for _, a in _leaves(saved))
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if claimed > _MOST_COMPRESSION * stored + _FREE_BYTES:

@@ -135,8 +135,8 @@ def load_partial(
     """Loads the tensors of a checkpoint whose name, shape and type fit a model.
 
     The rest of the model keeps the initial values of a new one, in the dtype that most of the
-    loaded values have. The training state is loaded only where everything fits: moments are of
-    their very parameters.
+    loaded values have. The training state is loaded only if everything fits, because moments
+    belong to the values of their parameters.
 
     Args:
         path: a file or folder of any format.
@@ -207,13 +207,13 @@ def _class_of(stated: StatedCheckpoint, default: str | None) -> str:
 
 
 def _refuse_growth(table: Sequence[Entry], stated: StatedCheckpoint) -> None:
-    """A file of a few bytes could otherwise ask for any amount of initial values."""
+    """Otherwise a file of a few bytes could ask for any number of initial values."""
     wanted = sum(math.prod(entry.shape) for entry in table)
     found = sum(tensor.size for tensor in stated.tensors.values())
     if wanted > _MOST_GROWTH * found:
         raise ConfigError(
             f"its config is of a model of {wanted} values, and it holds {found}: give a config of "
-            "your own, as adapt does, if so many are to be drawn anew"
+            "your own, as adapt does, if you want the rest drawn at random"
         )
 
 

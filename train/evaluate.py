@@ -31,7 +31,7 @@ def main(config: Config) -> None:
             raise UserError(f"evaluate.checkpoints: {path} does not exist")
 
     def load(path: str) -> Network:
-        loaded = read(path, config, "evaluate.checkpoints", like="any")
+        loaded = read(path, config, "evaluate.checkpoints", architecture="any")
         try:
             return network_of(loaded, config)
         except UserError as error:

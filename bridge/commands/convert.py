@@ -79,11 +79,11 @@ def _import_partially(options: argparse.Namespace, **target: Any) -> int:
 
 
 def _check_free(folder: str) -> None:
-    """Makes sure that nothing is in a folder but what a killed conversion may have left."""
+    """Refuses a folder that holds anything but the leftovers of a killed conversion."""
     place = Path(folder)
     with errors_about(folder):
         if place.exists() and not place.is_dir():
-            raise UnwritableFileError("is no folder: name a new one")
+            raise UnwritableFileError("is not a folder: name a new one")
         for path in place.rglob("*"):
             inside = path.relative_to(place).parts
             if inside != ("state",) and not any(name.endswith(".partial") for name in inside):

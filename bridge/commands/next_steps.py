@@ -19,7 +19,7 @@ BASE_FOLDER = stage_folder("", "base").name
 
 
 def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
-    """The commands that go on from what was written."""
+    """Prints the commands that continue from what was written."""
     folder = Path(options.OUT_DIR)
     place = shlex.quote(str(folder))
     if type(loaded.model).__name__ != "MMRecModel":
@@ -36,8 +36,8 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         source = shlex.quote(options.IN)
         heads = "" if options.num_heads is None else f" --num-heads {options.num_heads}"
         print(
-            f"training cannot go on from step {loaded.step:,}, as there is no optimizer state; to "
-            f"start anew at step 0 from these weights:\n  rm -r {place}\n"
+            f"training cannot continue from step {loaded.step:,}: there is no optimizer state. To "
+            f"start at step 0 with these weights:\n  rm -r {place}\n"
             f"  {PROGRAM} from-torch {source} {place} --model-only{heads}"
         )
         return
@@ -59,7 +59,7 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
 
 
 def _training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
-    """What a training config must say to go on with a base model."""
+    """What a training config must say to continue training a base model."""
     model = to_checkpoint("MMRecModel", loaded.config, {})
     del model["mem_dim"]
     settings: dict[str, dict[str, Any]] = {"model": model}

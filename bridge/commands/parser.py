@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     to_torch = command(
         "to-torch",
         convert.to_torch,
-        "write a .pt or .safetensors file of a run, a state or another file",
+        "write a run, a state or another file as a .pt or .safetensors file",
         "The file holds optimizer and schedule too, unless --model-only is given. Weights\n"
         "and moments are those of IN bit for bit.",
         "to-torch runs/demo/checkpoints_base demo.safetensors",
@@ -62,10 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
     from_torch = command(
         "from-torch",
         convert.from_torch,
-        "make a run's folder of a .pt or .safetensors file, for training to go on from",
-        "IN must hold exactly a model's tensors; otherwise the error lists all that are\n"
+        "turn a .pt or .safetensors file into a run's folder, to continue training",
+        "IN must hold exactly the tensors of a model. Otherwise the error lists all that are\n"
         "missing, unexpected or misshapen. --partial loads those that fit, prints what became\n"
-        f"of each and writes it to OUT_DIR/{convert.REPORT}.",
+        f"of each and writes that to OUT_DIR/{convert.REPORT}.",
         "from-torch base_model_step_1000.pt runs/mine/checkpoints_base",
     )
     _add_input(from_torch)
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     adapt = command(
         "adapt",
         convert.adapt,
-        "make a run's folder of what fits of a foreign file into a model of your own",
+        "load what fits of a foreign file into a model of your own, as a run's folder",
         "As from-torch --partial, but the model is the section `model` of a training config.",
         "adapt foreign.pt runs/mine/checkpoints_base --config configs/base.yaml",
     )
@@ -101,10 +101,10 @@ def build_parser() -> argparse.ArgumentParser:
         "inspect",
         describe.describe,
         "say what a checkpoint is",
-        "Its class, dimensions and variants, parameters by part, dtypes, optimizer and\n"
-        "schedule, and how far it is trained; told from names and shapes where it does not\n"
-        "state it. The exit code is 1 if its tensors or training state do not fit its model,\n"
-        "and everything that does not is listed.",
+        "Prints its class, dimensions and variants, parameters by part, dtypes, optimizer\n"
+        "and schedule, and how far it is trained. What the file does not state is inferred\n"
+        "from names and shapes. If tensors or training state do not fit the model, they are\n"
+        "listed and the exit code is 1.",
         "inspect runs/demo/checkpoints_base/base_model_step_1000.pt",
     )
     _add_input(inspect_, "FILE")
@@ -114,10 +114,10 @@ def build_parser() -> argparse.ArgumentParser:
         "verify",
         describe.verify,
         "compare two checkpoints of any formats",
-        "The largest difference of each weight and moment, and of what both models compute\n"
-        "for random tokens and memories. The exit code is 1 if one is above the tolerance, or\n"
-        "if anything else differs: names, shapes, config, step, loss, the optimizer's\n"
-        "settings, the schedule; without a tolerance the dtypes too.",
+        "Prints the largest difference of each weight and moment, and of what both models\n"
+        "compute for random tokens and memories. The exit code is 1 if one is above the\n"
+        "tolerance, or if anything else differs: names, shapes, config, step, loss, the\n"
+        "optimizer's settings, the schedule, and without a tolerance the dtypes.",
         "verify demo.pt demo.safetensors",
     )
     _add_input(verify, "A", dest="A")

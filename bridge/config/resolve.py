@@ -9,7 +9,7 @@ from bridge.errors import ConfigError
 from mmrec_jax import ModelConfig
 
 _MOST_LAYERS = 2000
-"""What is done with a config takes time in proportion to its layers, whatever the file holds."""
+"""Work with a config takes time in proportion to its layers, however few tensors a file holds."""
 
 
 def resolve_config(
@@ -23,14 +23,8 @@ def resolve_config(
     Raises:
         ConfigError: a stated value is impossible, or a dimension is neither stated nor shown.
     """
-    own_names = OWN_NAMES.get(model_class, {})
     fields = FIELDS[model_class]
-    values: dict[str, Any] = {}
-    for field, kind in fields.items():
-        for name in dict.fromkeys((own_names.get(field, field), field)):
-            if stated.get(name) is not None:
-                values[field] = typed(name, stated[name], kind)
-                break
+    values = _stated_values(model_class, stated)
     if "num_heads" in fields and num_heads is not None:
         stated_heads = values.setdefault("num_heads", num_heads)
         if stated_heads != num_heads:
@@ -40,18 +34,8 @@ def resolve_config(
         if not (found | values).get(switch):
             values.pop(field, None)  # 0 and the like, where nothing reads it
     values = found | values
-    if shapes is not None and "num_layers" in fields and "num_layers" not in values:
-        raise ConfigError(
-            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
-            "not from 0 without gaps"
-        )
-    if values.get("num_layers", 0) > _MOST_LAYERS:
-        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
-    if shapes is not None and "num_layers" in fields and values["num_layers"] > len(shapes):
-        raise ConfigError(
-            f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
-            f"{len(shapes)} tensors"
-        )
+    if "num_layers" in fields:
+        _check_layers(values, shapes)
     for field in ("vocab_size", "model_dim"):
         if field in fields and field not in values:
             raise ConfigError(f"{field} is neither in the file's config nor shown by a tensor")
@@ -69,8 +53,8 @@ def resolve_config(
                 f"{values['model_dim']} channels"
             )
     if model_class != "FusionLayer":
-        # What the default means already stays None, as in a config that never mentions it;
-        # FusionLayer's config always does.
+        # A value that equals the default stays None, as in a config that does not mention it.
+        # FusionLayer's config always mentions it.
         for field, usual in (("pe_dim", 1), ("fused_dim", 2)):
             if field not in stated and values.get(field) == usual * values["model_dim"]:
                 values[field] = None
@@ -80,6 +64,33 @@ def resolve_config(
         raise ConfigError(f"no model has this config: {error!s:.200}") from None
     check_config(model_class, config)
     return config
+
+
+def _stated_values(model_class: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The stated values by the fields of ModelConfig."""
+    own_names = OWN_NAMES.get(model_class, {})
+    values: dict[str, Any] = {}
+    for field, kind in FIELDS[model_class].items():
+        for name in dict.fromkeys((own_names.get(field, field), field)):
+            if stated.get(name) is not None:
+                values[field] = typed(name, stated[name], kind)
+                break
+    return values
+
+
+def _check_layers(values: Mapping[str, Any], shapes: Shapes | None) -> None:
+    if shapes is not None and "num_layers" not in values:
+        raise ConfigError(
+            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
+            "not from 0 without gaps"
+        )
+    if values.get("num_layers", 0) > _MOST_LAYERS:
+        raise ConfigError(f"num_layers is {values['num_layers']}, more than {_MOST_LAYERS}")
+    if shapes is not None and values["num_layers"] > len(shapes):
+        raise ConfigError(
+            f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
+            f"{len(shapes)} tensors"
+        )
 
 
 def check_config(model_class: str, config: ModelConfig) -> None:
@@ -103,9 +114,9 @@ def contradictions(model_class: str, config: ModelConfig, shapes: Shapes) -> lis
         expected["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim
     if "fused_dim" in expected:
         expected["fused_dim"] = config.fusion_dim
-    shown = infer_fields(model_class, shapes)
+    inferred = infer_fields(model_class, shapes)
     return [
         f"{field} is {expected[field]} in the config and {value} in the tensors"
-        for field, value in shown.items()
+        for field, value in inferred.items()
         if value != expected[field]
     ]

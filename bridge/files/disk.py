@@ -1,4 +1,4 @@
-"""Files on disk: what cannot be opened is one clear line, and nothing half-written looks whole."""
+"""Files on disk: clear errors for what cannot be opened, and no half-written file or folder."""
 
 import contextlib
 import errno
@@ -73,8 +73,8 @@ def _unreadable(error: Exception) -> UnreadableFileError:
 def replacing_file(path: PathLike) -> Iterator[BinaryIO]:
     """A file to write, which takes the path's place when the block ends well.
 
-    What the path held before is given up only for what is on the disk, so that not even a crash of
-    the machine leaves neither. Where there was nothing, the disk takes its time.
+    An old file is replaced only once the new one is on the disk, so even after a crash of the
+    machine one of the two is there. Where there was no file, it does not wait for the disk.
 
     Raises:
         OSError: the path is a folder, or its folder does not exist, is not writable or full; what

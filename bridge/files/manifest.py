@@ -1,6 +1,6 @@
-"""Folders whose files are all vouched for: sizes and SHA-256 in one manifest.json.
+"""Folders with a manifest.json that lists the size and SHA-256 of every file.
 
-Orbax restores a flipped bit, and numpy maps one, without a word; the manifest finds it.
+Orbax and numpy read a file with a flipped bit without an error; the manifest finds it.
 """
 
 import hashlib

@@ -26,8 +26,8 @@ FLOATS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 class Tensor:
     """One tensor of a checkpoint in PyTorch's layout, whose values are read when they are needed.
 
-    What is read from a file and what is to be written are both of this form, so that a checkpoint
-    passes from one to the other tensor by tensor. One object under two names is a tied tensor.
+    What is read from a file and what will be written both have this form. So a checkpoint passes
+    from one to the other tensor by tensor. One object under two names is a tied tensor.
 
     Attributes:
         shape: PyTorch's.
@@ -101,8 +101,8 @@ def contiguous(values: Array) -> Array:
 def _transposed(strips: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """The contiguous transpose of a matrix that comes as consecutive blocks of its rows.
 
-    In steps that the cache holds: several times faster than numpy's own copy of a large one. JAX
-    takes it over without a copy, as it is aligned.
+    It is made in steps that fit into the cache, which is several times faster than numpy's own copy
+    of a large matrix. It is aligned, so JAX takes it over without a copy.
     """
     rows, columns = shape
     result = aligned_bytes(rows * columns * dtype.itemsize).view(dtype).reshape(columns, rows)

@@ -1,5 +1,6 @@
 """Training that changes frameworks on the way, through the bridge's files, against one alone."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -8,19 +9,20 @@ import pytest
 import torch
 from helpers.losses import gradient_from_memory
 from helpers.paths import GOLDEN
+from helpers.small_models import SMALL
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import bridge
 from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from bridge.weights import tensors_of
-from mmrec_jax import ModelConfig
-from train.checkpoints import state as checkpoint
+from train.checkpoints.fit import check_training
+from train.checkpoints.state import checkpoint_of, state_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import initial_model
 from train.step.trainer import Trainer
 
-SMALL = ModelConfig(vocab_size=50, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, dropout=0.0)
+CONFIG = dataclasses.replace(SMALL, vocab_size=50, dropout=0.0)
 
 
 @functools.cache
@@ -42,14 +44,14 @@ def train_in_jax(path, target, batches, memory=None):
     trainer = trainer_of(
         loaded.config, schedule.base_lr, schedule.warmup_steps, schedule.total_steps
     )
-    checkpoint.check_training(trainer.config, loaded)
-    state = checkpoint.state_of(trainer, loaded)
+    check_training(trainer.config, loaded)
+    state = state_of(trainer, loaded)
     losses = []
     for batch in batches:
         grads, metrics = gradient_from_memory(trainer, state, jnp.asarray(batch), memory)
         state, _ = trainer.update(state, grads)
         losses.append(float(metrics["loss"]))
-    content = checkpoint.checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
+    content = checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
     bridge.save_file(target, content)
     return losses
 
@@ -148,7 +150,7 @@ STEPS, LEARNING_RATE, WARMUP = 1000, 1e-3, 50
 
 def new_session(dtype=torch.float32):
     torch.manual_seed(0)
-    module = twin("MMRecModel", SMALL).to(dtype)
+    module = twin("MMRecModel", CONFIG).to(dtype)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     schedule = SequentialLR(
         optimizer,
@@ -165,9 +167,9 @@ def new_session(dtype=torch.float32):
 def test_a_thousand_steps_half_in_each(tmp_path, resume_in_torch, train_twin, record_property):
     # A learnable sequence, as noise alone would leave the weights nowhere to go.
     rng = np.random.default_rng(0)
-    starts = rng.integers(0, SMALL.vocab_size, (STEPS, 2, 1))
+    starts = rng.integers(0, CONFIG.vocab_size, (STEPS, 2, 1))
     noise = rng.integers(0, 2, (STEPS, 2, 9))
-    batches = ((starts + 3 * np.arange(9) + noise) % SMALL.vocab_size).astype(np.int32)
+    batches = ((starts + 3 * np.arange(9) + noise) % CONFIG.vocab_size).astype(np.int32)
     half = STEPS // 2
 
     alone = new_session()

@@ -1,11 +1,13 @@
 """AdamW's and the schedule's state, both ways, against torch itself."""
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from helpers.paths import GOLDEN
+from helpers.small_models import SMALL
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from bridge import (
@@ -22,12 +24,9 @@ from bridge.keys import entries, named_parameters
 from bridge.optimizer import optimizer_from_torch, optimizer_to_torch
 from bridge.schedule import scheduler_from_torch, scheduler_to_torch
 from bridge.weights import model_from_tensors
-from mmrec_jax import ModelConfig
 
 TRAJECTORY = GOLDEN / "trajectory"
-CONFIG = ModelConfig(
-    vocab_size=23, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20, use_dpg=True, dpg_rank=5
-)
+CONFIG = dataclasses.replace(SMALL, use_dpg=True, dpg_rank=5)
 
 
 def golden(step):

@@ -45,9 +45,9 @@ def check_model(config: ModelConfig, model: bridge.Model) -> None:
         UserError: it is not; lists all that differ.
     """
     model_class = bridge.class_name(model)
-    there, here = (_described(model_class, each) for each in (model.config, config))
-    names = dict.fromkeys([*here, *there])
-    pairs = {f"model.{name}": (there.get(name), here.get(name)) for name in names}
+    found, wanted = (_described(model_class, each) for each in (model.config, config))
+    names = dict.fromkeys([*wanted, *found])
+    pairs = {f"model.{name}": (found.get(name), wanted.get(name)) for name in names}
     _refuse(pairs, "the checkpoint holds another model")
     dtypes = {str(array.dtype) for array in bridge.variables(model).values()} - {"float32"}
     if dtypes:
@@ -64,9 +64,9 @@ def _described(model_class: str, config: ModelConfig) -> dict[str, Any]:
 
 def _refuse(pairs: Mapping[str, tuple[Any, Any]], reason: str) -> None:
     different = [
-        f"{key} is {there} there and {here} in the config"
-        for key, (there, here) in pairs.items()
-        if there != here
+        f"{key} is {found} in the checkpoint and {wanted} in the config"
+        for key, (found, wanted) in pairs.items()
+        if found != wanted
     ]
     if different:
         raise UserError(

@@ -30,7 +30,7 @@ def read(
     config: Config,
     key: str,
     *,
-    like: Literal["config", "config but for its depth", "any"] = "config",
+    architecture: Literal["config", "config but for its depth", "any"] = "config",
 ) -> bridge.LoadedCheckpoint:
     """The model of a run or a checkpoint file, in float32.
 
@@ -38,32 +38,33 @@ def read(
         path: the run's folder or the file.
         config: says what the model must be, and which tokenizer it must have been trained with.
         key: the setting that names the path.
-        like: which of the config's dimensions and variants the model must have.
+        architecture: which of the config's dimensions and variants the model must have.
 
     Raises:
         UserError: it cannot be read, or is something else.
     """
-    heads = None if like == "any" else config.model.num_heads
+    heads = None if architecture == "any" else config.model.num_heads
     try:
         with uninterrupted():
             loaded = bridge.load(path, num_heads=heads, model_only=True)
     except bridge.BridgeError as error:
         raise UserError(f"{key}: {error}") from error
     wanted = config.model
-    if like == "any":
+    if architecture == "any":
         wanted = dataclasses.replace(loaded.config, vocab_size=config.model.vocab_size)
-    elif like == "config but for its depth":
+    elif architecture == "config but for its depth":
         wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
     try:
         check_model(wanted, loaded.model)
     except UserError as error:
         raise UserError(f"{key}: {path}: {error}") from error
-    folder, own = Path(path), Path(config.data_dir) / TOKENIZER
-    beside = (folder if folder.is_dir() else folder.parent) / TOKENIZER
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    config_tokenizer = Path(config.data_dir) / TOKENIZER
     trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
-    if trained_with is None and beside.is_file():
-        trained_with = file_digest(beside)
-    if trained_with is not None and own.is_file() and trained_with != file_digest(own):
+    if trained_with is None and (folder / TOKENIZER).is_file():
+        trained_with = file_digest(folder / TOKENIZER)
+    known = trained_with is not None and config_tokenizer.is_file()
+    if known and trained_with != file_digest(config_tokenizer):
         raise UserError(
             f"{key}: {path} was trained with another tokenizer than that of {config.data_dir}: "
             "prepare the data that it was trained on again, or name another checkpoint"
@@ -77,7 +78,7 @@ def stage_folder(config: Config, stage: str) -> Path:
 
 
 def read_base(config: Config) -> MMRecModel:
-    """The base that experts are made of and whose embedding they share.
+    """The base that experts start from and whose embedding they share.
 
     Raises:
         UserError: there is none, or it does not fit the config.
@@ -88,7 +89,7 @@ def read_base(config: Config) -> MMRecModel:
             f"base_model: there is no base in {path}: train it first (python -m train.base), or "
             "name a run or a file"
         )
-    model = read(path, config, "base_model", like="config but for its depth").model
+    model = read(path, config, "base_model", architecture="config but for its depth").model
     if not isinstance(model, MMRecModel):
         raise UserError(f"base_model: {path} holds the class {type(model).__name__}, not a base")
     return model
@@ -106,8 +107,8 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
     if not isinstance(model, ExpertModule):
         return model
     # The base has the expert's dimensions, which need not be the config's.
-    of_expert = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
-    embedding = read_base(dataclasses.replace(config, model=of_expert)).embedding
+    base_config = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
+    embedding = read_base(dataclasses.replace(config, model=base_config)).embedding
     if loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
         raise UserError(
             "the expert was trained with another base's embedding: set base_model to that base"
@@ -116,7 +117,7 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
 
 
 def digest(embedding: Embedding) -> str:
-    """Tells embeddings apart."""
+    """The SHA-256 of an embedding's values, to recognise it by."""
     array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
     return hashlib.sha256(array.tobytes()).hexdigest()
 

@@ -44,7 +44,7 @@ def restore(run: Path, step: int) -> bridge.LoadedCheckpoint:
         return bridge.load_orbax(folder)
     except bridge.BridgeError as error:
         older = any(other < step for other in bridge.steps(run))
-        hint = f": remove {folder} to go on from an older state" if older else ""
+        hint = f": remove {folder} to resume from an older state" if older else ""
         raise UserError(f"{error}{hint}") from error
 
 

@@ -72,15 +72,15 @@ def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainStat
     """The training state that a checkpoint holds, its model being what the trainer trains.
 
     Raises:
-        UserError: its optimizer's state does not allow to go on.
+        UserError: training cannot continue from its optimizer's state.
     """
     state = trainer.initial_state(cast(Network, checkpoint.model))
     saved = checkpoint.optimizer_state
     if saved is None:
         if checkpoint.step:
             raise UserError(
-                f"the checkpoint after {checkpoint.step} steps has no optimizer state to go on "
-                "from: import it with --model-only to start anew from its weights"
+                f"the checkpoint after {checkpoint.step} steps has no optimizer state to "
+                "continue from: import it with --model-only to start at step 0 with its weights"
             )
         return state
     schedule = checkpoint.scheduler_state

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import SMALL
 from helpers.transfers import counted
 
 import bridge
-from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.state import checkpoint_of, state_of
@@ -22,9 +22,7 @@ from train.stages.base import initial_model
 from train.step.trainer import Trainer
 from train.system.errors import UserError
 
-MODEL = ModelConfig(
-    vocab_size=30, model_dim=8, num_layers=2, num_heads=2, ffn_dim=12, dropout=0.0, dpg_rank=3
-)
+MODEL = dataclasses.replace(SMALL, dropout=0.0, dpg_rank=3)
 
 
 def config_of(model=MODEL):
@@ -149,9 +147,9 @@ def test_a_damaged_state_is_said_to_be(tmp_path, saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ffn_dim": 13}, "model.ffn_dim is 12 there and 13 in the config"),
-        ({"num_heads": 4}, "model.num_heads is 2 there and 4 in the config"),
-        ({"use_dpg": True}, "model.use_dpg is None there and True in the config"),
+        ({"ffn_dim": 21}, "model.ffn_dim is 20 in the checkpoint and 21 in the config"),
+        ({"num_heads": 4}, "model.num_heads is 3 in the checkpoint and 4 in the config"),
+        ({"use_dpg": True}, "model.use_dpg is None in the checkpoint and True in the config"),
     ],
 )
 def test_another_models_state_is_refused(saved, change, message):
@@ -182,7 +180,7 @@ def test_moments_that_do_not_fit_are_refused(plain, saved):
     missing = changed_optimizer(saved, exp_avg=without(moments, "W_z"))
     with pytest.raises(UserError, match=r"missing for blocks\.0\.W_z\.bias, blocks\.1\.W_z"):
         state_of(trainer, missing)
-    other = changed_optimizer(saved, exp_avg={**moments, ("norm", "bias"): jnp.zeros(8)})
+    other = changed_optimizer(saved, exp_avg={**moments, ("norm", "bias"): jnp.zeros(12)})
     with pytest.raises(UserError, match=r"there for what is not trained, norm\.bias"):
         state_of(trainer, other)
 
@@ -227,7 +225,7 @@ def test_every_other_setting_of_an_import_is_listed(saved):
         check_training(config, saved)
     for key in ("learning_rate", "warmup_steps", "weight_decay", "beta2"):
         assert f"optimizer.{key} is " in str(caught.value)
-    assert "training.steps is 24 there and 30 in the config" in str(caught.value)
+    assert "training.steps is 24 in the checkpoint and 30 in the config" in str(caught.value)
     assert "beta1" not in str(caught.value)
 
 

@@ -294,7 +294,7 @@ def test_an_expert_that_trains_its_embedding(folder, finished):
         (
             "train.expert",
             ("--training.domain", "text", "--base_model", "BASE", "--model.ffn_dim", 32),
-            "model.ffn_dim is 24 there and 32 in the config",
+            "model.ffn_dim is 24 in the checkpoint and 32 in the config",
         ),
         (
             "train.expert",

@@ -193,9 +193,13 @@ def test_an_import_of_another_training_is_refused(prepared, finished):
     base = ("train.base", "--config", "c.yaml", "--run_dir", "elsewhere", "--resume")
     before = contents(folder)
     for option, value, message in (
-        ("--training.steps", 20, "training.steps is 12 there and 20 in the config"),
-        ("--optimizer.learning_rate", 0.1, "learning_rate is 0.01 there and 0.1 in the config"),
-        ("--model.ffn_dim", 32, "model.ffn_dim is 24 there and 32 in the config"),
+        ("--training.steps", 20, "training.steps is 12 in the checkpoint and 20 in the config"),
+        (
+            "--optimizer.learning_rate",
+            0.1,
+            "learning_rate is 0.01 in the checkpoint and 0.1 in the config",
+        ),
+        ("--model.ffn_dim", 32, "model.ffn_dim is 24 in the checkpoint and 32 in the config"),
     ):
         assert message in error(run(prepared, *base, option, value, code=2))
     assert contents(folder) == before

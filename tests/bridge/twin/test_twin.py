@@ -10,6 +10,7 @@ import pytest
 import torch
 from flax import nnx
 from helpers.paths import GOLDEN
+from helpers.small_models import SMALL
 
 import bridge
 from bridge.config.metadata import to_checkpoint
@@ -34,17 +35,7 @@ VARIANTS = {
     "uboo_dpg": {"use_uboo": True, "use_dpg": True},
     "weighted": {"fusion_method": "weighted"},
 }
-CONFIG = ModelConfig(
-    vocab_size=31,
-    model_dim=12,
-    num_layers=2,
-    num_heads=3,
-    ffn_dim=20,
-    pe_dim=7,
-    dpg_rank=5,
-    num_experts=4,
-    sparse_chunk_size=4,
-)
+CONFIG = dataclasses.replace(SMALL, pe_dim=7, dpg_rank=5, num_experts=4, sparse_chunk_size=4)
 
 
 def assert_close(found, expected):

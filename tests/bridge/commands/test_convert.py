@@ -15,7 +15,8 @@ import bridge
 from bridge.__main__ import main
 from bridge.config.yaml_file import from_yaml
 from mmrec_jax import ModelConfig
-from train.checkpoints import state as checkpoint
+from train.checkpoints import run_states
+from train.checkpoints.fit import check_training
 from train.settings.cli import parse_config
 
 BASE = GOLDEN / "base" / "checkpoint.pt"
@@ -209,8 +210,8 @@ def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
         yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
     )
     config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
-    saved = checkpoint.restore(folder, checkpoint.steps(folder)[-1])
-    checkpoint.check_training(config, saved)
+    saved = run_states.restore(folder, bridge.steps(folder)[-1])
+    check_training(config, saved)
     assert config.model == saved.config
     assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
 
@@ -233,7 +234,7 @@ def test_without_an_optimizer_training_starts_anew(changed, run, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = run("from-torch", path, out)
     assert code == 0
-    assert "training cannot go on from step 12" in printed and "train.base" not in printed
+    assert "training cannot continue from step 12" in printed and "train.base" not in printed
     assert f"  rm -r {out}\n  python -m bridge from-torch {path} {out} --model-only\n" in printed
     assert bridge.load(out).step == 12
 
@@ -283,7 +284,7 @@ def test_files_that_cannot_be_written_are_refused_at_once(target, message, refus
     [
         ("full", "exists and is not empty: name a new folder"),
         ("run", "exists and is not empty"),
-        ("file", "is no folder"),
+        ("file", "is not a folder"),
         ("file/out", "cannot be written"),
     ],
 )
