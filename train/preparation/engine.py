@@ -29,7 +29,7 @@ from train.settings.prepare import EngineConfig
 from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
-_QUIET = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+_DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
@@ -159,23 +159,18 @@ class _Local(LocalPipelineExecutor):
 
     def run(self) -> None:
         """Runs what is left."""
-        if self.workers == 1:
-            for rank in self.get_incomplete_ranks():
-                self._run_for_rank(rank)
-            return
-        # JAX's threads do not survive a fork. And a process that is started otherwise begins with
-        # importing the main module, which here is the whole training: it needs none of it.
-        context = multiprocessing.get_context("forkserver")
-        main = sys.modules["__main__"]
-        kept = main.__dict__.copy()
-        main.__spec__ = None
-        main.__dict__.pop("__file__", None)
-        # The processes that it starts print a traceback each where Ctrl-C ends them; what the tasks
-        # have to say is in their logs.
-        stderr = os.dup(2)
-        os.dup2(_QUIET.fileno(), 2)
+        with _silent_stderr():
+            if self.workers == 1:
+                for rank in self.get_incomplete_ranks():
+                    self._run_for_rank(rank)
+            else:
+                self._run_in_pool()
+        logger.remove()  # datatrove's last task left its log on stderr
+
+    def _run_in_pool(self) -> None:
+        # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
         pool = concurrent.futures.ProcessPoolExecutor(
-            self.workers, context, initializer=_end_with_parent
+            self.workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
         )
         try:
             # datatrove's own pool waits without end for the task of a worker that was killed.
@@ -190,13 +185,23 @@ class _Local(LocalPipelineExecutor):
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            main.__dict__.update(kept)
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        with contextlib.redirect_stderr(_QUIET):  # its log goes to a file as well
-            return super()._run_for_rank(rank, local_rank, node_rank)
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps this process, and the workers that it starts, from writing to the terminal.
+
+    datatrove logs to stderr what it logs to a file too, and each worker that Ctrl-C ends would
+    print a traceback.
+    """
+    stderr = os.dup(2)
+    os.dup2(_DEV_NULL.fileno(), 2)
+    try:
+        with contextlib.redirect_stderr(_DEV_NULL):
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _end_with_parent() -> None:

@@ -173,6 +173,26 @@ def test_a_killed_worker_ends_the_stage_and_the_next_one_goes_on(tmp_path):
     assert sorted(path.name for path in done.iterdir()) == ["0", "1", "2", "3"]
 
 
+def test_preparation_imports_neither_jax_nor_torch():
+    """Each worker of each stage imports it anew, and has to be small and quick to start."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "import train.prepare, train.preparation\n"
+        "for module in pkgutil.iter_modules(train.preparation.__path__):\n"
+        "    importlib.import_module(f'train.preparation.{module.name}')\n"
+        "assert 'train.preparation.engine' in sys.modules\n"
+        "heavy = {'flax', 'jax', 'jaxlib', 'orbax', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["{workers: 2}", "{kind: ray, workers: 2}"])
 def test_engines_write_the_same_files(tmp_path, sources, expected, engine):
