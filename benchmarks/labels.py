@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
-from train.preparation.labels import Label, Labeller
+from train.preparation.label_words import Label
+from train.preparation.labels import Labeller
 
 LIST = Path("benchmarks/labels.csv")
 PAGE = Path("docs/labels.md")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from train.preparation.labels import Label
+from train.preparation.label_words import Label
 
 Reason = Literal[
     "bad JSON",  # a line or a notebook that is no JSON
