@@ -18,7 +18,7 @@ from train.data import folder as tokens
 from train.data import token_files
 from train.data.batches import Windows
 from train.preparation import listing
-from train.prepare import prepare
+from train.preparation.prepare_data import prepare
 from train.run.folder import CHANGEABLE, CONFIG, flat, with_defaults, write_text
 from train.run.session import Session
 from train.settings.config import Config, PipelineConfig

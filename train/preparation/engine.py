@@ -1,4 +1,4 @@
-"""Runs the tasks of a stage by datatrove: on this machine, on Ray or on Slurm."""
+"""Runs the tasks of a step with datatrove: on this machine, on Ray or on Slurm."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -33,7 +33,7 @@ _DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
-    """Runs stages one after the other, and shows how far they are."""
+    """Runs steps one after the other, and shows how far they are."""
 
     def __init__(self, config: EngineConfig, folder: Path, console: rich.console.Console) -> None:
         """`folder` is that of the preparation, on a disk that all workers share."""
@@ -43,24 +43,24 @@ class Engine:
         self._workers = config.workers or os.cpu_count() or 1
         logger.remove()
 
-    def run(self, name: str, tasks: int, steps: list[Any], total: int = 0) -> None:
-        """Runs what is left of a stage's tasks.
+    def run(self, name: str, tasks: int, actions: list[Any], total: int = 0) -> None:
+        """Runs what is left of a step's tasks.
 
         Args:
-            name: the stage.
+            name: the step.
             tasks: their number.
-            steps: what each does, one after the other, as datatrove takes it.
+            actions: what each task does, one after the other, as datatrove takes it.
             total: the bytes that all tasks will count, 0 where it is unknown.
 
         Raises:
             TasksFailedError: a task failed where its error cannot be seen from here.
         """
-        executor = self._executor(name, tasks, steps)
+        executor = self._executor(name, tasks, actions)
         if not executor.get_incomplete_ranks():
             self._console.print(f"{name}: done before")
             return
         began = time.monotonic()
-        with self._shown(name, total):
+        with self._progress(name, total):
             if isinstance(executor, SlurmPipelineExecutor):
                 _submit(executor)
                 self._await_slurm(executor)
@@ -70,7 +70,7 @@ class Engine:
                 except concurrent.futures.process.BrokenProcessPool as error:
                     raise TasksFailedError(
                         f"{name}: a worker was killed, as a system does that is short of memory: "
-                        "set prepare.engine.workers lower; the same command goes on"
+                        "set prepare.engine.workers lower; the same command continues"
                     ) from error
         left = executor.get_incomplete_ranks()
         if left:
@@ -89,9 +89,9 @@ class Engine:
         else:
             self._console.print(f"{name}: {seconds:.1f} s")
 
-    def _executor(self, name: str, tasks: int, steps: list[Any]) -> PipelineExecutor:
+    def _executor(self, name: str, tasks: int, actions: list[Any]) -> PipelineExecutor:
         common: dict[str, Any] = {
-            "pipeline": steps,
+            "pipeline": actions,
             "tasks": tasks,
             "workers": min(tasks, self._workers),
             "logging_dir": str(self._folder / "logs" / name),
@@ -123,7 +123,7 @@ class Engine:
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
     @contextlib.contextmanager
-    def _shown(self, name: str, total: int) -> Iterator[None]:
+    def _progress(self, name: str, total: int) -> Iterator[None]:
         """A line with documents, MB/s and the time left, while the block runs."""
         progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -217,7 +217,7 @@ def _end_with_parent() -> None:
 
 
 class _Ray(RayPipelineExecutor):
-    """As datatrove's, without its log on the terminal."""
+    """datatrove's own, without its log on the terminal."""
 
     def run(self) -> None:
         """Runs what is left."""
