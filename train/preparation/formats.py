@@ -1,7 +1,7 @@
 """From a file to its documents: plain files, notebooks, lines of JSON, Parquet, Python's library.
 
-Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark; other encodings are not guessed, as a
-wrong guess is not seen. Blank lines between lines of JSON are no documents.
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Other encodings are not guessed, because
+a wrong guess would not be noticed. Blank lines between lines of JSON are not documents.
 """
 
 import codecs
@@ -43,9 +43,9 @@ class Document(NamedTuple):
     Attributes:
         text: the whole document, with its newlines as they were.
         domain: "text" or "code".
-        name: what it was made from, for people; unique within its domain and source.
-        group: documents of one group never lie in different splits. A file is a group; so is a
-            record of JSON or Parquet, whose files hold whole corpora.
+        name: its file, with its line or row, for people; unique within its domain and source.
+        group: documents of one group never lie in different splits. A file is a group, and so is
+            each record of JSON or Parquet, because such a file may hold a whole corpus.
         source: the index of its source.
     """
 
@@ -70,12 +70,12 @@ class Rejected(Exception):
 
 
 class Reader:
-    """Reads files into documents, and keeps the account of what they gave."""
+    """Reads files into documents, and counts what became of them."""
 
     def __init__(
         self, prepare: PrepareConfig, sources: list[Source], parts: list[SourceAccount]
     ) -> None:
-        """Counts into `parts`, one a source."""
+        """Counts into `parts`, one per source."""
         self._prepare = prepare
         self._sources = sources
         self._parts = parts
@@ -251,7 +251,7 @@ def decode(content: bytes) -> str:
     """The text of bytes, without the byte-order mark.
 
     Raises:
-        Rejected: they are binary, or not text in an encoding that is known.
+        Rejected: they are binary, or not text in one of the encodings above.
     """
     encoding = "utf-8"
     for mark, marked in _MARKS:

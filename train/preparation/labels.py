@@ -174,7 +174,7 @@ def _format_of_name(name: str, text: str) -> Format | None:
 
 
 def _is_element(text: str) -> bool:
-    """Whether it is an element as of XML, which HTML has not, from its beginning to its end."""
+    """Whether all of it is one element, with a name that HTML does not have."""
     element = _ELEMENT.match(text)
     return (
         element is not None

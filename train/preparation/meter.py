@@ -1,4 +1,4 @@
-"""How far the tasks of a step are, wherever they run: each keeps a small file of its counts."""
+"""How far the tasks of a step are, wherever they run: each keeps its counts in a small file."""
 
 import os
 import time
@@ -26,7 +26,7 @@ class Meter:
         self._file.close()
 
     def add(self, documents: int, size: int) -> None:
-        """That many more documents and bytes are done."""
+        """Counts documents and their bytes that are done."""
         self._documents += documents
         self._bytes += size
         if time.monotonic() >= self._next:
@@ -39,7 +39,7 @@ class Meter:
 
 
 def counts(folder: Path, step: str) -> tuple[int, int]:
-    """The documents and bytes of all tasks of a step until now."""
+    """The documents and bytes that all tasks of a step have done until now."""
     documents = size = 0
     for path in (folder / "progress" / step).glob("[0-9]*"):
         if done := path.read_text().split():

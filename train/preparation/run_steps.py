@@ -17,7 +17,7 @@ from train.settings.prepare import PrepareConfig
 from train.system.errors import UserError
 
 TOKENIZER_BYTES = 100_000_000
-"""Text that the tokenizer is trained on at most: more changes it little, and takes memory."""
+"""The most text that the tokenizer is trained on: more would change little and take memory."""
 
 
 def run(
@@ -93,7 +93,7 @@ def run(
 
 
 def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: object) -> str:
-    """A name for what a preparation depends on.
+    """A hash of all that a preparation depends on.
 
     Args:
         prepare: the settings.
@@ -130,7 +130,7 @@ def _list_files(
 
 
 def _check_documents(account: Account) -> None:
-    """Makes sure that every source, and every domain, has documents."""
+    """Raises a UserError where a source or a domain has no documents."""
     for source, part in zip(account.sources, account.parts, strict=True):
         if not part.documents.total():
             raise UserError(

@@ -87,7 +87,7 @@ def test_a_name_that_looks_like_a_pattern_is_found(tmp_path):
     ("pattern", "message"),
     [
         ("nowhere", "prepare.text: .*nowhere does not exist"),
-        ("*.none", "prepare.text: nothing fits .*none"),
+        ("*.none", "prepare.text: nothing matches .*none"),
         ("broken", "prepare.text: .*broken is a broken link"),
     ],
 )
