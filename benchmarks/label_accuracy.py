@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
-from train.preparation.labels import Label, Labeller
+from train.preparation.label_words import Label
+from train.preparation.labels import Labeller
 
 LIST = Path("benchmarks/labels.csv")
 PAGE = Path("docs/labels.md")
@@ -35,30 +36,37 @@ DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 ABOUT = """\
 How often [the labeller](../train/preparation/labels.py) is right on files whose labels are known.
 
-The reported set was drawn from {packages} source and binary packages that the development set does
-not use, before the labeller was run on any of its files: of each of 46 formats, told apart by the
-name, ten files, or as many as the packages have, first one of each package, then another one, in
-the order of `random.Random("labels 7 FORMAT")`; of the text files of at most 1 MiB in UTF-8, each
-content once. One reader labelled all of them, without a second opinion, before the labeller was
-run: after a look at their beginning and, where that does not settle it, their middle; Markdown by
-the share of code blocks that markdown-it, another parser than ours, finds, and notebooks by their
-cells. A label says what a file is for: code is executed, compiled or built with, and templates are
-code in whatever format; packages' metadata, lists of files, word lists, what programs printed,
-drawings made of characters and fragments of one or two words are data. Left out were six files that
-two people would label differently: five pieces of HTML pages, and a file of a manual's variables.
+The reported set comes from {packages} source and binary packages that the development set does
+not use. It was drawn before the labeller was run on any of its files: from each of 46 formats,
+judged by the file's name, ten files, or as many as the packages have. First came one file of each
+package, then a second one, in the order of `random.Random("labels 7 FORMAT")`. Only text files of
+at most 1 MiB in UTF-8 were drawn, and each content once.
+
+One reader labelled all of them before the labeller was run, without a second opinion, after a
+look at their beginning and, where that was not enough, their middle. Markdown was labelled by the
+share of code blocks that markdown-it finds (another parser than ours), and notebooks by their
+cells. A label says what a file is for. Code is executed, compiled or built with; templates of any
+format are code. Data are packages' metadata, lists of files, word lists, what programs printed,
+drawings made of characters, and fragments of one or two words. Six files were left out because
+two people would label them differently: five pieces of HTML pages, and a file of a manual's
+variables.
 
 The rules were made on the development set. The reported set was measured once, and neither rules
 nor labels were changed after that.
 
 ## Earlier sets
 
-The bar is 98.5 %, and no set that was new to the labeller has reached it. Each of these sets was
-measured by the rules of its time, then added to the development set, and the rules were mended.
-The limited one was drawn with a limit for each format of a package, so it has more odd files than
-packages have, and was measured twice. The random ones are of each package seven or eight files
-whatever their format, by `random.Random("labels 2 SOURCE")` to `labels 5`, and were measured once,
-as was the one by format, drawn like the reported set. Files left out are those that two people
-would label differently, or Markdown of half code.
+The goal is 98.5 %, and no set that was new to the labeller has reached it. Each of these sets was
+measured with the rules of its time and then added to the development set, and the rules were
+improved.
+
+- *limited by format* was drawn with a limit per format and package, so it has more unusual files
+  than packages have. It was measured twice.
+- The *random* sets have seven or eight files of each package, whatever their format, drawn by
+  `random.Random("labels 2 SOURCE")` to `labels 5`. Each was measured once.
+- *by format* was drawn like the reported set, and measured once.
+
+Left out are files that two people would label differently, or Markdown of which half is code.
 
 | set | files | packages | left out | right |
 |---|---|---|---|---|

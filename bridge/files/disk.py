@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from bridge.errors import UnreadableFileError
-from bridge.files.memory import aligned_bytes
+from bridge.files.aligned_memory import aligned_bytes
 
 PathLike = str | os.PathLike[str]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from bridge.files.memory import aligned_bytes
+from bridge.files.aligned_memory import aligned_bytes
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")

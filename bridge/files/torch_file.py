@@ -17,8 +17,8 @@ import numpy as np
 
 from bridge.errors import FormatError, UnreadableFileError, unwritable
 from bridge.files import disk
+from bridge.files.aligned_memory import ALIGNMENT
 from bridge.files.disk import PathLike
-from bridge.files.memory import ALIGNMENT
 from bridge.files.plain_data import check_extent, safe_name
 from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
 from bridge.files.torch_pickle import View, decode, encode

@@ -1,4 +1,4 @@
-"""Files to prepare, and what is read of them."""
+"""Files and texts to prepare, and what is read of them."""
 
 import os
 import signal
@@ -8,6 +8,16 @@ from pathlib import Path
 from train.preparation import listing
 from train.preparation.account import SourceAccount
 from train.preparation.formats import Reader
+
+PROSE = (
+    "The committee met on Tuesday to talk about the new library. Nobody could say why the old one "
+    "had been closed, but everyone agreed that a town without books was a poor place to live.\n"
+)
+PYTHON = (
+    "import os\n\n\ndef walk(folder):\n    for root, _, names in os.walk(folder):\n"
+    "        for name in names:\n            yield os.path.join(root, name)\n"
+)
+LINE = "x = compute(y)\n"
 
 
 class Killed:

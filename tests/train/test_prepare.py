@@ -1,4 +1,4 @@
-"""`python -m train.prepare` as users run it, and the data folder (train/tokens.py)."""
+"""`python -m train.prepare` as users run it, and the data folder (train/data/data_folder.py)."""
 
 import dataclasses
 import json
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
-from train.data import folder as tokens
-from train.data import token_files
+from train.data import data_folder, token_files
 from train.data.tokenizer import Tokenizer
-from train.prepare import prepare
+from train.preparation.prepare_data import prepare
 from train.settings import cli
 from train.system.errors import UserError
 
@@ -110,8 +109,8 @@ def fails(done: subprocess.CompletedProcess[str], *parts: str) -> bool:
 
 def test_the_token_files_hold_the_documents(prepared, sources):
     data_dir, _ = prepared
-    manifest = tokens.load_manifest(data_dir)
-    tokenizer = Tokenizer.load(data_dir / tokens.TOKENIZER)
+    manifest = data_folder.load_manifest(data_dir)
+    tokenizer = Tokenizer.load(data_dir / data_folder.TOKENIZER)
     originals = {
         path.read_text(): domain
         for domain in ("text", "code")
@@ -149,7 +148,7 @@ def test_the_token_files_hold_the_documents(prepared, sources):
 
 
 def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
-    manifest = tokens.load_manifest(prepared[0])
+    manifest = data_folder.load_manifest(prepared[0])
     assert (manifest.vocab_size, manifest.prepare["seed"]) == (300, 0)
     assert manifest.prepare["validation_fraction"] == 0.2
     assert manifest.prepare["test_fraction"] == 0.1
@@ -191,7 +190,7 @@ def test_large_vocabularies_get_wider_tokens():
     )
 
 
-KILL_BEFORE_THE_MANIFEST = "tokens.write_manifest = die"
+KILL_BEFORE_THE_MANIFEST = "data_folder.write_manifest = die"
 KILL_WHILE_REPLACING = """
 rename = Path.rename
 Path.rename = lambda path, to: die() if path.name == "finished" else rename(path, to)
@@ -206,10 +205,12 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from train import cli, prepare, tokens\n"
+        "from train.data import data_folder\n"
+        "from train.preparation.prepare_data import prepare\n"
+        "from train.settings import cli\n"
         "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{fatal}\n"
-        "cli.run(prepare.prepare, '')\n"
+        "cli.run(prepare, '')\n"
     )
     arguments = ["--config", str(config_file), "--prepare.seed", "1"]
     killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT)
@@ -218,16 +219,16 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
     with pytest.raises(UserError, match="vocab_size"):
         prepare(cli.parse_config([*arguments, "--model.vocab_size", "9999"], ""))
     assert hashes(data_dir) == before
-    tokens.load_manifest(data_dir)
+    data_folder.load_manifest(data_dir)
     prepare(cli.parse_config([*arguments[:-1], "2"], ""))
-    assert tokens.load_manifest(data_dir).prepare["seed"] == 2
+    assert data_folder.load_manifest(data_dir).prepare["seed"] == 2
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 
 def test_two_at_once_are_one(config_file, tmp_path):
     """The second is told so, and does not disturb the first."""
     config = cli.parse_config(["--config", str(config_file)], "")
-    with tokens.unfinished(tmp_path / "data", "first", dry_run=False) as folder:
+    with data_folder.working_folder(tmp_path / "data", "first", dry_run=False) as folder:
         (folder / "work").touch()
         with pytest.raises(UserError, match=r"another train\.prepare is at work on it"):
             prepare(config)
@@ -243,7 +244,7 @@ def test_a_failed_write_leaves_nothing(config_file, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokens, "write_manifest", full)
+    monkeypatch.setattr(data_folder, "write_manifest", full)
     with pytest.raises(UserError, match=r"cannot write data_dir .*No space left"):
         prepare(cli.parse_config(["--config", str(config_file)], ""))
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
@@ -263,18 +264,18 @@ def copy(prepared, root: Path) -> Path:
 )
 def test_changed_files_are_found(prepared, tmp_path, name):
     data_dir = copy(prepared, tmp_path / "data")
-    tokens.load_manifest(data_dir)
+    data_folder.load_manifest(data_dir)
     content = bytearray((data_dir / name).read_bytes())
     content[-2] ^= 1
     (data_dir / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} is not the file that the manifest describes"):
-        tokens.load_manifest(data_dir)
+        data_folder.load_manifest(data_dir)
     (data_dir / name).write_bytes(content[:-1])
     with pytest.raises(UserError, match=f"{name} is not the file that the manifest describes"):
-        tokens.load_manifest(data_dir)
+        data_folder.load_manifest(data_dir)
     (data_dir / name).unlink()
     with pytest.raises(UserError, match=f"cannot read {name}: No such file.*train.prepare again"):
-        tokens.load_manifest(data_dir)
+        data_folder.load_manifest(data_dir)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_broken_manifests_are_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        tokens.load_manifest(tmp_path)
+        data_folder.load_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +406,7 @@ def test_data_of_an_older_version_are_replaced(prepared, tmp_path, sources):
         with pytest.raises(
             UserError, match=f"has version {version}, .* reads version 3.*{message}"
         ):
-            tokens.load_manifest(data_dir)
+            data_folder.load_manifest(data_dir)
         config = cli.parse_config(["--config", str(write_config(tmp_path, sources))], "")
         if version == 4:
             with pytest.raises(UserError, match="has version 4"):

@@ -12,7 +12,7 @@ from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import with_embedding
 from train.checkpoints.fit import check_model
-from train.data.folder import TOKENIZER
+from train.data.data_folder import TOKENIZER
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.system.errors import UserError

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from train.data.folder import Manifest
+from train.data.data_folder import Manifest
 from train.data.token_files import read_tokens
 from train.settings.config import Config
 from train.system.errors import UserError

@@ -9,7 +9,7 @@ from train.data.batches import (
     training_batches,
     training_rows,
 )
-from train.data.folder import TOKENIZER, load_manifest
+from train.data.data_folder import TOKENIZER, load_manifest
 from train.data.tokenizer import Tokenizer
 from train.settings.config import Config
 from train.system.errors import UserError

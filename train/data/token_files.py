@@ -3,14 +3,13 @@
     {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
     {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
 
-Recipes are chosen on validation, and what the chosen one reaches is reported on test. Each
-document is ended by END_OF_TEXT. "mixed" has all documents.
+Each document ends with END_OF_TEXT. "mixed" has the documents of both domains. Choose between
+recipes on validation, and report the chosen one on test.
 """
 
 import contextlib
 import dataclasses
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -72,12 +71,7 @@ class SplitWriter:
     def __enter__(self) -> "SplitWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         self.counts = {
             domain: SplitCounts(documents=ends.size, bytes=self._bytes[domain], tokens=tokens.size)

@@ -8,11 +8,11 @@ from pathlib import Path
 from mmrec_jax.sampling import Sampling
 from train.checkpoints import run_states
 from train.checkpoints.language_model import network_of
-from train.data.folder import TOKENIZER
+from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.generation.stop_strings import Continuation
 from train.generation.texts import continuations
-from train.run.folder import CONFIG, newest_step
+from train.run.run_folder import CONFIG, newest_step
 from train.settings.cli import parse_config
 from train.settings.config import Config
 from train.step.frozen import Network

@@ -6,9 +6,9 @@ from pathlib import Path
 import bridge
 from bridge import MANIFEST, describe_files, replacing_folder
 from train.checkpoints.language_model import stage_folder
-from train.data.folder import TOKENIZER
-from train.run.folder import newest_step
+from train.data.data_folder import TOKENIZER
 from train.run.resume import POSITION
+from train.run.run_folder import newest_step
 from train.settings.pipeline_config import PipelineConfig
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError

@@ -13,12 +13,11 @@ from typing import Any
 
 from bridge import MANIFEST, state_folder, steps
 from train.checkpoints.language_model import file_digest, stage_folder
-from train.data import folder as tokens
-from train.data import token_files
+from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
-from train.prepare import prepare
-from train.run.folder import CONFIG, delete_run
+from train.preparation.prepare_data import prepare
+from train.run.run_folder import CONFIG, delete_run
 from train.run.session import open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
@@ -79,7 +78,7 @@ class PipelineRecord:
         found: Identity | None = None
         if (folder / MANIFEST).exists():
             try:
-                described = tokens.load_manifest(folder)
+                described = data_folder.load_manifest(folder)
             except UserError as error:  # of an older version, or damaged
                 console.print(str(error), markup=False)
             else:

@@ -1,29 +1,29 @@
-"""The account: what became of every document, so that none is lost without a word."""
+"""The account of a preparation: what became of every document."""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from train.preparation.labels import Label
+from train.preparation.label_words import Label
 
 Reason = Literal[
-    "bad JSON",  # a line or a notebook that is no JSON
+    "bad JSON",  # a line or a notebook that is not JSON
     "missing field",  # a record without a value in any of prepare.text_fields
-    "wrong type",  # a record that is no object, or whose text is no string
-    "empty",  # nothing but white space
+    "wrong type",  # a record that is not an object, or whose text is not a string
+    "empty",  # only white space
     "binary",  # a zero byte
-    "undecodable",  # not UTF-8, and no mark of UTF-16 or UTF-32 before it
+    "undecodable",  # neither UTF-8, nor UTF-16 or UTF-32 with a byte-order mark
     "too long",  # above prepare.max_document_bytes
-    "not parseable",  # a module of Python's library whose docstrings cannot be cut out
+    "not parseable",  # a module of Python's library that cannot be parsed
     "unreadable",  # a file that cannot be opened, or a damaged archive or table
-    "duplicate",  # the same text as a document before it
-    "near-duplicate",  # nearly the words of another document
-    "in training",  # held out, and nothing is left without what training has too
+    "duplicate",  # the same text as an earlier document
+    "near-duplicate",  # nearly the same words as another document
+    "in training",  # of validation or test, and training has all of it too
 ]
 """Why a document was rejected."""
 
-EXAMPLES = 3  # kept of each reason and source
+EXAMPLES = 3  # names kept per reason and source
 
 
 class Source(NamedTuple):
@@ -32,7 +32,7 @@ class Source(NamedTuple):
     Attributes:
         key: the config key that lists it, such as `prepare.text`.
         path: the file, folder or pattern.
-        label: what its documents are; None where they are told apart one by one.
+        label: what its documents are; None where each is labelled on its own.
     """
 
     key: str
@@ -42,15 +42,15 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass
 class SourceAccount:
-    """What one source gave.
+    """What became of the documents of one source.
 
     Attributes:
-        files: files that were opened.
+        files: the number of files that were opened.
         bytes: their sizes together.
         sha256: of their names and contents; where there is more than one, of the list of these.
-        documents: by label; those of "data" are dropped.
-        rejected: documents that were not taken, by reason.
-        skipped: what is no document: hidden files, special files, links to folders.
+        documents: their number by label; those of "data" are dropped.
+        rejected: the number of documents that were not taken, by reason.
+        skipped: what is not a document: hidden files, special files, links to folders.
         examples: the first names of each reason.
     """
 
@@ -68,17 +68,17 @@ class SourceAccount:
         return self.documents.total() + self.rejected.total()
 
     def reject(self, reason: Reason, name: str) -> None:
-        """Counts a document that was not taken; `name` tells its file and its line or row."""
+        """Counts a document that was not taken; `name` is its file with its line or row."""
         self.rejected[reason] += 1
-        self._example(reason, name)
+        self._add_example(reason, name)
 
     def withdraw(self, label: str, reason: Reason, name: str) -> None:
-        """Rejects a document that was counted before."""
+        """Rejects a document that was already counted as taken."""
         self.documents[label] -= 1
         self.reject(reason, name)
 
     def add(self, other: "SourceAccount") -> None:
-        """Adds a later part of the same source."""
+        """Adds the numbers of a later part of the same source."""
         self.files += other.files
         self.bytes += other.bytes
         self.sha256 += other.sha256
@@ -87,12 +87,12 @@ class SourceAccount:
         self.skipped.update(other.skipped)
         for reason, names in other.examples.items():
             for name in names:
-                self._example(reason, name)
+                self._add_example(reason, name)
 
-    def _example(self, reason: str, name: str) -> None:
+    def _add_example(self, reason: str, name: str) -> None:
         names = self.examples.setdefault(reason, [])
         if len(names) < EXAMPLES:
-            # A file's name may hold bytes that no terminal shows.
+            # A file's name may hold bytes that are not text.
             names.append(name.encode(errors="backslashreplace").decode())
 
 
@@ -100,7 +100,7 @@ class Account:
     """The accounts of all sources, in their order."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
-        """Of nothing yet."""
+        """An account in which nothing is counted yet."""
         self.sources = list(sources)
         self.parts = [SourceAccount() for _ in self.sources]
 
@@ -111,7 +111,7 @@ class Account:
             part.add(SourceAccount(**(values | counters)))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object a source."""
+        """One object per source."""
         return [vars(part) for part in self.parts]
 
     @property

@@ -2,8 +2,8 @@
 
 Of equal documents the first stays, in the order in which the sources are read. Near-duplicates
 are found by datatrove's MinHash: 14 bands of 8 hashes over runs of five words, so that documents
-which share 72 % of their runs are a pair with a chance of one half, 85 % with 99.6 %; of a group
-of such documents one stays.
+which share 72 % of their runs are a pair with a chance of one half, 85 % with 99.6 %; one of
+each group of such documents stays.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _CONFIG = MinhashConfig(num_buckets=BANDS, hash_config=HashConfig(precision=64, 
 _WORD = re.compile(r"\w+")
 
 
-def ranges(folder: Path) -> int:
+def hash_ranges(folder: Path) -> int:
     """How many ranges of hashes are needed for each to fit in memory."""
     paths = [folder / "read" / f"{name}.npy" for name in shards.names(folder)]
     documents = sum(len(np.load(path, mmap_mode="r")) for path in paths)
@@ -42,7 +42,7 @@ def ranges(folder: Path) -> int:
 
 
 class FindExact:
-    """A task a range of hashes: which documents have a hash that came before."""
+    """One task per range of hashes: which documents have a hash that came before."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,8 +52,8 @@ class FindExact:
         parts = []
         for shard, name in enumerate(shards.names(self._folder)):
             hashes = np.load(self._folder / "read" / f"{name}.npy")
-            ranges = ((hashes[:, 0] >> np.uint64(32)) * np.uint64(world_size)) >> np.uint64(32)
-            index = np.flatnonzero(ranges == rank)
+            hash_range = ((hashes[:, 0] >> np.uint64(32)) * np.uint64(world_size)) >> np.uint64(32)
+            index = np.flatnonzero(hash_range == rank)
             places = np.stack([np.full_like(index, shard), index], 1).astype(np.uint64)
             parts.append(np.concatenate([hashes[index], places], 1))
         rows = np.concatenate(parts)
@@ -61,7 +61,7 @@ class FindExact:
         repeats = np.flatnonzero(np.all(rows[1:, :2] == rows[:-1, :2], 1)) + 1
         pairs = rows[repeats, 2:]
         pairs = pairs[np.lexsort(pairs.T[::-1])]
-        shards.save(self._folder / "duplicates" / f"{rank:05d}.npy", pairs)
+        shards.save_array(self._folder / "duplicates" / f"{rank:05d}.npy", pairs)
 
 
 class ReadShard:
@@ -73,7 +73,7 @@ class ReadShard:
     def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[DatatroveDocument]:
         """Yields them in the order that the shard's near-duplicates are numbered by."""
         with Meter(self._folder, "signatures", rank) as meter:
-            for document in shards.without_exact(self._folder, rank):
+            for document in shards.without_exact_duplicates(self._folder, rank):
                 yield DatatroveDocument(text=document.text, id=document.name)
                 meter.add(1, document.size)
 

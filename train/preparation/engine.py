@@ -1,4 +1,4 @@
-"""Runs the tasks of a stage by datatrove: on this machine, on Ray or on Slurm."""
+"""Runs the tasks of a step with datatrove: on this machine, on Ray or on Slurm."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -25,15 +25,15 @@ from datatrove.executor.base import PipelineExecutor
 from datatrove.utils.logging import logger
 
 from train.preparation.meter import counts
-from train.settings.prepare import EngineConfig
+from train.settings.prepare_config import EngineConfig
 from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
-_QUIET = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+_DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
-    """Runs stages one after the other, and shows how far they are."""
+    """Runs steps one after the other, and shows how far they are."""
 
     def __init__(self, config: EngineConfig, folder: Path, console: rich.console.Console) -> None:
         """`folder` is that of the preparation, on a disk that all workers share."""
@@ -43,24 +43,24 @@ class Engine:
         self._workers = config.workers or os.cpu_count() or 1
         logger.remove()
 
-    def run(self, name: str, tasks: int, steps: list[Any], total: int = 0) -> None:
-        """Runs what is left of a stage's tasks.
+    def run(self, name: str, tasks: int, actions: list[Any], total: int = 0) -> None:
+        """Runs what is left of a step's tasks.
 
         Args:
-            name: the stage.
+            name: the step.
             tasks: their number.
-            steps: what each does, one after the other, as datatrove takes it.
+            actions: what each task does, one after the other, as datatrove takes it.
             total: the bytes that all tasks will count, 0 where it is unknown.
 
         Raises:
             TasksFailedError: a task failed where its error cannot be seen from here.
         """
-        executor = self._executor(name, tasks, steps)
+        executor = self._executor(name, tasks, actions)
         if not executor.get_incomplete_ranks():
             self._console.print(f"{name}: done before")
             return
         began = time.monotonic()
-        with self._shown(name, total):
+        with self._progress(name, total):
             if isinstance(executor, SlurmPipelineExecutor):
                 _submit(executor)
                 self._await_slurm(executor)
@@ -70,7 +70,7 @@ class Engine:
                 except concurrent.futures.process.BrokenProcessPool as error:
                     raise TasksFailedError(
                         f"{name}: a worker was killed, as a system does that is short of memory: "
-                        "set prepare.engine.workers lower; the same command goes on"
+                        "set prepare.engine.workers lower; the same command continues"
                     ) from error
         left = executor.get_incomplete_ranks()
         if left:
@@ -89,9 +89,9 @@ class Engine:
         else:
             self._console.print(f"{name}: {seconds:.1f} s")
 
-    def _executor(self, name: str, tasks: int, steps: list[Any]) -> PipelineExecutor:
+    def _executor(self, name: str, tasks: int, actions: list[Any]) -> PipelineExecutor:
         common: dict[str, Any] = {
-            "pipeline": steps,
+            "pipeline": actions,
             "tasks": tasks,
             "workers": min(tasks, self._workers),
             "logging_dir": str(self._folder / "logs" / name),
@@ -123,7 +123,7 @@ class Engine:
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
     @contextlib.contextmanager
-    def _shown(self, name: str, total: int) -> Iterator[None]:
+    def _progress(self, name: str, total: int) -> Iterator[None]:
         """A line with documents, MB/s and the time left, while the block runs."""
         progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -159,23 +159,18 @@ class _Local(LocalPipelineExecutor):
 
     def run(self) -> None:
         """Runs what is left."""
-        if self.workers == 1:
-            for rank in self.get_incomplete_ranks():
-                self._run_for_rank(rank)
-            return
-        # JAX's threads do not survive a fork. And a process that is started otherwise begins with
-        # importing the main module, which here is the whole training: it needs none of it.
-        context = multiprocessing.get_context("forkserver")
-        main = sys.modules["__main__"]
-        kept = main.__dict__.copy()
-        main.__spec__ = None
-        main.__dict__.pop("__file__", None)
-        # The processes that it starts print a traceback each where Ctrl-C ends them; what the tasks
-        # have to say is in their logs.
-        stderr = os.dup(2)
-        os.dup2(_QUIET.fileno(), 2)
+        with _silent_stderr():
+            if self.workers == 1:
+                for rank in self.get_incomplete_ranks():
+                    self._run_for_rank(rank)
+            else:
+                self._run_in_pool()
+        logger.remove()  # datatrove's last task left its log on stderr
+
+    def _run_in_pool(self) -> None:
+        # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
         pool = concurrent.futures.ProcessPoolExecutor(
-            self.workers, context, initializer=_end_with_parent
+            self.workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
         )
         try:
             # datatrove's own pool waits without end for the task of a worker that was killed.
@@ -190,13 +185,23 @@ class _Local(LocalPipelineExecutor):
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            main.__dict__.update(kept)
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        with contextlib.redirect_stderr(_QUIET):  # its log goes to a file as well
-            return super()._run_for_rank(rank, local_rank, node_rank)
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps this process, and the workers that it starts, from writing to the terminal.
+
+    datatrove logs to stderr what it logs to a file too, and each worker that Ctrl-C ends would
+    print a traceback.
+    """
+    stderr = os.dup(2)
+    os.dup2(_DEV_NULL.fileno(), 2)
+    try:
+        with contextlib.redirect_stderr(_DEV_NULL):
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _end_with_parent() -> None:
@@ -212,7 +217,7 @@ def _end_with_parent() -> None:
 
 
 class _Ray(RayPipelineExecutor):
-    """As datatrove's, without its log on the terminal."""
+    """datatrove's own, without its log on the terminal."""
 
     def run(self) -> None:
         """Runs what is left."""

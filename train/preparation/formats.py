@@ -1,28 +1,27 @@
 """From a file to its documents: plain files, notebooks, lines of JSON, Parquet, Python's library.
 
-Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark; other encodings are not guessed, as a
-wrong guess is not seen. Blank lines between lines of JSON are no documents.
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Other encodings are not guessed, because
+a wrong guess would not be noticed. Blank lines between lines of JSON are not documents.
 """
 
 import codecs
 import contextlib
-import gzip
 import hashlib
-import io
 import json
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import zstandard
 
 from train.preparation import python_library
 from train.preparation.account import Reason, Source, SourceAccount
 from train.preparation.labels import Labeller
+from train.preparation.lines import open_lines, read_lines
 from train.preparation.listing import File
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _COMPRESSED_JSON_LINES = tuple(
@@ -44,9 +43,9 @@ class Document(NamedTuple):
     Attributes:
         text: the whole document, with its newlines as they were.
         domain: "text" or "code".
-        name: what it was made from, for people; unique within its domain and source.
-        group: documents of one group never lie in different splits. A file is a group; so is a
-            record of JSON or Parquet, whose files hold whole corpora.
+        name: its file, with its line or row, for people; unique within its domain and source.
+        group: documents of one group never lie in different splits. A file is a group, and so is
+            each record of JSON or Parquet, because such a file may hold a whole corpus.
         source: the index of its source.
     """
 
@@ -71,12 +70,12 @@ class Rejected(Exception):
 
 
 class Reader:
-    """Reads files into documents, and keeps the account of what they gave."""
+    """Reads files into documents, and counts what became of them."""
 
     def __init__(
         self, prepare: PrepareConfig, sources: list[Source], parts: list[SourceAccount]
     ) -> None:
-        """Counts into `parts`, one a source."""
+        """Counts into `parts`, one per source."""
         self._prepare = prepare
         self._sources = sources
         self._parts = parts
@@ -118,11 +117,11 @@ class Reader:
         label = self._label(file.source, os.path.basename(name), text)
         if name.lower().endswith(".ipynb"):
             try:
-                text = self._checked(notebook_text(text))
+                text = self._check_text(notebook_text(text))
             except Rejected as rejected:
                 self._parts[file.source].reject(rejected.reason, name)
                 return
-        yield from self._taken(text, label, name, name, file.source)
+        yield from self._accept(text, label, name, name, file.source)
 
     def _module(self, file: File, root: str) -> Iterator[Document]:
         name = os.path.relpath(file.path, root).replace(os.sep, "/")
@@ -137,7 +136,7 @@ class Reader:
             return
         for label, part in (("code", code), ("text", written)):
             if part.strip():
-                yield from self._taken(part, label, group, group, file.source)
+                yield from self._accept(part, label, group, group, file.source)
 
     def _json_lines(self, file: File, name: str) -> Iterator[Document]:
         part = self._parts[file.source]
@@ -145,20 +144,20 @@ class Reader:
         longest = 16 * self._prepare.max_document_bytes + 1_000_000
         number = 0
         try:
-            with contextlib.closing(_open_lines(file.path)) as stream:
-                for number, line in enumerate(_lines(stream, longest), 1):
+            with contextlib.closing(open_lines(file.path)) as stream:
+                for number, line in enumerate(read_lines(stream, longest), 1):
                     place = f"{name} line {number}"
                     try:
                         if line is None:
                             raise Rejected("too long")
                         if not line.strip():
                             continue
-                        text = self._checked(self._field(_record(line)))
+                        text = self._check_text(self._field(_parse_record(line)))
                     except Rejected as rejected:
                         part.reject(rejected.reason, place)
                         continue
                     label = self._label(file.source, "", text)
-                    yield from self._taken(text, label, place, place, file.source)
+                    yield from self._accept(text, label, place, place, file.source)
         except (OSError, EOFError, zlib.error, zstandard.ZstdError):
             part.reject("unreadable", f"{name} after line {number}")
 
@@ -189,14 +188,14 @@ class Reader:
                         row += 1
                         place = f"{name} row {row}"
                         try:
-                            text = self._checked(
+                            text = self._check_text(
                                 self._field(dict(zip(fields, values, strict=True)))
                             )
                         except Rejected as rejected:
                             part.reject(rejected.reason, place)
                             continue
                         label = self._label(file.source, "", text)
-                        yield from self._taken(text, label, place, place, file.source)
+                        yield from self._accept(text, label, place, place, file.source)
         except (OSError, ValueError, LookupError, pyarrow.ArrowException):
             # A damaged table may even name its columns in what is no text.
             part.reject("unreadable", f"{name} after row {row}")
@@ -207,14 +206,14 @@ class Reader:
             if file.size > self._prepare.max_document_bytes:
                 raise Rejected("too long")
             try:
-                return self._checked(Path(file.path).read_bytes())
+                return self._check_text(Path(file.path).read_bytes())
             except OSError:
                 raise Rejected("unreadable") from None
         except Rejected as rejected:
             self._parts[file.source].reject(rejected.reason, name)
             return None
 
-    def _checked(self, content: Any) -> str:
+    def _check_text(self, content: Any) -> str:
         """A document's text, from its bytes or its string."""
         if isinstance(content, bytes):
             content = decode(content)
@@ -240,7 +239,7 @@ class Reader:
             self._labeller = Labeller()
         return self._labeller.label(name, text)
 
-    def _taken(
+    def _accept(
         self, text: str, label: str, name: str, group: str, source: int
     ) -> Iterator[Document]:
         self._parts[source].documents[label] += 1
@@ -252,7 +251,7 @@ def decode(content: bytes) -> str:
     """The text of bytes, without the byte-order mark.
 
     Raises:
-        Rejected: they are binary, or not text in an encoding that is known.
+        Rejected: they are binary, or not text in one of the encodings above.
     """
     encoding = "utf-8"
     for mark, marked in _MARKS:
@@ -291,7 +290,7 @@ def notebook_text(text: str) -> str:
     return "\n".join(source for source in sources if source.strip())
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def _parse_record(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:
@@ -315,64 +314,3 @@ def _strings(column: Any) -> list[Any]:
     elif not types.is_null(kind):
         return [valid or None for valid in column.is_valid().to_pylist()]
     return column.to_pylist()
-
-
-def _open_lines(path: str) -> IO[bytes]:
-    """A file of lines, decompressed."""
-    if path.lower().endswith(".gz"):
-        return cast(IO[bytes], gzip.open(path))
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
-    if path.lower().endswith(".zst"):
-        return io.BufferedReader(_Zstandard(file), 1 << 20)
-    return file
-
-
-def _lines(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
-    """Lines; None stands for one that is longer than `longest`, which is never held whole."""
-    first = True
-    while line := stream.readline(longest):
-        if len(line) == longest and not line.endswith(b"\n"):
-            while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
-                pass
-            yield None
-        else:
-            yield line.removeprefix(codecs.BOM_UTF8) if first else line
-        first = False
-
-
-class _Zstandard(io.RawIOBase):
-    """Reads frames one after the other, and says so when the last one is cut off.
-
-    zstandard's own reader ends there as if all were well.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._frame: Any = None
-        self._compressed = b""
-        self._plain = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._plain:
-            # Few bytes at a time, as four of them may stand for 128 KB.
-            chunk = self._compressed or self._file.read(256)
-            if not chunk:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError("the last frame is cut off")
-                return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = self._decompressor.decompressobj()
-            self._plain = memoryview(self._frame.decompress(chunk))
-            self._compressed = self._frame.unused_data if self._frame.eof else b""
-        count = min(len(buffer), len(self._plain))
-        buffer[:count] = self._plain[:count]
-        self._plain = self._plain[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -1,4 +1,4 @@
-"""Which files the config lists, found without reading them."""
+"""Lists the files of the sources, without reading them."""
 
 import contextlib
 import fnmatch
@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from train.preparation import python_library
 from train.preparation.account import Source
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
 TASK_BYTES = 128_000_000
@@ -62,18 +62,18 @@ def files(
 
     Args:
         listed: the sources.
-        exclude: folders that are not entered, such as the one that is being written.
-        skipped: a counter a source, of what is not a file to read, by reason.
+        exclude: folders that are not entered, such as the one being written.
+        skipped: one counter per source, of what is not a file to read, by reason.
 
     Raises:
-        UserError: a source does not exist, or its pattern fits nothing.
+        UserError: a source does not exist, or its pattern matches nothing.
     """
     excluded = {os.path.realpath(path) for path in exclude}
     for index, source in enumerate(listed):
         if source.key == "prepare.python_library":
             paths: Iterable[str] = python_library.modules(source.path)
         else:
-            paths = _walk_all(source, excluded, skipped[index])
+            paths = _source_files(source, excluded, skipped[index])
         for path in paths:
             try:
                 status = os.stat(path)
@@ -90,14 +90,14 @@ def files(
 
 
 def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
-    """Tells whether any listed file was changed, added or removed; files are not read.
+    """A hash that changes when a listed file is changed, added or removed; files are not read.
 
     Args:
         prepare: the sources.
         exclude: folders that are not entered.
 
     Raises:
-        UserError: a source does not exist, or its pattern fits nothing.
+        UserError: a source does not exist, or its pattern matches nothing.
     """
     whole = hashlib.sha256()
     listed = sources(prepare)
@@ -113,10 +113,10 @@ def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
 def write_tasks(
     folder: Path, listed: list[Source], exclude: Iterable[str | Path]
 ) -> tuple[int, int, list[Counter[str]]]:
-    """Deals the files out to tasks, in their order; the tasks do not depend on the machine.
+    """Divides the files among tasks, in their order, the same on every machine.
 
     Args:
-        folder: receives a file `00000.jsonl` a task.
+        folder: receives a file `00000.jsonl` per task.
         listed: the sources.
         exclude: folders that are not entered.
 
@@ -124,7 +124,7 @@ def write_tasks(
         The number of tasks, the bytes to read, and for each source what was skipped.
 
     Raises:
-        UserError: a source does not exist, or its pattern fits nothing.
+        UserError: a source does not exist, or its pattern matches nothing.
     """
     skipped: list[Counter[str]] = [Counter() for _ in listed]
     shutil.rmtree(folder, ignore_errors=True)
@@ -151,7 +151,9 @@ def read_task(folder: Path, rank: int) -> Iterator[File]:
             yield File(source, path, size, tuple(changed))
 
 
-def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
+def _source_files(
+    source: Source, excluded: Collection[str], skipped: Counter[str]
+) -> Iterator[str]:
     if os.path.lexists(source.path):
         if not os.path.exists(source.path):
             raise UserError(f"{source.key}: {source.path} is a broken link: correct or remove it")
@@ -165,14 +167,14 @@ def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) 
         matches = sorted(set(_matches(source.path, excluded, skipped)))
     except RecursionError as error:
         raise UserError(
-            f"{source.key}: the folders that {source.path} may fit are nested too deeply: name a "
+            f"{source.key}: the folders that {source.path} may match are nested too deeply: name a "
             "folder instead of a pattern"
         ) from error
     if not matches:
-        raise UserError(f"{source.key}: nothing fits {source.path}: correct the pattern")
+        raise UserError(f"{source.key}: nothing matches {source.path}: correct the pattern")
     folders = {os.path.normpath(path) for path in matches if os.path.isdir(path)}
     for path in matches:
-        # A pattern may fit a folder and what is in it: the folder's walk finds that already.
+        # A pattern may match a folder and what is in it, which the folder's walk finds already.
         above = os.path.dirname(os.path.normpath(path))
         while above not in folders and above != os.path.dirname(above):
             above = os.path.dirname(above)
@@ -181,15 +183,15 @@ def _walk_all(source: Source, excluded: Collection[str], skipped: Counter[str]) 
 
 
 def _matches(pattern: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
-    """The paths that fit a pattern; links to folders are followed where it spells them out.
+    """The paths that match a pattern; links to folders are followed where it spells them out.
 
     Python's glob follows all of them, without end where they loop.
     """
     parts = [part for part in pattern.split("/") if part]
-    yield from _fitting("/" if pattern.startswith("/") else "", parts, excluded, skipped)
+    yield from _matches_below("/" if pattern.startswith("/") else "", parts, excluded, skipped)
 
 
-def _fitting(
+def _matches_below(
     folder: str, parts: list[str], excluded: Collection[str], skipped: Counter[str]
 ) -> Iterator[str]:
     if not parts:
@@ -199,24 +201,24 @@ def _fitting(
     if not glob.has_magic(part):
         path = os.path.join(folder, part)
         if os.path.lexists(path):
-            yield from _fitting(path, rest, excluded, skipped)
+            yield from _matches_below(path, rest, excluded, skipped)
         return
     if part == "**":
-        yield from _fitting(folder, rest, excluded, skipped)
+        yield from _matches_below(folder, rest, excluded, skipped)
         if not rest:
             return  # the folder stands for all that is in it
     if not os.path.isdir(folder or "."):
         return
     for entry in _entries(folder or ".", excluded, skipped):
         hidden = entry.name.startswith(".") and not part.startswith(".")
-        fits = part == "**" or fnmatch.fnmatchcase(entry.name, part)
-        if hidden or not fits or (rest and not os.path.isdir(entry.path)):
+        matches = part == "**" or fnmatch.fnmatchcase(entry.name, part)
+        if hidden or not matches or (rest and not os.path.isdir(entry.path)):
             continue
         path = os.path.join(folder, entry.name)
         if entry.is_symlink() and os.path.isdir(path):
             skipped["link to a folder"] += 1
         else:
-            yield from _fitting(path, parts if part == "**" else rest, excluded, skipped)
+            yield from _matches_below(path, parts if part == "**" else rest, excluded, skipped)
 
 
 def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:

@@ -1,10 +1,8 @@
-"""How far the tasks of a stage are, wherever they run: each keeps a small file of its counts."""
+"""How far the tasks of a step are, wherever they run: each keeps its counts in a small file."""
 
+import os
 import time
 from pathlib import Path
-from types import TracebackType
-
-from train.preparation import shards
 
 _INTERVAL = 0.5  # seconds between updates
 
@@ -12,25 +10,23 @@ _INTERVAL = 0.5  # seconds between updates
 class Meter:
     """Counts a task's documents and bytes."""
 
-    def __init__(self, folder: Path, stage: str, rank: int) -> None:
-        """A task of a stage; `folder` is that of the preparation."""
-        self._path = folder / "progress" / stage / f"{rank:05d}"
+    def __init__(self, folder: Path, step: str, rank: int) -> None:
+        """A task of a step; `folder` is that of the preparation."""
+        path = folder / "progress" / step / f"{rank:05d}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "wb")  # noqa: SIM115 - closed in __exit__
         self._documents = self._bytes = 0
         self._next = 0.0
 
     def __enter__(self) -> "Meter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._write()
+        self._file.close()
 
     def add(self, documents: int, size: int) -> None:
-        """That many more documents and bytes are done."""
+        """Counts documents and their bytes that are done."""
         self._documents += documents
         self._bytes += size
         if time.monotonic() >= self._next:
@@ -38,14 +34,14 @@ class Meter:
             self._next = time.monotonic() + _INTERVAL
 
     def _write(self) -> None:
-        with shards.writing(self._path) as stream:
-            stream.write(f"{self._documents} {self._bytes}".encode())
+        # Always as long, and over what is there: whoever reads meanwhile finds two whole numbers.
+        os.pwrite(self._file.fileno(), f"{self._documents:20} {self._bytes:20}".encode(), 0)
 
 
-def counts(folder: Path, stage: str) -> tuple[int, int]:
-    """The documents and bytes of all tasks of a stage until now."""
+def counts(folder: Path, step: str) -> tuple[int, int]:
+    """The documents and bytes that all tasks of a step have done until now."""
     documents = size = 0
-    for path in (folder / "progress" / stage).glob("[0-9]*"):
-        done = path.read_text().split()
-        documents, size = documents + int(done[0]), size + int(done[1])
+    for path in (folder / "progress" / step).glob("[0-9]*"):
+        if done := path.read_text().split():
+            documents, size = documents + int(done[0]), size + int(done[1])
     return documents, size

@@ -1,4 +1,4 @@
-"""The running Python's standard library as documents: code, and what is written about it."""
+"""The standard library of the running Python as documents: its code, and its documentation."""
 
 import ast
 import inspect
@@ -43,9 +43,9 @@ def modules(root: str) -> Iterator[str]:
 
 
 def topics() -> dict[str, str]:
-    """The language reference by topic, less the topics that longer ones repeat.
+    """The language reference by topic, without the topics that longer ones repeat.
 
-    A third of the topics are sections of others; kept, they would straddle the splits.
+    A third of the topics are sections of others, and could end up in another split than these.
     """
     try:
         from pydoc_data.topics import topics as texts
@@ -96,7 +96,7 @@ def cut_docstrings(source: str) -> tuple[str, list[tuple[str, str]]]:
     """
     data = source.encode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes in the source, which is not ours to mend
+        warnings.simplefilter("ignore")  # about escapes in the source, which we do not maintain
         tree = ast.parse(source)
     starts = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
     spans: list[tuple[int, int, bytes]] = []

@@ -1,4 +1,4 @@
-"""The first stages: from files to the documents that are kept, and how they are divided."""
+"""The first steps: from files to the documents that stay, and which split each lies in."""
 
 import hashlib
 import itertools
@@ -14,11 +14,11 @@ from train.preparation import listing, shards, splits
 from train.preparation.account import Account, Source, SourceAccount
 from train.preparation.formats import Document, Reader
 from train.preparation.meter import Meter
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 
 
 class Read:
-    """A task of files: its documents become shards, and its account is kept beside them."""
+    """One task per list of files: its documents become shards, with its account beside them."""
 
     def __init__(self, folder: Path, prepare: PrepareConfig, sources: list[Source]) -> None:
         self._folder = folder
@@ -43,14 +43,14 @@ class Read:
 
         with Meter(self._folder, "read", rank) as meter:
             size = shards.write(self._folder, rank, documents(meter))
-        for part in parts:  # as many files as may be must not be listed one by one
+        for part in parts:  # there may be millions of files: one hash for all of them
             listed = "\n".join(part.sha256).encode(errors="surrogatepass")
             part.sha256 = [hashlib.sha256(listed).hexdigest()] if part.sha256 else []
         _save_account(self._folder, "read", rank, size, parts)
 
 
 class Survey:
-    """A task a shard: what of it was removed, and how many groups of each kind are left."""
+    """One task per shard: what of it was removed, and how many groups of each kind are left."""
 
     def __init__(self, folder: Path, sources: list[Source], seed: int) -> None:
         self._folder = folder
@@ -58,12 +58,12 @@ class Survey:
         self._seed = seed
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        """Writes the histogram of the groups, the kept bytes and the account of the removed."""
+        """Writes the histogram of the groups, the bytes left, and what was removed."""
         account = Account(self._sources)
         exact = shards.exact_duplicates(self._folder, rank)
         near = shards.near_duplicates(self._folder, rank)
 
-        def kept(meter: Meter) -> Iterator[Document]:
+        def remaining(meter: Meter) -> Iterator[Document]:
             among_distinct = itertools.count()
             for index, document in enumerate(shards.read(self._folder, rank)):
                 meter.add(1, document.size)
@@ -77,23 +77,24 @@ class Survey:
 
         histogram, size = splits.no_groups(), 0
         with Meter(self._folder, "survey", rank) as meter:
-            for group, members in itertools.groupby(kept(meter), lambda d: d.group):
+            for group, members in itertools.groupby(remaining(meter), lambda d: d.group):
                 documents = list(members)
                 kind = splits.kind_of(document.domain for document in documents)
                 splits.count_group(histogram, kind, splits.shuffle_key(self._seed, group))
                 size += sum(document.size for document in documents)
-        filled = np.argwhere(histogram)
-        values = histogram[tuple(filled.T)][:, None]
-        shards.save(_histogram(self._folder, rank), np.concatenate([filled, values], 1))
+        places = np.argwhere(histogram)
+        values = histogram[tuple(places.T)][:, None]
+        path = _histogram_path(self._folder, rank)
+        shards.save_array(path, np.concatenate([places, values], 1))
         _save_account(self._folder, "survey", rank, size, account.parts)
 
 
-def add_accounts(folder: Path, stage: str, tasks: int, account: Account) -> int:
-    """Adds what the tasks of a stage counted to an account.
+def add_accounts(folder: Path, step: str, tasks: int, account: Account) -> int:
+    """Adds what the tasks of a step counted to an account.
 
     Args:
         folder: the preparation's.
-        stage: "read" or "survey".
+        step: "read" or "survey".
         tasks: their number.
         account: what is added to.
 
@@ -102,30 +103,30 @@ def add_accounts(folder: Path, stage: str, tasks: int, account: Account) -> int:
     """
     size = 0
     for rank in range(tasks):
-        content = json.loads(_account(folder, stage, rank).read_text())
+        content = json.loads(_account_path(folder, step, rank).read_text())
         account.add(content["account"])
         size += content["bytes"]
     return size
 
 
 def _save_account(
-    folder: Path, stage: str, rank: int, size: int, parts: list[SourceAccount]
+    folder: Path, step: str, rank: int, size: int, parts: list[SourceAccount]
 ) -> None:
     content = {"bytes": size, "account": [vars(part) for part in parts]}
-    with shards.writing(_account(folder, stage, rank)) as file:
+    with shards.writing(_account_path(folder, step, rank)) as file:
         file.write(json.dumps(content).encode())
 
 
-def _account(folder: Path, stage: str, rank: int) -> Path:
-    return folder / stage / f"{rank:05d}.json"
+def _account_path(folder: Path, step: str, rank: int) -> Path:
+    return folder / step / f"{rank:05d}.json"
 
 
-def _histogram(folder: Path, rank: int) -> Path:
+def _histogram_path(folder: Path, rank: int) -> Path:
     return folder / "survey" / f"{rank:05d}.npy"
 
 
-def survey(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
-    """All shards' surveys together: the groups, and the bytes that are kept.
+def add_surveys(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
+    """Adds up the surveys of all shards: the groups, and the bytes that are left.
 
     Args:
         folder: the preparation's.
@@ -133,16 +134,16 @@ def survey(folder: Path, account: Account) -> tuple[splits.Histogram, int]:
     """
     histogram, count = splits.no_groups(), len(shards.names(folder))
     for rank in range(count):
-        kinds, places, counts = np.load(_histogram(folder, rank)).T
+        kinds, places, counts = np.load(_histogram_path(folder, rank)).T
         np.add.at(histogram, (kinds, places), counts)
     return histogram, add_accounts(folder, "survey", count, account)
 
 
-def divided(
+def documents_with_splits(
     folder: Path, rank: int, borders: splits.Borders, seed: int
 ) -> Iterator[tuple[str, Document]]:
-    """The kept documents of a shard, each with its split."""
-    documents = shards.without_near(folder, rank)
+    """The documents of a shard without duplicates, each with its split."""
+    documents = shards.without_duplicates(folder, rank)
     for group, grouped in itertools.groupby(documents, lambda document: document.group):
         members = list(grouped)
         kind = splits.kind_of(document.domain for document in members)
@@ -151,11 +152,13 @@ def divided(
             yield split, document
 
 
-def sampled(folder: Path, borders: splits.Borders, seed: int, share: float) -> Iterator[str]:
+def tokenizer_texts(
+    folder: Path, borders: splits.Borders, seed: int, share: float
+) -> Iterator[str]:
     """The texts that a tokenizer is trained on: a share of the training documents."""
     limit = int(share * 2**32)
     for rank in range(len(shards.names(folder))):
-        for split, document in divided(folder, rank, borders, seed):
+        for split, document in documents_with_splits(folder, rank, borders, seed):
             name = f"{document.domain}/{document.name}".encode(errors="surrogatepass")
             if split == "train" and zlib.crc32(name) < limit:
                 yield document.text

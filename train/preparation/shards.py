@@ -1,4 +1,4 @@
-"""The folder of an unfinished preparation: documents between the stages, in shards of one size.
+"""The folder of an unfinished preparation: documents between the steps, in shards of one size.
 
     tasks/00000.jsonl            what each task reads (listing.py)
     read/00000-00000.zst         documents: task, number within it
@@ -6,15 +6,17 @@
     read/00000.json              the account of a task, and the bytes of its documents
     duplicates/00000.npy         exact duplicates of one range of hashes: (shard, index)
     near/000000.remove           near-duplicates of a shard, by datatrove
-    encoded/..., leaks/...       token ids, and what training and the held-out documents share
+    survey/00000.json, .npy      what was removed of a shard, and the groups that are left
+    encoded/00000.*              a shard's token ids, and the hashes that leaks are found with
+    progress/STEP/00000          how far a task is (meter.py)
+    logs/STEP/...                what datatrove writes about each task
 
-A shard fits in memory, whatever the size of the file that it came from. Everything is written
-under another name and renamed, so that what a killed task leaves is never taken for a result.
+A shard fits in memory, whatever the size of the file that it came from. Results are written under
+another name and renamed, so that what a killed task leaves is never taken for a result.
 """
 
 import hashlib
 import json
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from bridge import replacing_file
 from train.preparation.formats import Document
 
 SHARD_BYTES = 64_000_000
@@ -32,15 +35,10 @@ SHARD_BYTES = 64_000_000
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    """A file to write, in a folder that is made for it; see `bridge.replacing_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(partial, "wb") as stream:
-            yield stream
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing_file(path) as stream:
+        yield stream
 
 
 def allow_many_files() -> None:
@@ -49,14 +47,14 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def save(path: Path, array: npt.NDArray[Any]) -> None:
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Writes an array whole or not at all."""
     with writing(path) as stream:
         np.save(stream, array)
 
 
 def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
-    """Writes a task's documents as shards, with their hashes; a group is never cut in two.
+    """Writes a task's documents as shards, with their hashes; a group lies in one shard.
 
     Returns:
         The bytes of their texts.
@@ -76,9 +74,14 @@ def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
                 following = next(documents, None)
         total += size
         array = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2)
-        save(path.with_suffix(".npy"), array.astype(np.uint64))
+        save_array(path.with_suffix(".npy"), array.astype(np.uint64))
         number += 1
     return total
+
+
+def encoded_path(folder: Path, rank: int, name: str) -> Path:
+    """Where a file about a shard's token ids lies."""
+    return folder / "encoded" / f"{rank:05d}.{name}"
 
 
 def names(folder: Path) -> list[str]:
@@ -94,18 +97,18 @@ def read(folder: Path, rank: int) -> Iterator[Document]:
             yield Document(*json.loads(line))
 
 
-def without_exact(folder: Path, rank: int) -> Iterator[Document]:
-    """The documents of a shard but for exact duplicates."""
+def without_exact_duplicates(folder: Path, rank: int) -> Iterator[Document]:
+    """The documents of a shard without exact duplicates."""
     removed = exact_duplicates(folder, rank)
     for index, document in enumerate(read(folder, rank)):
         if index not in removed:
             yield document
 
 
-def without_near(folder: Path, rank: int) -> Iterator[Document]:
-    """The documents of a shard but for exact duplicates and near-duplicates."""
+def without_duplicates(folder: Path, rank: int) -> Iterator[Document]:
+    """The documents of a shard without exact duplicates and near-duplicates."""
     removed = near_duplicates(folder, rank)
-    for index, document in enumerate(without_exact(folder, rank)):
+    for index, document in enumerate(without_exact_duplicates(folder, rank)):
         if index not in removed:
             yield document
 
@@ -121,6 +124,6 @@ def exact_duplicates(folder: Path, rank: int) -> set[int]:
 
 
 def near_duplicates(folder: Path, rank: int) -> set[int]:
-    """The indices of a shard's near-duplicates, among the documents of `without_exact`."""
+    """The indices of a shard's near-duplicates, where exact duplicates are not counted."""
     path = folder / "near" / f"{rank:06d}.remove"
     return set(np.fromfile(path, "<u4").tolist()) if path.exists() else set()

@@ -1,8 +1,8 @@
-"""Which split a group of documents lies in: decided by a seeded hash of its name.
+"""Decides which split a group of documents lies in, by a seeded hash of its name.
 
-Groups that hold text and code, text only and code only are split apart from each other, each at
-the configured shares. A split is a range of hashes, found from how many groups each small range
-has; so the memory it takes does not grow with the corpus.
+Groups with text and code, with text only and with code only are split separately, each at the
+configured shares. A split is a range of hashes. Its ends are found from the number of groups in
+each small range, so the memory does not grow with the corpus.
 """
 
 import dataclasses

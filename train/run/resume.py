@@ -12,7 +12,7 @@ from train.checkpoints import run_states
 from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.state import state_of
 from train.data.prepared import PreparedData
-from train.run.folder import CONFIG, contents
+from train.run.run_folder import CONFIG, contents
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
 from train.stages.stage import Stage

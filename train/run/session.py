@@ -12,9 +12,8 @@ from train.checkpoints import run_states
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
 from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch
-from train.data.folder import TOKENIZER
+from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
-from train.run.folder import check_may_begin, delete_run, describe_run
 from train.run.metrics import MetricsWriter, plot_losses
 from train.run.resume import (
     POSITION,
@@ -23,6 +22,7 @@ from train.run.resume import (
     data_position,
     restore_newest,
 )
+from train.run.run_folder import check_may_begin, delete_run, describe_run
 from train.scoring.score import score
 from train.settings.config import Config
 from train.stages.stage import Stage

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mmrec_jax.block_rates import block_rates
 from mmrec_jax.config import ModelConfig, Remat
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
 FusionPart = Literal["fusion", "final_norm", "lm_head"]

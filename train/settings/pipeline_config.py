@@ -11,7 +11,7 @@ from train.settings.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from train.data.batches import (
     training_batches,
     training_rows,
 )
-from train.data.folder import Manifest
+from train.data.data_folder import Manifest
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages import fusion
 from train.stages.base import initial_model

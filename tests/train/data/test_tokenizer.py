@@ -1,4 +1,4 @@
-"""Byte-level BPE (train/tokenizer.py)."""
+"""Byte-level BPE (train/data/tokenizer.py)."""
 
 import os
 import subprocess
@@ -96,7 +96,7 @@ def test_a_broken_file_is_named(tokenizer, tmp_path, content):
 def test_forked_processes_encode_without_a_warning():
     program = (
         "import os\n"
-        "from train.tokenizer import Tokenizer\n"
+        "from train.data.tokenizer import Tokenizer\n"
         "tokenizer = Tokenizer.train(['the cat ' * 9] * 9, 260)\n"
         "ids = tokenizer.encode_batch(['a', 'b'] * 50)\n"
         "child = os.fork()\n"

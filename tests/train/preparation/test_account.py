@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from train.data import folder as tokens
-from train.prepare import prepare
+from train.data import data_folder
+from train.preparation.prepare_data import prepare
 from train.settings import cli
 
 WORDS = [f"{a}{b}{c}" for a in "bd" for b in "aeiou" for c in "nrstk"]
@@ -84,7 +84,7 @@ def plant(root: Path, sentences) -> dict[str, Counter[str]]:
         listener.bind("socket")
         os.chdir(here)
 
-    # Records and files that are told apart one by one.
+    # Records and files that are labelled one by one.
     def record(**fields: object) -> str:
         return json.dumps(fields)
 
@@ -183,7 +183,7 @@ def test_every_document_is_in_the_account_once(tmp_path, write_sentences, capsys
     for label in ("text", "code", "data"):
         both = text["documents"].get(label, 0) + mixed["documents"].get(label, 0)
         assert account["total"]["documents"].get(label, 0) == both
-    in_files = tokens.load_manifest(tmp_path / "data").counts
+    in_files = data_folder.load_manifest(tmp_path / "data").counts
     for domain in ("text", "code"):
         total = sum(split.documents for split in in_files[domain].values())
         assert total == account["total"]["documents"][domain]

@@ -29,7 +29,7 @@ def exact(folder, texts: list[str], ranges: int) -> list[int]:
     find = duplicates.FindExact(folder)
     for rank in reversed(range(ranges)):
         find(None, rank, ranges)
-    return kept(folder, shards.without_exact)
+    return kept(folder, shards.without_exact_duplicates)
 
 
 @pytest.mark.parametrize("ranges", [1, 2, 7])
@@ -51,14 +51,14 @@ def test_documents_are_equal_by_all_their_bytes(tmp_path):
 def test_more_documents_are_divided_into_more_ranges(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "_RANGE_DOCUMENTS", 10)
     write(tmp_path, [str(i) for i in range(35)])
-    assert duplicates.ranges(tmp_path) == 4
+    assert duplicates.hash_ranges(tmp_path) == 4
 
 
 # Near-duplicates
 
 
 def near(folder, texts: list[str], shard_bytes: int = 1 << 20) -> list[int]:
-    """What is left after the stages of near-duplicates."""
+    """What is left after the steps of near-duplicates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_BYTES", shard_bytes)
         count = write(folder, texts)
@@ -69,7 +69,7 @@ def near(folder, texts: list[str], shard_bytes: int = 1 << 20) -> list[int]:
     for band in range(duplicates.BANDS):
         duplicates.Buckets(folder).run(None, band, duplicates.BANDS)
     duplicates.Cluster(folder).run(None, 0, 1)
-    return kept(folder, shards.without_near)
+    return kept(folder, shards.without_duplicates)
 
 
 def words(seed: int, count: int = 200) -> list[str]:

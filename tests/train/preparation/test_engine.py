@@ -16,7 +16,7 @@ from helpers import documents
 from helpers.paths import ROOT
 
 from train.preparation.engine import Engine
-from train.settings.prepare import EngineConfig
+from train.settings.prepare_config import EngineConfig
 from train.system.errors import TasksFailedError
 
 COMMAND = [sys.executable, "-m", "train.prepare"]
@@ -171,6 +171,26 @@ def test_a_killed_worker_ends_the_stage_and_the_next_one_goes_on(tmp_path):
     assert (done / "0").exists()
     Engine(EngineConfig(workers=2), tmp_path, console).run("stage", 4, [documents.Killed(done)])
     assert sorted(path.name for path in done.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_preparation_imports_neither_jax_nor_torch():
+    """Each worker of each stage imports it anew, and has to be small and quick to start."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "import train.prepare, train.preparation\n"
+        "for module in pkgutil.iter_modules(train.preparation.__path__):\n"
+        "    importlib.import_module(f'train.preparation.{module.name}')\n"
+        "assert 'train.preparation.engine' in sys.modules\n"
+        "heavy = {'flax', 'jax', 'jaxlib', 'orbax', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import zstandard
 from helpers.documents import read, write
 
 from train.preparation import account
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 
 
 def read_one(tmp_path, name: str, content: bytes | str, kind="text", **settings):

@@ -10,7 +10,7 @@ import pytest
 from helpers.documents import write
 
 from train.preparation import listing
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
 
@@ -87,7 +87,7 @@ def test_a_name_that_looks_like_a_pattern_is_found(tmp_path):
     ("pattern", "message"),
     [
         ("nowhere", "prepare.text: .*nowhere does not exist"),
-        ("*.none", "prepare.text: nothing fits .*none"),
+        ("*.none", "prepare.text: nothing matches .*none"),
         ("broken", "prepare.text: .*broken is a broken link"),
     ],
 )

@@ -8,7 +8,7 @@ from helpers.documents import read
 
 from train.preparation import python_library
 from train.preparation.python_library import cut_docstrings, module_documents
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""All stages of a preparation, in their order."""
+"""The order of all steps of a preparation."""
 
 import contextlib
 import hashlib
@@ -6,33 +6,18 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from train.data.tokenizer import Tokenizer
-from train.preparation import duplicates, encoding, listing, reading, shards, splits
+from train.preparation import assemble, duplicates, encode, leaks, listing, reading, shards, splits
 from train.preparation.account import Account
 from train.preparation.engine import Engine
-from train.settings.prepare import PrepareConfig
+from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
 TOKENIZER_BYTES = 100_000_000
-"""Text that the tokenizer is trained on at most: more changes it little, and takes memory."""
-
-
-class Prepared(NamedTuple):
-    """What the stages made.
-
-    Attributes:
-        tokenizer: trained on the training documents.
-        account: what became of every document.
-        assembled: the token files.
-    """
-
-    tokenizer: Tokenizer
-    account: Account
-    assembled: encoding.Assembled
+"""The most text that the tokenizer is trained on: more would change little and take memory."""
 
 
 def run(
@@ -42,16 +27,19 @@ def run(
     folder: Path,
     data_dir: Path,
     console: Console,
-) -> Prepared:
-    """Runs all stages, or what is left of them.
+) -> tuple[Account, assemble.Assembled]:
+    """Runs all steps, or what is left of them.
 
     Args:
         prepare: the settings.
         vocab_size: tokens of the tokenizer.
         exclude: folders that are not read.
-        folder: where the stages keep what they hand on.
+        folder: where the steps keep what they pass on.
         data_dir: receives tokenizer and token files.
         console: where progress is shown.
+
+    Returns:
+        What became of every document, and the sizes of the token files.
 
     Raises:
         UserError: the sources or the settings are at fault, or a task failed.
@@ -64,20 +52,20 @@ def run(
             "or prepare.python_library: true"
         )
     account = Account(sources)
-    tasks, size = _list(prepare, exclude, folder, account)
+    tasks, size = _list_files(prepare, exclude, folder, account)
     engine.run("read", tasks, [reading.Read(folder, prepare, sources)], size)
     written = reading.add_accounts(folder, "read", tasks, account)
-    _check(account)
+    _check_documents(account)
 
     count = len(shards.names(folder))
     exact = duplicates.FindExact(folder)
-    engine.run("duplicates", duplicates.ranges(folder), [exact])
+    engine.run("duplicates", duplicates.hash_ranges(folder), [exact])
     signatures = [duplicates.ReadShard(folder), duplicates.Signatures(folder)]
     engine.run("signatures", count, signatures, written)
     engine.run("pairs", duplicates.BANDS, [duplicates.Buckets(folder)])
     engine.run("near-duplicates", 1, [duplicates.Cluster(folder)])
     engine.run("survey", count, [reading.Survey(folder, sources, prepare.seed)], written)
-    histogram, kept = reading.survey(folder, account)
+    histogram, remaining = reading.add_surveys(folder, account)
     shares = prepare.validation_fraction, prepare.test_fraction
     try:
         borders = splits.choose_borders(histogram, *shares)
@@ -85,26 +73,27 @@ def run(
         raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
-    texts = reading.sampled(folder, borders, prepare.seed, TOKENIZER_BYTES / kept)
+    texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
     with _timed(console, "tokenizer"):
         tokenizer = Tokenizer.train(texts, vocab_size)
     tokenizer.save(path)
-    engine.run("encode", count, [encoding.Encode(folder, borders, prepare.seed, path)], kept)
-    engine.run("leaks", count, [encoding.FindShared(folder)])
+    encoding = encode.Encode(folder, borders, prepare.seed, path)
+    engine.run("encode", count, [encoding], remaining)
+    engine.run("leaks", count, [leaks.FindShared(folder)])
     with _timed(console, "token files"):
-        assembled = encoding.assemble(folder, data_dir, tokenizer, account)
+        assembled = assemble.assemble(folder, data_dir, tokenizer, account)
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
             if not found.documents:
                 raise UserError(
-                    f"{domain}: nothing is left of the documents for {split} without what training "
-                    "has too: add documents that differ"
+                    f"{domain}: nothing is left of the {split} documents without what training "
+                    "has too: add documents that differ more"
                 )
-    return Prepared(tokenizer, account, assembled)
+    return account, assembled
 
 
 def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: object) -> str:
-    """A name for what a preparation depends on.
+    """A hash of all that a preparation depends on.
 
     Args:
         prepare: the settings.
@@ -118,14 +107,14 @@ def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: obj
 
 @contextlib.contextmanager
 def _timed(console: Console, name: str) -> Iterator[None]:
-    """A stage of this process alone: its name while it runs, and its time when it has ended."""
+    """A step in this process: shows its name while it runs, and prints its time at the end."""
     began = time.monotonic()
     with console.status(name):
         yield
     console.print(f"{name}: {time.monotonic() - began:.1f} s")
 
 
-def _list(
+def _list_files(
     prepare: PrepareConfig, exclude: tuple[str | Path, ...], folder: Path, account: Account
 ) -> tuple[int, int]:
     """The number of tasks of files, and their bytes; listed once for an interrupted preparation."""
@@ -140,8 +129,8 @@ def _list(
     return tasks, size
 
 
-def _check(account: Account) -> None:
-    """Makes sure that every source, and every domain, has documents."""
+def _check_documents(account: Account) -> None:
+    """Raises a UserError where a source or a domain has no documents."""
     for source, part in zip(account.sources, account.parts, strict=True):
         if not part.documents.total():
             raise UserError(

@@ -12,7 +12,7 @@ import jax
 import yaml
 
 from bridge import steps
-from train.data.folder import TOKENIZER
+from train.data.data_folder import TOKENIZER
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.write import write_json, write_text

@@ -1,4 +1,4 @@
-"""What training and the held-out splits share, and the token files (preparation/encoding.py)."""
+"""What held-out splits lose to training, and the token files (preparation/assemble.py)."""
 
 import random
 from collections import Counter
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from train.data.token_files import DOMAINS, SPLITS, read_tokens
 from train.data.tokenizer import Tokenizer
-from train.preparation import encoding, shards
+from train.preparation import assemble, encode, leaks, shards
 from train.preparation.account import Account, Source
 from train.preparation.formats import Document
 from train.preparation.splits import Borders, shuffle_key
 
-MEETING = encoding._meeting
+PIECES_THAT_LEAK = leaks.pieces_that_leak
 BORDERS = Borders(dict.fromkeys(("text", "code", "both"), (1 << 18, 1 << 19)))
 
 
@@ -32,15 +32,15 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """Windows, shards and chunks so small that a few letters fill several."""
-    monkeypatch.setattr(encoding, "WINDOW", 3)
-    monkeypatch.setattr(encoding, "_CHUNK_TOKENS", 10)
+    monkeypatch.setattr(leaks, "WINDOW", 3)
+    monkeypatch.setattr(leaks, "_CHUNK_TOKENS", 10)
     monkeypatch.setattr(shards, "SHARD_BYTES", 25)
 
 
 @pytest.fixture
-def no_meeting(monkeypatch):
+def no_leaks_between_documents(monkeypatch):
     """Looks within documents only."""
-    monkeypatch.setattr(encoding, "_meeting", lambda *_: set())
+    monkeypatch.setattr(leaks, "pieces_that_leak", lambda *_: set())
 
 
 def split_of(name: str, seed: int = 0) -> str:
@@ -59,13 +59,13 @@ def assembled(texts: list[tuple[str, str]], tokenizer: Path, seed: int = 0):
         shards.write(folder, 0, iter(documents))
         count = len(shards.names(folder))
         for stage in (
-            encoding.Encode(folder, BORDERS, seed, tokenizer),
-            encoding.FindShared(folder),
+            encode.Encode(folder, BORDERS, seed, tokenizer),
+            leaks.FindShared(folder),
         ):
             for rank in reversed(range(count)):
                 stage(None, rank, count)
         loaded = Tokenizer.load(tokenizer)
-        result = encoding.assemble(folder, data_dir, loaded, account)
+        result = assemble.assemble(folder, data_dir, loaded, account)
         found = {}
         for domain, splits in result.counts.items():
             for split, counts in splits.items():
@@ -82,7 +82,7 @@ def assembled(texts: list[tuple[str, str]], tokenizer: Path, seed: int = 0):
                     "tokens": size + len(written),
                 }
                 found[domain, split] = written
-        if encoding._meeting is MEETING:
+        if leaks.pieces_that_leak is PIECES_THAT_LEAK:
             check_no_shared_run(data_dir)
     return found, result.cut, account.parts[0]
 
@@ -91,7 +91,7 @@ def check_no_shared_run(data_dir: Path) -> None:
     """No WINDOW + 1 tokens in a row are in training and in a held-out file, of any domain."""
 
     def runs(split: str) -> set[tuple[int, ...]]:
-        width = encoding.WINDOW + 1
+        width = leaks.WINDOW + 1
         found = set()
         for domain in DOMAINS:
             tokens = np.load(data_dir / domain / split / "tokens.npy").tolist()
@@ -104,12 +104,12 @@ def check_no_shared_run(data_dir: Path) -> None:
 
 
 def windows(text: str) -> set[str]:
-    return {text[i : i + encoding.WINDOW] for i in range(len(text) - encoding.WINDOW + 1)}
+    return {text[i : i + leaks.WINDOW] for i in range(len(text) - leaks.WINDOW + 1)}
 
 
 def remains(text: str, learnt: set[str]) -> list[str]:
     """A held-out text without what is learnt, by looking at one letter after the other."""
-    width = encoding.WINDOW
+    width = leaks.WINDOW
     if not windows(text) & learnt:
         return [text]
     marked = "".join(
@@ -134,7 +134,7 @@ texts = st.lists(
 def test_what_follows_an_end_of_text_as_in_training_is_cut(tokenizer, texts):
     """`assembled` looks at all token files; here, for what else is lost to that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "_meeting", lambda *_: set())
+        patch.setattr(leaks, "pieces_that_leak", lambda *_: set())
         without, *_ = assembled(texts, tokenizer)
     found, _, part = assembled(texts, tokenizer)
     assert part.documents.total() + part.rejected.total() == len(texts)
@@ -145,10 +145,10 @@ def test_what_follows_an_end_of_text_as_in_training_is_cut(tokenizer, texts):
         rest = iter(written)
         for text in left:  # in the same order, each without some of its beginning
             whole = next(other for other in rest if other.endswith(text))
-            assert (len(whole) - len(text)) % encoding.WINDOW == 0
+            assert (len(whole) - len(text)) % leaks.WINDOW == 0
 
 
-@pytest.mark.usefixtures("small", "no_meeting")
+@pytest.mark.usefixtures("small", "no_leaks_between_documents")
 @example([("text", "a" * 14)] * 12)
 @settings(max_examples=30, deadline=None)
 @given(texts)
@@ -178,7 +178,7 @@ def named_in(split: str, count: int) -> list[int]:
 def test_a_passage_of_its_full_length_is_cut_and_a_shorter_one_stays(tokenizer):
     """With the real width, and from code to text."""
     source = "".join(random.Random(0).choices("abcdefghijklmnop", k=700))
-    width = encoding.WINDOW
+    width = leaks.WINDOW
     passage, before, after = source[:width], source[100:200], source[300:400]
     (train, _), held_out = named_in("train", 2), named_in("test", 5)
     contents = {
@@ -202,7 +202,7 @@ def test_a_passage_of_its_full_length_is_cut_and_a_shorter_one_stays(tokenizer):
     assert part.examples == {"in training": [str(held_out[3])]}
 
 
-@pytest.mark.usefixtures("small", "no_meeting")
+@pytest.mark.usefixtures("small", "no_leaks_between_documents")
 def test_two_documents_side_by_side_share_no_window(tokenizer):
     """The end of one training document and the start of the next are no passage."""
     training, (held_out,) = named_in("train", 20), named_in("validation", 1)
@@ -227,18 +227,3 @@ def test_the_order_is_the_seeds_and_not_the_shards(tokenizer, monkeypatch):
         assert [text for text in mixed if text in domain] == domain
     other, *_ = assembled(listed, tokenizer, seed=1)
     assert other["mixed", "train"] != mixed
-
-
-@pytest.mark.usefixtures("small")
-def test_a_stage_that_is_repeated_gives_the_same(tokenizer, tmp_path):
-    documents = [Document("ab" * i, "text", str(i), str(i), 0) for i in range(1, 12)]
-    for name in ("once", "twice"):
-        folder = tmp_path / name
-        shards.write(folder, 0, iter(documents))
-        encode = encoding.Encode(folder, BORDERS, 0, tokenizer)
-        for rank in (0, 1, 1, 0) if name == "twice" else (0, 1):
-            encode(None, rank, 2)
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*.n*"))
-    assert len(files) > 10
-    for path in files:
-        assert (tmp_path / "once" / path).read_bytes() == (folder / path).read_bytes()

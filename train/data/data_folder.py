@@ -1,4 +1,4 @@
-"""The prepared data folder: token files and the manifest that vouches for them.
+"""The prepared data folder: token files, and a manifest with the hash of every file.
 
 tokenizer.json
 account.json                 what became of every document, see preparation/account.py
@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from bridge import MANIFEST, changed_file, describe_files
+from bridge import MANIFEST, changed_file, describe_files, replace_folder, restore_folder
 from train.data.token_files import SplitCounts
 from train.system.errors import TasksFailedError, UserError
 
@@ -35,11 +35,10 @@ class Manifest:
 
     Attributes:
         vocab_size: tokens of the tokenizer.
-        prepare: the section of the config that they were made with.
-        inputs: tells the files that they were made of apart from changed ones, see
-            `preparation.listing.digest`.
+        prepare: the settings that decide what the data are.
+        inputs: changes when a file that was read changes, see `preparation.listing.digest`.
         counts: the sizes by domain and split, see `token_files`.
-        cut: held-out documents that lost passages which training has too.
+        cut: the number of held-out documents that lost passages which training has too.
         files: for each file, its path in the folder, its size in bytes and its SHA-256.
         versions: of Python and of the packages that the data depend on.
     """
@@ -64,7 +63,7 @@ def write_manifest(
 ) -> None:
     """Writes manifest.json, after all other files; the arguments are those of `Manifest`."""
     files = describe_files(data_dir)
-    described = Manifest(vocab_size, prepare, inputs, counts, cut, files, versions())
+    described = Manifest(vocab_size, prepare, inputs, counts, cut, files, package_versions())
     content = {"format": _FORMAT, "version": _VERSION, **vars(described)}
     text = json.dumps(content, indent=2, default=dataclasses.asdict)
     (data_dir / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -94,24 +93,24 @@ def load_manifest(data_dir: str | Path) -> Manifest:
     return described
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The versions that the data depend on: of Python and of packages."""
     found = {name: metadata.version(name) for name in _PACKAGES}
     return found | {"python": platform.python_version()}
 
 
 @contextlib.contextmanager
-def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path]:
+def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path]:
     """The folder beside data_dir that a preparation works in.
 
-    An interrupted preparation leaves it, and the next one goes on in it if it is of the same
-    inputs and settings; what another one left is removed. So it is when the block ends, well or
-    with an error that the same command would meet again.
+    An interrupted preparation leaves its folder behind. The next one continues in it if inputs and
+    settings are the same, and removes it otherwise. The folder is also removed when the block ends,
+    unless it was interrupted or a task failed, so that trying again can help.
 
     Args:
-        data_dir: the folder that is to be made.
+        data_dir: the folder to be made.
         identity: a name for the inputs and settings.
-        dry_run: keep apart from what is interrupted, and leave nothing in any case.
+        dry_run: use a folder of its own, and always remove it.
 
     Raises:
         UserError: the folder cannot be written, or another process works in it.
@@ -120,10 +119,26 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
     above = data_dir.with_name(f".{data_dir.name}.{kind}")
     missing = [folder for folder in above.parents if not folder.exists()]
     keep = False
-    lock = filelock.FileLock(above / ".lock", timeout=0)  # a killed process holds it no longer
     try:
         above.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with filelock.FileLock(above / ".lock", timeout=0):  # a killed process holds it no longer
+            try:
+                restore_folder(data_dir)
+                # A task of another, killed preparation may still be writing into its own folder.
+                for folder in above.glob("*"):
+                    if folder.name != identity and folder.is_dir():
+                        shutil.rmtree(folder, ignore_errors=True)
+                (above / identity).mkdir(exist_ok=True)
+                yield above / identity
+            except (KeyboardInterrupt, TasksFailedError):
+                keep = not dry_run
+                raise
+            finally:
+                if not keep:
+                    shutil.rmtree(above, ignore_errors=True)
+                    with contextlib.suppress(OSError):  # not empty, where data_dir was made
+                        for folder in missing:
+                            folder.rmdir()
     except filelock.Timeout as error:
         raise UserError(
             f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
@@ -131,55 +146,21 @@ def unfinished(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path
         ) from error
     except OSError as error:
         raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
-    try:
-        _restore(data_dir)
-        # Its name holds the identity: a task of a killed preparation may still be writing into its.
-        for folder in above.glob("*"):
-            if folder.name != identity and folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-        (above / identity).mkdir(exist_ok=True)
-        yield above / identity
-    except OSError as error:
-        raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
-    except (KeyboardInterrupt, TasksFailedError):
-        keep = not dry_run
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(above, ignore_errors=True)
-            with contextlib.suppress(OSError):  # not empty, where data_dir was made
-                for folder in missing:
-                    folder.rmdir()
-        lock.release()
 
 
-def replace(data_dir: Path, finished: Path) -> None:
+def replace_data(data_dir: Path, finished: Path) -> None:
     """Puts a finished folder in data_dir's place; the old data stay whole until then.
 
     Raises:
         UserError: data_dir may not be replaced.
+        OSError: it cannot be replaced.
     """
     check_replaceable(data_dir)
-    if data_dir.exists():
-        data_dir.rename(_old(data_dir))
-    finished.rename(data_dir)
-    _restore(data_dir)
-
-
-def _old(data_dir: Path) -> Path:
-    return data_dir.with_name(f".{data_dir.name}.prepare-old")
-
-
-def _restore(data_dir: Path) -> None:
-    """Puts old data back that `replace` was killed over, or removes them once there are new."""
-    if data_dir.exists():
-        shutil.rmtree(_old(data_dir), ignore_errors=True)
-    elif _old(data_dir).exists():
-        _old(data_dir).rename(data_dir)
+    replace_folder(finished, data_dir)
 
 
 def check_replaceable(data_dir: Path) -> None:
-    """Makes sure that a data folder may be replaced: that it holds nothing but prepared data.
+    """Checks that a data folder may be replaced: that it holds nothing but prepared data.
 
     Raises:
         UserError: it is a file, or it has files that `train.prepare` did not write.

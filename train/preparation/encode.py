@@ -1,0 +1,107 @@
+"""Encodes documents: the token ids of each shard, and the hashes of all runs of tokens in it."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from train.data.token_files import DOMAINS, SPLITS, token_dtype
+from train.data.tokenizer import Tokenizer
+from train.preparation import leaks, reading, shards
+from train.preparation.meter import Meter
+from train.preparation.splits import Borders, shuffle_key
+
+_DOMAINS = DOMAINS[:2]
+_RECORD = np.dtype(
+    [
+        ("split", np.uint8),
+        ("key", np.uint64),
+        ("domain", np.uint8),
+        ("source", np.uint32),
+        ("begin", np.int64),
+        ("end", np.int64),
+    ]
+)
+
+
+class Encode:
+    """One task per shard: the token ids of its documents, sorted by split and place in it."""
+
+    def __init__(self, folder: Path, borders: Borders, seed: int, tokenizer: Path) -> None:
+        self._folder = folder
+        self._borders = borders
+        self._seed = seed
+        self._tokenizer = tokenizer
+
+    def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        """Writes tokens, records, the names of held-out documents, and the hashes of runs."""
+        tokenizer = Tokenizer.load(self._tokenizer)
+        dtype = token_dtype(tokenizer.vocab_size)
+        records, arrays, names = [], [], []
+        documents = reading.documents_with_splits(self._folder, rank, self._borders, self._seed)
+        with Meter(self._folder, "encode", rank) as meter:
+            while batch := list(itertools.islice(documents, 64)):  # enough for all cores
+                encoded = tokenizer.encode_batch([document.text for _, document in batch])
+                for (split, document), ids in zip(batch, encoded, strict=True):
+                    key = shuffle_key(self._seed, f"{document.domain}/{document.name}")
+                    domain = _DOMAINS.index(document.domain)
+                    records.append((SPLITS.index(split), key, domain, document.source, 0, len(ids)))
+                    arrays.append(np.array(ids, dtype))
+                    names.append(document.name)
+                    meter.add(1, document.size)
+        table = np.array(records, _RECORD)
+        order = np.lexsort([table["key"], table["split"]])
+        table = table[order]
+        table["end"] = np.cumsum(table["end"])
+        table["begin"][1:] = table["end"][:-1]
+        tokens = np.concatenate([np.zeros(0, dtype), *(arrays[i] for i in order)])
+        del arrays  # the hashes need as much
+        shards.save_array(shards.encoded_path(self._folder, rank, "tokens.npy"), tokens)
+        shards.save_array(shards.encoded_path(self._folder, rank, "records.npy"), table)
+        training = int(np.searchsorted(table["split"], 1))  # training comes first
+        with shards.writing(shards.encoded_path(self._folder, rank, "names.json")) as file:
+            file.write(json.dumps([names[i] for i in order[training:]]).encode())
+        for name, rows in (("training", table[:training]), ("held-out", table[training:])):
+            hashes = leaks.sorted_run_hashes(tokens, rows["begin"], rows["end"])
+            shards.save_array(shards.encoded_path(self._folder, rank, f"{name}.npy"), hashes)
+
+
+class EncodedDocument(NamedTuple):
+    """A document as token ids.
+
+    Attributes:
+        key: its place in its split; documents are sorted by it, then by `shard`.
+        shard: the shard that it is in.
+        domain: "text" or "code".
+        source: the index of its source.
+        name: for people; "" for training documents, which nothing is told about.
+        ids: its tokens, without END_OF_TEXT.
+    """
+
+    key: int
+    shard: int
+    domain: str
+    source: int
+    name: str
+    ids: npt.NDArray[Any]
+
+
+def encoded_documents(folder: Path, rank: int, split: str) -> Iterator[EncodedDocument]:
+    """A shard's documents of one split, sorted by their place in it."""
+    tokens = np.load(shards.encoded_path(folder, rank, "tokens.npy"), mmap_mode="r")
+    table = np.load(shards.encoded_path(folder, rank, "records.npy"))
+    index = SPLITS.index(split)
+    begin, end = np.searchsorted(table["split"], [index, index + 1])
+    names: Iterator[str] = itertools.repeat("")
+    if split != "train":
+        training = int(np.searchsorted(table["split"], 1))
+        content = json.loads(shards.encoded_path(folder, rank, "names.json").read_text())
+        names = iter(content[begin - training :])
+    for record, name in zip(table[begin:end], names, strict=False):
+        ids = np.asarray(tokens[record["begin"] : record["end"]])
+        domain = _DOMAINS[record["domain"]]
+        yield EncodedDocument(int(record["key"]), rank, domain, int(record["source"]), name, ids)
