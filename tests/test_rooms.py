@@ -31,6 +31,9 @@ HAND_OVER = "mmrec_jax.generate"
 """Its `if __name__ == "__main__"` hands the command over to train, whose contract names it so."""
 
 
+LISTED = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -144,3 +147,12 @@ def test_a_room_says_in_a_sentence_what_is_in_it(room: Path) -> None:
     assert ast.get_docstring(tree)
     if room.parent != ROOT:
         assert len(tree.body) == 1 or room.name == "twin"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docs_list_every_file_by_its_first_sentence(module: str) -> None:
+    docstring = ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8"))) or ""
+    sentence = " ".join(docstring.split("\n\n")[0].split())
+    name = MODULES[module].name
+    line = f"| `{name}` | {sentence} |" if name != "__init__.py" else sentence
+    assert line in LISTED or module in PACKAGES
