@@ -7,8 +7,9 @@ catalogues, logs.
 
 The name decides where it, or its extension, says what the file is. (Of 1492 such files of the
 development set's packages, see benchmarks/label_accuracy.py, magika contradicted 16 with a score of
-0.8 or more, and was right about one.) Hidden files are settings unless their name says otherwise, and a
-name that ends in a section number of the manual, such as `.1`, is text if it has troff's requests.
+0.8 or more, and was right about one.) Hidden files are settings unless their name says otherwise,
+and a name that ends in a section number of the manual, such as `.1`, is text if it has troff's
+requests.
 
 Otherwise the content decides, by the first rule that applies:
 
