@@ -172,11 +172,11 @@ def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_
     shutil.copy(folder / "p.yaml", tmp_path)
     program = (
         "import os, signal\n"
-        "from train.checkpoints import state\n"
+        "from train.checkpoints import run_states\n"
         "from train.pipeline import __main__ as pipeline\n"
         "from train.settings import cli\n"
         "from train.settings.pipeline_config import PipelineConfig\n"
-        "state.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "run_states.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
     )
     line, environment = command(tmp_path, *PIPELINE)
