@@ -5,22 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax import MMRec100M, MMRecModel
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.decoding import PIECE, generate, stream
 from mmrec_jax.sampling import Sampling, draw
 
 GREEDY = Sampling(temperature=0)
-CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
     # Small tables make every token about as likely; this one has clear favourites.
     model.embedding.embedding[...] = 8 * model.embedding.embedding[...]
     return model
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def prompt():
-    return jax.random.randint(jax.random.key(1), (3, 5), 0, CONFIG.vocab_size)
+    return jax.random.randint(jax.random.key(1), (3, 5), 0, SMALL.vocab_size)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])
@@ -76,7 +76,7 @@ def test_top_k_keeps_to_the_likeliest(model):
     free = generate(model, prompt, 1, key=jax.random.key(0), sampling=Sampling(temperature=2.0))[
         :, 0
     ]
-    shares = np.bincount(free, minlength=CONFIG.vocab_size) / 400
+    shares = np.bincount(free, minlength=SMALL.vocab_size) / 400
     np.testing.assert_allclose(shares, probabilities, atol=4 * np.sqrt(0.25 / 400))
     assert len(np.unique(free)) > 3
 
@@ -84,9 +84,9 @@ def test_top_k_keeps_to_the_likeliest(model):
 @pytest.mark.parametrize("chunk_size", [None, 4])
 @pytest.mark.parametrize("kind", [MMRecModel, MMRec100M])
 def test_prompts_of_unequal_length_are_as_good_as_alone(kind, chunk_size):
-    model = kind(CONFIG, rngs=nnx.Rngs(0))
+    model = kind(SMALL, rngs=nnx.Rngs(0))
     lengths = [1, 4, 5, 8, 11, 20]
-    rows = jax.random.randint(jax.random.key(2), (len(lengths), 20), 0, CONFIG.vocab_size)
+    rows = jax.random.randint(jax.random.key(2), (len(lengths), 20), 0, SMALL.vocab_size)
     options = {"key": jax.random.key(0), "sampling": GREEDY, "chunk_size": chunk_size}
     found = generate(model, rows, 20, lengths=jnp.array(lengths), **options)
     for row, length, tokens in zip(rows, lengths, found, strict=True):

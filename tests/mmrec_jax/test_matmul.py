@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import SMALL
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmrec_jax import MMRecModel, ModelConfig
+from mmrec_jax import MMRecModel
 from mmrec_jax.matmul import dot
-
-CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
 
 
 def rounded(x):
@@ -57,7 +56,7 @@ def test_products_and_their_gradients(precision, operand, batch, tokens, inputs,
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_half_precision_model_stays_in_its_type(dtype):
-    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
     ids = jnp.arange(10).reshape(2, 5)
     exact = model(ids).logits
     nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), nnx.state(model)))
@@ -67,7 +66,7 @@ def test_a_half_precision_model_stays_in_its_type(dtype):
 
 
 def test_a_compiled_model_follows_the_precision_of_the_call():
-    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
     ids = jnp.arange(10).reshape(2, 5)
     call = nnx.jit(lambda model, ids: model(ids).logits)
     exact = call(model, ids)

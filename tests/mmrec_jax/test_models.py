@@ -7,22 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import SMALL
 
-from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel, ModelConfig
+from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
 from mmrec_jax.ffn import SparseFFN
 from mmrec_jax.layers import dropout
 from mmrec_jax.memory import pool
 
-CONFIG = ModelConfig(vocab_size=31, model_dim=12, num_layers=2, num_heads=3, ffn_dim=20)
-
 
 def memories(*shape):
-    return [LongTermMemory(jnp.ones(shape), jnp.ones(shape)) for _ in range(CONFIG.num_layers)]
+    return [LongTermMemory(jnp.ones(shape), jnp.ones(shape)) for _ in range(SMALL.num_layers)]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    return MMRecModel(SMALL, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def model():
 )
 def test_config_refuses(key, value):
     with pytest.raises(ValueError, match=key):
-        dataclasses.replace(CONFIG, **{key: value})
+        dataclasses.replace(SMALL, **{key: value})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_pool_averages_neighbours():
 
 
 def test_dropout_is_off_without_a_key_and_keeps_the_mean():
-    model = MMRecModel(dataclasses.replace(CONFIG, dropout=0.3), rngs=nnx.Rngs(0))
+    model = MMRecModel(dataclasses.replace(SMALL, dropout=0.3), rngs=nnx.Rngs(0))
     ids = jnp.ones((1, 4), jnp.int32)
     np.testing.assert_array_equal(model(ids).logits, model(ids).logits)
     first = model(ids, dropout_key=jax.random.key(0)).logits
@@ -106,7 +105,7 @@ def test_dropout_drops_its_share_wherever_it_falls():
 
 @pytest.mark.parametrize("remat", ["elementwise", "products", "layers"])
 def test_the_feed_forward_layer_in_pieces_is_the_whole(monkeypatch, remat):
-    model = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
     ids = jax.random.randint(jax.random.key(0), (2, 11), 0, 31)
 
@@ -138,7 +137,7 @@ def test_each_sequence_reads_its_own_memory(model, chunk_size):
 
 
 def test_planning_loss_of_chunks_is_the_mean_over_tokens():
-    config = dataclasses.replace(CONFIG, use_uboo=True, lambda_P=0.3)
+    config = dataclasses.replace(SMALL, use_uboo=True, lambda_P=0.3)
     model = MMRecModel(config, rngs=nnx.Rngs(0))
     ids = jax.random.randint(jax.random.key(0), (2, 10), 0, 31)
     memory, total = None, 0.0
@@ -150,7 +149,7 @@ def test_planning_loss_of_chunks_is_the_mean_over_tokens():
 
 
 def test_planning_loss_under_dpg_uses_the_mdi_decay():
-    config = dataclasses.replace(CONFIG, use_uboo=True, use_dpg=True, dpg_rank=5)
+    config = dataclasses.replace(SMALL, use_uboo=True, use_dpg=True, dpg_rank=5)
     model = MMRecModel(config, rngs=nnx.Rngs(0))
     ids = jax.random.randint(jax.random.key(0), (2, 7), 0, 31)
     before = model(ids)
@@ -162,7 +161,7 @@ def test_planning_loss_under_dpg_uses_the_mdi_decay():
 
 
 def test_mmrec100m_adds_the_experts_planning_losses():
-    config = dataclasses.replace(CONFIG, use_uboo=True, num_layers=1)
+    config = dataclasses.replace(SMALL, use_uboo=True, num_layers=1)
     model = MMRec100M(config, rngs=nnx.Rngs(0))
     ids = jax.random.randint(jax.random.key(0), (2, 7), 0, 31)
     losses = {t: float(model(ids, expert_type=t).auxiliary_loss) for t in ("text", "code", None)}
@@ -172,7 +171,7 @@ def test_mmrec100m_adds_the_experts_planning_losses():
 
 def test_weighted_fusion_by_hand():
     layer = FusionLayer(
-        dataclasses.replace(CONFIG, fusion_method="weighted", fused_dim=7), rngs=nnx.Rngs(0)
+        dataclasses.replace(SMALL, fusion_method="weighted", fused_dim=7), rngs=nnx.Rngs(0)
     )
     text, code = np.random.default_rng(0).normal(size=(2, 1, 1, 12)).astype(np.float32)
     both = np.concatenate([text, code], -1)
@@ -185,8 +184,8 @@ def test_weighted_fusion_by_hand():
 
 def test_mmrec100m_refuses():
     with pytest.raises(ValueError, match="fused_dim"):
-        MMRec100M(dataclasses.replace(CONFIG, fused_dim=7), rngs=nnx.Rngs(0))
-    model = MMRec100M(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
+        MMRec100M(dataclasses.replace(SMALL, fused_dim=7), rngs=nnx.Rngs(0))
+    model = MMRec100M(dataclasses.replace(SMALL, num_layers=1), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="expert_type"):
         model(jnp.zeros((1, 2), jnp.int32), expert_type="both")
     with pytest.raises(ValueError, match="not txt"):
@@ -194,7 +193,7 @@ def test_mmrec100m_refuses():
 
 
 def test_sparse_layer_by_hand():
-    config = dataclasses.replace(CONFIG, use_sparse=True, num_experts=8, sparse_chunk_size=4)
+    config = dataclasses.replace(SMALL, use_sparse=True, num_experts=8, sparse_chunk_size=4)
     layer = SparseFFN(config, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(1, 6, 12)).astype(np.float32)
     weights, planes = np.asarray(layer.expert_weights[...]), layer.router.hyperplanes[...]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import TRAINED
 
-from mmrec_jax import ExpertModule, MMRecModel, ModelConfig
+from mmrec_jax import ExpertModule, MMRecModel
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.block_rates import block_rates
 from mmrec_jax.transfer import (
@@ -19,17 +20,7 @@ from mmrec_jax.transfer import (
     without_embedding,
 )
 
-CONFIG = ModelConfig(
-    vocab_size=60,
-    model_dim=12,
-    num_layers=3,
-    num_heads=3,
-    ffn_dim=20,
-    dropout=0.0,
-    dpg_rank=5,
-    num_experts=4,
-    sparse_chunk_size=4,
-)
+CONFIG = dataclasses.replace(TRAINED, num_layers=3)
 IDS = jax.random.randint(jax.random.key(7), (2, 9), 0, CONFIG.vocab_size)
 
 

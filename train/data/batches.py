@@ -175,7 +175,7 @@ class _OwnRows(grain.transforms.DatasetSelectionMap):  # type: ignore[misc]
 def order_seed(config: Config, stage: str) -> int:
     """The seed of the order of a stage's data.
 
-    A stage that goes on from the base on the same windows must not see them in the same order.
+    A stage that continues from the base on the same windows must not see them in the same order.
     """
     if stage == "base":
         return config.seed
@@ -290,7 +290,7 @@ def fingerprint(config: Config, manifest: Manifest, stage: str) -> str:
         "batch_size": training.batch_size,
         "seed": order_seed(config, stage),
     }
-    # What has its default is left out: runs that are older than a setting can go on.
+    # What has its default is left out, so that runs older than a setting can resume.
     if training.packing != "contiguous":
         identity["packing"] = training.packing
     if training.mix is not None:

@@ -25,7 +25,7 @@ def train(
 
     Args:
         trainer: the run's compiled functions.
-        state: where to go on from.
+        state: where to continue from.
         batches: the micro-batches of all steps, one after the other.
         hooks: (every, hook): called after each `every` steps and after the last one with the
             state and the step's values: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
@@ -52,7 +52,9 @@ def train(
             if stop.requested:
                 if not last:  # the last step is saved by its hook
                     save(state, values)
-                raise KeyboardInterrupt(f"at step {step + 1}, which is saved: go on with --resume")
+                raise KeyboardInterrupt(
+                    f"at step {step + 1}, which is saved: continue with --resume"
+                )
 
 
 def _check_finite(step: int, values: Values) -> None:
@@ -62,6 +64,6 @@ def _check_finite(step: int, values: Values) -> None:
             f"training diverged at step {step}: loss {values['loss']}, gradient norm "
             f"{values['grad_norm']}, parameters' norm {values['parameter_norm']}, largest |h| "
             f"{values['max_state']:.3g}, mean decay {values['mean_decay']:.3f}; nothing of it is "
-            "saved: go on from the last checkpoint with --resume and a lower "
-            "optimizer.learning_rate, or start anew with shorter sequences"
+            "saved: continue from the last checkpoint with --resume and a lower "
+            "optimizer.learning_rate, or start again with shorter sequences"
         )

@@ -140,7 +140,9 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     assert "Traceback" not in message
     if code == 130:
         step = bridge.steps(folder)[-1]
-        assert message.strip() == f"interrupted at step {step}, which is saved: go on with --resume"
+        assert (
+            message.strip() == f"interrupted at step {step}, which is saved: continue with --resume"
+        )
     before = bridge.steps(folder)[-1]
     assert 3 <= before < STEPS
     done = run(prepared, *arguments, "--resume")

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.small_models import TRAINED
 
 from bridge.weights import variables
-from mmrec_jax import ExpertModule, MMRec100M, ModelConfig
+from mmrec_jax import ExpertModule, MMRec100M
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
@@ -18,9 +19,7 @@ from train.stages.fusion import FusionStage
 from train.step.frozen import Frozen
 from train.step.trainer import Trainer
 
-MODEL = ModelConfig(
-    vocab_size=60, model_dim=12, num_layers=3, num_heads=3, ffn_dim=20, dropout=0.2, dpg_rank=5
-)
+MODEL = dataclasses.replace(TRAINED, num_layers=3, dropout=0.2)
 CONFIG = Config(
     data_dir="unused",
     run_dir="unused",

@@ -8,29 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers.losses import cross_entropies, gradient_from_memory
+from helpers.small_models import TRAINED
 
 import bridge
 from bridge.keys import entries
 from bridge.weights import variables
-from mmrec_jax import MMRecModel, ModelConfig
+from mmrec_jax import MMRecModel
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import initial_model
 from train.step.schedule import schedule
 from train.step.trainer import Trainer
 from train.system.precision import multiplies_bfloat16
-
-SMALL = ModelConfig(
-    vocab_size=60,
-    model_dim=12,
-    num_layers=2,
-    num_heads=3,
-    ffn_dim=20,
-    dropout=0.0,
-    dpg_rank=5,
-    num_experts=4,
-    sparse_chunk_size=4,
-)
 
 
 def start(model, *, given=None, **training):
@@ -94,7 +83,7 @@ def test_schedule_is_torchs(steps, warmup):
     "variant", [{}, {"use_dpg": True}, {"use_hem": True, "use_dpg": True}, {"use_sparse": True}]
 )
 def test_only_what_has_a_gradient_changes(variant):
-    config = dataclasses.replace(SMALL, **variant)
+    config = dataclasses.replace(TRAINED, **variant)
     run, state = start(config)
     before = by_path(run, state)
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
@@ -106,7 +95,7 @@ def test_only_what_has_a_gradient_changes(variant):
 
 
 def test_untrained_parameters_have_no_moments():
-    config = dataclasses.replace(SMALL, use_dpg=True)
+    config = dataclasses.replace(TRAINED, use_dpg=True)
     _, state = start(config)
     trained = sum(int(np.prod(entry.shape)) for entry in trained_entries(config))
     held = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer))
@@ -114,8 +103,8 @@ def test_untrained_parameters_have_no_moments():
 
 
 def test_accumulated_gradient_is_that_of_the_whole_batch():
-    (whole, state), (parts, _) = start(SMALL), start(SMALL, accumulation=2)
-    tokens = jax.random.randint(jax.random.key(0), (4, 9), 0, SMALL.vocab_size)
+    (whole, state), (parts, _) = start(TRAINED), start(TRAINED, accumulation=2)
+    tokens = jax.random.randint(jax.random.key(0), (4, 9), 0, TRAINED.vocab_size)
     expected, _ = whole.gradient(state, batch_of(tokens), 0)
     first, _ = parts.gradient(state, batch_of(tokens[:2]), 0)
     second, _ = parts.gradient(state, batch_of(tokens[2:]), 1)
@@ -127,8 +116,8 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
 @pytest.mark.parametrize("remat", ["elementwise", "layers"])
 @pytest.mark.parametrize("use_sparse", [False, True])
 def test_remat_changes_nothing(remat, use_sparse):
-    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
-    model = dataclasses.replace(SMALL, dropout=0.3, use_sparse=use_sparse)
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, TRAINED.vocab_size)
+    model = dataclasses.replace(TRAINED, dropout=0.3, use_sparse=use_sparse)
     (plain, state), (remat, _) = start(model), start(model, remat=remat)
     for a, b in zip(
         jax.tree.leaves(plain.gradient(state, batch_of(tokens), 0)),
@@ -143,7 +132,7 @@ def test_bfloat16_learns_as_float32_does():
     tokens = jax.random.randint(jax.random.key(0), (8, 17), 0, 9)
     losses = {}
     for precision in ("float32", "bfloat16"):
-        run, state = start(SMALL, precision=precision)
+        run, state = start(TRAINED, precision=precision)
         assert run.precision == precision
         losses[precision] = []
         for _ in range(24):
@@ -158,11 +147,11 @@ def test_bfloat16_learns_as_float32_does():
 
 def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch):
     monkeypatch.setattr("train.system.precision.multiplies_bfloat16", lambda: False)
-    assert start(SMALL, precision="bfloat16")[0].precision == "float32"
+    assert start(TRAINED, precision="bfloat16")[0].precision == "float32"
 
 
 def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
-    config = dataclasses.replace(SMALL, dropout=0.5)
+    config = dataclasses.replace(TRAINED, dropout=0.5)
     run, state = start(config)
     tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, config.vocab_size)
 
@@ -180,8 +169,8 @@ def test_dropout_differs_by_micro_batch_and_step_and_not_by_call():
 
 
 def test_chunks_carry_the_memory_in_training_and_scoring():
-    (run, state), (whole, _) = start(SMALL, chunk_size=3), start(SMALL)
-    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, SMALL.vocab_size)
+    (run, state), (whole, _) = start(TRAINED, chunk_size=3), start(TRAINED)
+    tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, TRAINED.vocab_size)
     batch = batch_of(tokens)
     model = run.model_of(state)
     logits = model(tokens[:, :-1], chunk_size=3).logits
@@ -195,7 +184,7 @@ def test_chunks_carry_the_memory_in_training_and_scoring():
 
 
 def test_initial_values():
-    config = dataclasses.replace(SMALL, use_hem=True, pe_dim=7)
+    config = dataclasses.replace(TRAINED, use_hem=True, pe_dim=7)
     model = MMRecModel(config, rngs=nnx.Rngs(0))
     block = model.blocks[0]
     dim = config.model_dim
