@@ -51,10 +51,10 @@ class Comparison:
     """How two checkpoints, A and B, differ.
 
     Attributes:
-        different: class, config and training state that differ, a line each.
+        different: class, config and training state that differ, one line each.
         only_in_a: names of tensors, moments with their kind before them.
         only_in_b: likewise.
-        misshapen: tensors that have another shape in B, a line each.
+        misshapen: tensors that have another shape in B, one line each.
         tensors: all that both have, the largest difference first.
         outputs: the largest absolute difference of what the models return for random tokens and
             memories; empty where they are of different classes or shapes.

@@ -47,7 +47,7 @@ def print_json(content: Any) -> None:
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Prints what a file is, one thing a line."""
+    """Prints what a file is, one thing per line."""
     table = Table.grid(padding=(0, 2))
     for label, text in _described(inspection):
         table.add_row(label, printable(text))
@@ -81,7 +81,7 @@ def print_load_report(report: LoadReport) -> None:
 
 
 def print_comparison(comparison: Comparison, tolerance: float) -> None:
-    """Prints the worst tensors, then what was compared in a line each, then the verdict."""
+    """Prints the worst tensors, then one line for each kind that was compared, then the verdict."""
     worst = [item for item in comparison.tensors if item.difference > 0][:_WORST]
     if worst:
         table = Table(box=box.SIMPLE)
