@@ -194,7 +194,7 @@ def started() -> Result:
 
 
 def precision() -> Result:
-    """How far training in bfloat16 goes from training in float32, in nats a token."""
+    """How far training in bfloat16 goes from training in float32, in nats per token."""
     both = {name: parity.losses(name) for name in ("float32", "bfloat16")}
     last = {name: sum(values[-50:]) / 50 for name, values in both.items()}
     for name, values in both.items():

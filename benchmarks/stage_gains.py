@@ -67,7 +67,7 @@ def table(found: dict[str, list[Scores]]) -> str:
     for corpus, of_seeds in found.items():
         domains = list(of_seeds[0])
         lines += [
-            f"**{CORPORA[corpus].title}**, {SPLIT} split, nats a token, mean and standard "
+            f"**{CORPORA[corpus].title}**, {SPLIT} split, nats per token, mean and standard "
             f"deviation of {len(of_seeds)} seeds:",
             "",
             "| | " + " | ".join(domains) + " |",
@@ -101,7 +101,7 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
                 axes.plot([scores[domain][name].loss for name in names], range(len(names)), "o")
             axes.set(
                 title=f"{CORPORA[corpus].title}: {domain}",
-                xlabel="nats a token",
+                xlabel="nats per token",
                 yticks=range(len(names)),
             )
             axes.set_yticklabels(names if domain == "text" else [""] * len(names))

@@ -17,9 +17,9 @@ class Score:
     """How well some tokens were predicted.
 
     Attributes:
-        loss: mean cross entropy in nats a token.
+        loss: mean cross entropy in nats per token.
         perplexity: exp(loss).
-        bits_per_byte: bits a byte of the text that the tokens stand for; unlike the others it
+        bits_per_byte: bits per byte of the text that the tokens stand for; unlike the others it
             compares across tokenizers.
         tokens: tokens predicted.
     """
