@@ -207,7 +207,7 @@ def label_all(labeller: Labeller, files: list[tuple[Entry, str]]) -> tuple[list[
         seconds.append(time.perf_counter() - start)
     results = [Result(file[0], *pair) for file, *pair in zip(files, *answers, strict=True)]
     speeds = [len(files) / spent for spent in seconds]
-    return results, f"{speeds[0]:.0f} documents a second with names, {speeds[1]:.0f} without"
+    return results, f"{speeds[0]:.0f} documents per second with names, {speeds[1]:.0f} without"
 
 
 def accuracy(results: list[Result], *, named: bool = True) -> str:

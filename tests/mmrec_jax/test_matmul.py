@@ -25,10 +25,10 @@ def exact(x):
     ("precision", "operand"), [("bfloat16", rounded), ("float32", exact), (None, exact)]
 )
 @given(
-    batch=st.integers(1, 3),
-    tokens=st.integers(1, 5),
-    inputs=st.integers(1, 9),
-    outputs=st.integers(1, 9),
+    batch=st.sampled_from([1, 3]),
+    tokens=st.sampled_from([1, 5]),
+    inputs=st.sampled_from([1, 4, 9]),
+    outputs=st.sampled_from([1, 7]),
     jit=st.booleans(),
 )
 @example(batch=2, tokens=3, inputs=4, outputs=7, jit=True)

@@ -1,6 +1,7 @@
 """What models refuse, and properties that golden data do not show."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from helpers.small_models import SMALL
 
 from mmrec_jax import FusionLayer, LongTermMemory, MMRec100M, MMRecModel
-from mmrec_jax.ffn import SparseFFN
+from mmrec_jax.ffn import DenseFFN, SparseFFN
 from mmrec_jax.layers import dropout
 from mmrec_jax.memory import pool
 
@@ -105,22 +106,23 @@ def test_dropout_drops_its_share_wherever_it_falls():
 
 @pytest.mark.parametrize("remat", ["elementwise", "products", "layers"])
 def test_the_feed_forward_layer_in_pieces_is_the_whole(monkeypatch, remat):
-    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
-    graphdef, params = nnx.split(model)
-    ids = jax.random.randint(jax.random.key(0), (2, 11), 0, 31)
+    graphdef, params = nnx.split(DenseFFN(SMALL, rngs=nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(0), (2, 11, SMALL.model_dim))
 
-    def value_and_gradient():
-        def total(params):
-            y = nnx.merge(graphdef, params).features(ids, remat=remat).y
+    def value_and_gradients():
+        @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+        def total(params, x):
+            y = nnx.merge(graphdef, params).in_pieces(x, None, remat)
             return jnp.sum(jnp.sin(y)), y
 
-        jax.clear_caches()
-        (_, y), gradient = jax.value_and_grad(total, has_aux=True)(params)
-        return [y, *jax.tree.leaves(gradient)]
+        (_, y), gradients = jax.jit(total)(params, x)
+        return jax.tree.leaves([y, gradients])
 
-    whole = value_and_gradient()
+    whole = value_and_gradients()
     monkeypatch.setattr("mmrec_jax.ffn.PIECE_TOKENS", 8)
-    for found, expected in zip(value_and_gradient(), whole, strict=True):
+    in_pieces = value_and_gradients()
+    assert len(whole) == 6  # the output, and the gradients of two kernels, two biases and x
+    for found, expected in zip(in_pieces, whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -48,9 +48,9 @@ def inputs(batch, tokens, dim, seed):
 
 @settings(max_examples=10, deadline=None)
 @given(
-    batch=st.integers(1, 4),
-    tokens=st.integers(1, 12),
-    dim=st.integers(1, 20),
+    batch=st.sampled_from([1, 4]),  # few shapes, as each is compiled
+    tokens=st.sampled_from([1, 12]),
+    dim=st.sampled_from([1, 20]),
     seed=st.integers(0, 2**16),
 )
 def test_values_and_gradients(batch, tokens, dim, seed):
