@@ -1,8 +1,10 @@
 """What all tests share: the original's own outputs, and the precision that they need."""
 
 import dataclasses
+import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,17 @@ from mmrec_jax import LongTermMemory
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell ignores it for what it starts in the background, and so would the commands under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_was_compiled() -> Iterator[None]:
+    """Many tests compile the same programs: each process finds here what it compiled before."""
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    for name, value in zip(names, (folder, 0.1), strict=True):
+        jax.config.update(name, value)
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,7 +121,10 @@ def test_the_pt_files_training_state(finished):
     assert group["lr"] == pytest.approx(next_rate, rel=1e-6)
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGKILL", -9), ("SIGTERM", 130), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [("SIGKILL", -9), pytest.param("SIGTERM", 130, marks=pytest.mark.slow), ("SIGINT", 130)],
+)
 def test_interrupted_and_resumed(prepared, finished, number, code):
     run_dir = f"interrupted-{number}"
     folder = prepared / run_dir / "checkpoints_base"
@@ -161,7 +164,9 @@ def imported(prepared, source, run_dir, *options):
     return folder, done.stdout
 
 
-@pytest.mark.parametrize("kind", ["ours", "safetensors", "another program's"])
+@pytest.mark.parametrize(
+    "kind", ["ours", pytest.param("safetensors", marks=pytest.mark.slow), "another program's"]
+)
 def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind):
     source = finished[0] / "base_model_step_6.pt"
     if kind == "safetensors":
