@@ -31,7 +31,7 @@ class DecodeState:
 
     def long_term_memory(self) -> list[LongTermMemory]:
         """The memory that a full pass over the same tokens returns, one per layer (section 2.9)."""
-        return memories_of(self.means)
+        return memories_of(self.means.astype(self.h.dtype))
 
     @property
     def means(self) -> jax.Array:
@@ -46,10 +46,11 @@ def with_full_chunks_written(state: DecodeState) -> DecodeState:
 
     def write(state: DecodeState) -> DecodeState:
         assert state.memory is not None
-        slots = jnp.broadcast_to(state.means[:, :, None], state.memory.k.shape)
-        zeros = jnp.zeros_like(state.h)
+        means = state.means.astype(state.memory.k.dtype)
+        slots = jnp.broadcast_to(means[:, :, None], state.memory.k.shape)
+        zeros, total = jnp.zeros_like(state.h), jnp.zeros_like(state.total)
         memory = LongTermMemory(slots, slots)
-        written = DecodeState(zeros, memory, zeros, jnp.zeros_like(state.tokens), state.chunk_size)
+        written = DecodeState(zeros, memory, total, jnp.zeros_like(state.tokens), state.chunk_size)
         return select(full, written, state)
 
     return jax.lax.cond(full.any(), write, lambda state: state, state)

@@ -172,8 +172,9 @@ class BlockStack(nnx.Module):
             raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
         pooled = pool_layers(memory, self.config, batch)
         shape = (self.config.num_layers, batch, self.config.model_dim)
-        zeros = jnp.zeros(shape, self.norm.scale[...].dtype)
-        return DecodeState(zeros, pooled, zeros, jnp.zeros(batch, jnp.int32), chunk_size)
+        h = jnp.zeros(shape, self.norm.scale[...].dtype)
+        total = jnp.zeros(shape)  # float32 always: a sum in bfloat16 would stop growing
+        return DecodeState(h, pooled, total, jnp.zeros(batch, jnp.int32), chunk_size)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "remat", "piece_tokens"))
@@ -207,7 +208,7 @@ def _run(
     if piece_tokens is None:
         # All slots of a written memory are equal. One of them reads the same as all, and spares
         # the queries a gradient that would be rounding errors only.
-        slot = jnp.zeros_like(after.total)[:, :, None]
+        slot = jnp.zeros_like(after.h)[:, :, None]
         after = dataclasses.replace(after, memory=LongTermMemory(slot, slot))
 
     def next_piece(state: DecodeState, inputs: Any) -> tuple[DecodeState, Any]:
@@ -273,7 +274,7 @@ def _run_piece(
             remat=remat,
         )
         y = out.y if real is None else jnp.where(real[..., None], out.y, 0)
-        h, total = jax.lax.stop_gradient((out.h, y.sum(axis=1)))
+        h, total = jax.lax.stop_gradient((out.h, y.sum(axis=1, dtype=jnp.float32)))
         return out.y, (h, total, out.health)
 
     if isinstance(layers, list):

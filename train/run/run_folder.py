@@ -19,7 +19,10 @@ from train.system.write import write_json, write_text
 
 CONFIG = "config.yaml"
 
-_BEGUN = (".partial", ".tmp")  # what a killed program had only begun to write
+
+def _is_begun(name: str) -> bool:
+    """Whether a name is of a file or folder that a killed program had only begun to write."""
+    return name.endswith(".partial") or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def contents(run: Path) -> set[str]:
@@ -32,7 +35,7 @@ def contents(run: Path) -> set[str]:
         return set()
     if not run.is_dir():
         raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
-    names = {path.name for path in run.iterdir() if not path.name.endswith(_BEGUN)}
+    names = {path.name for path in run.iterdir() if not _is_begun(path.name)}
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
@@ -55,12 +58,12 @@ def check_may_begin(run: Path, *, overwrite: bool) -> None:
 
 
 def delete_run(run: Path) -> None:
-    """Deletes a run's folder, if there is one.
+    """Deletes the run in a folder, if there is one; a folder without a config is left alone.
 
     Raises:
         UserError: it cannot be deleted.
     """
-    if not run.exists():
+    if not (run / CONFIG).is_file():
         return
     # The run is out of the way at once, and a later start deletes what is left of it.
     old = run.with_name(f".{run.name}.old")
@@ -69,7 +72,7 @@ def delete_run(run: Path) -> None:
         run.rename(old)
         shutil.rmtree(old)
     except OSError as error:
-        raise UserError(f"cannot delete {run}: {error.strerror}") from error
+        raise UserError(f"cannot delete {run}: {error.strerror or error}") from error
 
 
 def describe_run(config: Config, run: Path, precision: str) -> None:
