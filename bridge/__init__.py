@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bridge.errors import UnreadableFileError as UnreadableFileError
     from bridge.errors import UnsafeFileError as UnsafeFileError
     from bridge.errors import UnwritableFileError as UnwritableFileError
+    from bridge.files.disk import is_unfinished as is_unfinished
     from bridge.files.disk import replace_folder as replace_folder
     from bridge.files.disk import replacing_file as replacing_file
     from bridge.files.disk import replacing_folder as replacing_folder
@@ -70,7 +71,13 @@ _NAMES = {
         "UnsafeFileError",
         "UnwritableFileError",
     ),
-    "files.disk": ("replace_folder", "replacing_file", "replacing_folder", "restore_folder"),
+    "files.disk": (
+        "is_unfinished",
+        "replace_folder",
+        "replacing_file",
+        "replacing_folder",
+        "restore_folder",
+    ),
     "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model",),

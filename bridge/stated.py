@@ -10,8 +10,16 @@ from bridge.config.resolve import resolve_config
 from bridge.errors import FormatError
 from bridge.files.plain_data import plain, safe_name
 from bridge.files.tensors import Tensor
-from bridge.weights import shapes_of, unwrapped
+from bridge.weights import shapes_of
 from mmrec_jax import ModelConfig
+
+_WRAPPERS = {"module", "_orig_mod"}
+"""Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
+
+_MOST_TENSORS = 2**16
+"""2000 layers; the time that names take is in proportion to their number."""
+
+_LONGEST_NAME = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +82,7 @@ def understand(content: Any) -> StatedCheckpoint:
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     content = _with_model_state(content)
-    tensors, duplicates = unwrapped(content["model_state_dict"])
+    tensors, duplicates = _unwrapped(content["model_state_dict"])
     stated_class, config = stated_config(content)
     return StatedCheckpoint(
         stated_class=stated_class,
@@ -103,6 +111,30 @@ def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
         f"holds neither a model_state_dict nor the tensors of one, but {keys}: save the model's "
         "state_dict() alone, or under that name"
     )
+
+
+def _unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors under their own names, and the names that came more than once.
+
+    Raises:
+        FormatError: something in it is not a tensor with a name that can be shown, or it is one of
+            too many.
+    """
+    if len(state_dict) > _MOST_TENSORS:
+        raise FormatError(f"has {len(state_dict)} tensors, and no model has so many")
+    tensors: dict[str, Tensor] = {}
+    duplicates = []
+    for key, tensor in state_dict.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")
+        if len(key) > _LONGEST_NAME or not key.isprintable():
+            raise FormatError(f"has a tensor with the name {key[:80]!r:.80}, and no model has one")
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if name in tensors:
+            duplicates.append(name)
+        tensors[name] = tensor
+    return tensors, duplicates
 
 
 def _step(content: Mapping[str, Any]) -> int:

@@ -4,50 +4,18 @@ import functools
 import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import jax
 import numpy as np
 from flax import nnx
 
 from bridge.config.resolve import contradictions
-from bridge.errors import FormatError, MismatchError, NonFiniteWarning
+from bridge.errors import MismatchError, NonFiniteWarning
 from bridge.files.tensors import FLOATS, Array, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
 from mmrec_jax.layer_paths import AnyArray, VariablePath, unstack
-
-_WRAPPERS = {"module", "_orig_mod"}
-"""Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
-
-_MOST_TENSORS = 2**16
-"""2000 layers; the time that names take is in proportion to their number."""
-
-_LONGEST_NAME = 200
-
-
-def unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors under their own names, and the names that came more than once.
-
-    Raises:
-        FormatError: something in it is not a tensor with a name that can be shown, or it is one of
-            too many.
-    """
-    if len(state_dict) > _MOST_TENSORS:
-        raise FormatError(f"has {len(state_dict)} tensors, and no model has so many")
-    tensors: dict[str, Tensor] = {}
-    duplicates = []
-    for key, tensor in state_dict.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
-            raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")
-        if len(key) > _LONGEST_NAME or not key.isprintable():
-            raise FormatError(f"has a tensor with the name {key[:80]!r:.80}, and no model has one")
-        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-        if name in tensors:
-            duplicates.append(name)
-        tensors[name] = tensor
-    return tensors, duplicates
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,12 @@ from mmrec_jax.matmul import dot
 from mmrec_jax.memory import LongTermMemory, MultiMemoryAttention
 from mmrec_jax.recurrence import gates, previous_states, recurrence, update
 
+VALUE_SHARE = 0.1
+"""How much of v a block adds to its state and attention (section 2.7)."""
+
+DECAY_MARGIN = 1e-6
+"""How close to 0 and to 1 the decay may come (section 2.3)."""
+
 
 class Health(NamedTuple):
     """How a block, or each layer of a stack [L], is doing.
@@ -127,7 +133,7 @@ class MMRecBlock(nnx.Module):
         gate_z, W_h, b = self.recurrence_weights(z)  # 2.4
         states = recurrence(z, decay, gate_z, W_h, b, h)
         attention = self.multi_mem_attention(states, q, memory)  # 2.5 and 2.6
-        r = x + dropout(states + attention + 0.1 * v, self.config.dropout, keys[0])  # 2.7
+        r = x + dropout(states + attention + VALUE_SHARE * v, self.config.dropout, keys[0])  # 2.7
         y = r + self.feed_forward(self.norm2(r), real, router_threshold, keys[1], remat)  # 2.8
         planning_loss = jnp.zeros(())
         if self.config.use_uboo:  # 2.10
@@ -177,7 +183,7 @@ class MMRecBlock(nnx.Module):
 
 
 def _clip_decay(decay: jax.Array) -> jax.Array:
-    return jnp.clip(decay, 1e-6, 1 - 1e-6)
+    return jnp.clip(decay, DECAY_MARGIN, 1 - DECAY_MARGIN)
 
 
 def _mean(values: jax.Array, real: jax.Array | None) -> jax.Array:

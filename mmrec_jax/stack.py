@@ -199,12 +199,10 @@ def _run(
     tokens, size = x.shape[1], piece_tokens or state.chunk_size
     if size is None or size >= tokens:
         return run_piece(state, (x, real, dropout_key))
-    if tokens % size and real is None:
-        real = jnp.ones(x.shape[:2], bool)
-    count = -(-tokens // size)
-    keys = None if dropout_key is None else jax.random.split(dropout_key, count)
-    x, real = jax.tree.map(lambda array: split_tokens(array, size), (x, real))
-    y, health, after = run_piece(state, item((x, real, keys), 0))
+    whole, rest = divmod(tokens, size)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, whole + bool(rest))
+    pieces = jax.tree.map(lambda array: split_tokens(array[:, : whole * size], size), (x, real))
+    y, health, after = run_piece(state, item((*pieces, keys), 0))
     if piece_tokens is None:
         # All slots of a written memory are equal. One of them reads the same as all, and spares
         # the queries a gradient that would be rounding errors only.
@@ -217,19 +215,24 @@ def _run(
             after = select(inputs[1].any(axis=1), after, state)
         return after, (y, health)
 
-    others = jax.tree.map(lambda array: array[1:], (x, real, keys))
-    after, outputs = jax.lax.scan(next_piece, after, others)
-    ys, healths = jax.tree.map(
-        lambda first, others: jnp.concatenate([first[None], others]), (y, health), outputs
-    )
+    others = jax.tree.map(lambda array: array[1:whole], (*pieces, keys))
+    after, (middle, healths) = jax.lax.scan(next_piece, after, others)
+    ys, parts = [y, join_tokens(middle)], [jax.tree.map(lambda first: first[None], health), healths]
+    if rest:
+        end = jax.tree.map(lambda array: array[:, whole * size :], (x, real))
+        after, (y, health) = next_piece(after, (*end, None if keys is None else keys[whole]))
+        ys.append(y)
+        parts.append(jax.tree.map(lambda last: last[None], health))
     if piece_tokens is None:
         before = memory_per_sequence(state)
         slots = jnp.broadcast_to(memory_per_sequence(after).k, before.k.shape)
-        written = jnp.ones(after.tokens.shape, bool) if real is None else real[1:].any(axis=(0, 2))
+        written = jnp.array(True) if real is None else real[:, size:].any(axis=1)
         memory = select(written, LongTermMemory(slots, slots), before)
         after = dataclasses.replace(after, memory=memory)
-    counts = jnp.full(count, size) if real is None else real.sum(axis=(1, 2))
-    return join_tokens(ys)[:, :tokens], _mean_health(healths, counts), after
+    counted = jnp.ones(x.shape[:2]) if real is None else real
+    counts = split_tokens(counted, size).sum(axis=(1, 2))
+    health = _mean_health(jax.tree.map(lambda *each: jnp.concatenate(each), *parts), counts)
+    return jnp.concatenate(ys, axis=1), health, after
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef",))

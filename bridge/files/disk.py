@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import stat
@@ -14,6 +15,8 @@ from bridge.errors import UnreadableFileError
 from bridge.files.aligned_memory import aligned_bytes
 
 PathLike = str | os.PathLike[str]
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextlib.contextmanager
@@ -94,6 +97,11 @@ def replacing_file(path: PathLike) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a name is that of a file which `replacing_file` was killed over."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 @contextlib.contextmanager

@@ -120,3 +120,15 @@ def test_sparse_has_no_decoding():
     model = MMRecModel(config, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="no token-by-token decoding"):
         model.start_decoding(2)
+
+
+def test_the_memory_of_many_tokens_in_half_precision():
+    model = MMRecModel(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(perturbed(model))
+    half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), params))
+    many = jnp.tile(ids(1), 2)
+    expected = half(many).memory[0].k
+    _, state = token_by_token(half, many, half.start_decoding(1))
+    # A sum in bfloat16 stops growing at 256 times what is added.
+    difference = jnp.abs(state.long_term_memory()[0].k - expected).max()
+    assert difference < 0.05 * jnp.abs(expected).max()

@@ -138,6 +138,19 @@ def test_each_sequence_reads_its_own_memory(model, chunk_size):
         np.testing.assert_allclose(both.logits[row], out.logits[0], rtol=0, atol=1e-5)
 
 
+def test_each_chunk_has_a_dropout_of_its_own_and_its_own_length():
+    model = MMRecModel(dataclasses.replace(SMALL, dropout=0.5), rngs=nnx.Rngs(0))
+    ids = jax.random.randint(jax.random.key(0), (2, 10), 0, 31)
+    key = jax.random.key(1)
+    memory, pieces = None, []
+    for piece_key, start in zip(jax.random.split(key, 3), (0, 4, 8), strict=True):
+        out = model(ids[:, start : start + 4], memory, dropout_key=piece_key)
+        memory = out.memory
+        pieces.append(out.logits)
+    found = model(ids, chunk_size=4, dropout_key=key).logits
+    np.testing.assert_allclose(found, np.concatenate(pieces, axis=1), rtol=0, atol=1e-5)
+
+
 def test_planning_loss_of_chunks_is_the_mean_over_tokens():
     config = dataclasses.replace(SMALL, use_uboo=True, lambda_P=0.3)
     model = MMRecModel(config, rngs=nnx.Rngs(0))

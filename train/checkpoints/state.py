@@ -148,4 +148,8 @@ def _stacked_moments(
     # Other programs may keep some in bfloat16, and only arrays of one dtype are stacked.
     in_float32 = {path: jnp.asarray(array, jnp.float32) for path, array in moments.items()}
     stacked = stack(in_float32, layers)
-    return {path: cast(jax.Array, stacked[path]) for path in trained}
+    # What training updates it gives up: what is not stacked would be the checkpoint's own array.
+    return {
+        path: cast(jax.Array, stacked[path] if is_stacked(path) else jnp.copy(stacked[path]))
+        for path in trained
+    }

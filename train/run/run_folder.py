@@ -11,18 +11,13 @@ from typing import Any
 import jax
 import yaml
 
-from bridge import steps
+from bridge import is_unfinished, steps
 from train.data.data_folder import TOKENIZER
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.write import write_json, write_text
 
 CONFIG = "config.yaml"
-
-
-def _is_begun(name: str) -> bool:
-    """Whether a name is of a file or folder that a killed program had only begun to write."""
-    return name.endswith(".partial") or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def contents(run: Path) -> set[str]:
@@ -35,7 +30,7 @@ def contents(run: Path) -> set[str]:
         return set()
     if not run.is_dir():
         raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
-    names = {path.name for path in run.iterdir() if not _is_begun(path.name)}
+    names = {path.name for path in run.iterdir() if not is_unfinished(path.name)}
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
@@ -66,10 +61,13 @@ def delete_run(run: Path) -> None:
     if not (run / CONFIG).is_file():
         return
     # The run is out of the way at once, and a later start deletes what is left of it.
-    old = run.with_name(f".{run.name}.old")
+    folder = run.resolve()
+    old = folder.with_name(f".{folder.name}.old")
     try:
         shutil.rmtree(old, ignore_errors=True)
-        run.rename(old)
+        folder.rename(old)
+        if run.is_symlink():
+            folder.mkdir()  # the link is the user's, and stays
         shutil.rmtree(old)
     except OSError as error:
         raise UserError(f"cannot delete {run}: {error.strerror or error}") from error
@@ -77,6 +75,8 @@ def delete_run(run: Path) -> None:
 
 def describe_run(config: Config, run: Path, precision: str) -> None:
     """Writes the files that describe a run: its config, environment and tokenizer.
+
+    What killed starts left unfinished beside them is removed.
 
     Args:
         config: the run's.
@@ -88,6 +88,9 @@ def describe_run(config: Config, run: Path, precision: str) -> None:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for path in run.iterdir():
+            if is_unfinished(path.name):
+                path.unlink()
         write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
         write_json(run / "environment.json", environment() | {"precision": precision})
         if not (run / TOKENIZER).exists():

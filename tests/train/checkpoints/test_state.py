@@ -247,3 +247,16 @@ def test_moments_are_stacked_on_the_device(plain, saved, tmp_path):
     with counted() as transfers:
         state_of(trainer, loaded)
     assert transfers.fetched == transfers.sent == []
+
+
+def test_training_does_not_take_the_checkpoints_own_moments(plain, saved, tmp_path):
+    trainer, _ = plain
+    bridge.save_file(tmp_path / "x.pt", saved)
+    loaded = bridge.load(tmp_path / "x.pt")
+    state = state_of(trainer, loaded)
+
+    def places(arrays):
+        return {array.unsafe_buffer_pointer() for array in jax.tree.leaves(arrays)}
+
+    assert not places(loaded.optimizer_state.exp_avg) & places(state.optimizer)
+    assert not places(loaded.optimizer_state.exp_avg_sq) & places(state.optimizer)

@@ -1,0 +1,28 @@
+"""Whether a run may begin in a folder, and what is deleted for it."""
+
+import pytest
+
+from train.run.run_folder import check_may_begin, delete_run
+from train.system.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["love.txt", "notes.tmp", "weights.partial", ".hidden.tmp"])
+def test_other_peoples_folders_are_refused_and_kept(tmp_path, name):
+    (tmp_path / name).write_text("dear")
+    with pytest.raises(UserError, match="is not a run's folder"):
+        check_may_begin(tmp_path, overwrite=True)
+    delete_run(tmp_path)
+    assert (tmp_path / name).read_text() == "dear"
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    run = tmp_path / "checkpoints_base"
+    run.symlink_to("disk")
+    check_may_begin(run, overwrite=False)
+    (run / "config.yaml").write_text("seed: 1")
+    check_may_begin(run, overwrite=True)
+    delete_run(run)
+    assert run.is_symlink()
+    assert list(run.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "checkpoints_base"}
