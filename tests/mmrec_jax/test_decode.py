@@ -129,6 +129,6 @@ def test_the_memory_of_many_tokens_in_half_precision():
     many = jnp.tile(ids(1), 2)
     expected = half(many).memory[0].k
     _, state = token_by_token(half, many, half.start_decoding(1))
-    # A sum in bfloat16 stops growing at 256 times what is added.
+    # A sum in bfloat16 would round off 2 % of it.
     difference = jnp.abs(state.long_term_memory()[0].k - expected).max()
-    assert difference < 0.05 * jnp.abs(expected).max()
+    assert difference < 0.002 * jnp.abs(expected).max()
