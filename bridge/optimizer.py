@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from bridge.errors import FormatError, MismatchError
-from bridge.files.plain_data import plain
 from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import Entry, named_parameters
+from bridge.parameter_group import NAMES, ordered_parameters, read_groups
 from mmrec_jax.layer_paths import AnyArray, VariablePath
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -19,12 +19,6 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 _KEYS = {"step", *MOMENTS}
 """What torch's AdamW keeps of each parameter."""
-
-_LARGEST = 1e30
-"""Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
-
-_UNSUPPORTED = {"amsgrad": True, "maximize": True, "decoupled_weight_decay": False}
-"""Settings with which torch's optimizer computes something other than AdamW."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +32,8 @@ class OptimizerState:
             the first step all are.
         exp_avg_sq: the second moments, likewise.
         hyperparameters: the settings of torch's parameter group: lr, betas, eps, weight_decay,
-            initial_lr and torch's own switches; see `adamw_hyperparameters`.
+            initial_lr and torch's own switches, see `adamw_hyperparameters`, and param_names if
+            the file has them, in the model's order.
     """
 
     step: int
@@ -96,9 +91,10 @@ def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, A
 
 
 def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
-    """Reads the state dict of an AdamW over all of the model's parameters, in their order.
+    """Reads the state dict of an AdamW over the model's parameters.
 
-    torch's own loading checks no shapes, so two swapped entries would pass it silently.
+    They are in the order of its param_names, or else in the model's. torch's own loading checks no
+    shapes, so two swapped entries would pass it silently.
 
     Args:
         state_dict: the checkpoint's optimizer_state_dict, of Tensors.
@@ -106,15 +102,12 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
 
     Raises:
         FormatError: it is of another optimizer or of another number of parameters.
-        MismatchError: its moments are not those of the parameters; lists all that differ.
+        MismatchError: its names or moments are not those of the parameters; lists all that differ.
     """
-    parameters = named_parameters(table)
-    group = _only_group(state_dict)
-    if group.pop("params", None) != list(range(len(parameters))):
-        raise FormatError(
-            "optimizer_state_dict is not over the model's parameters, which are "
-            f"{len(parameters)} in one group"
-        )
+    settings, names, count = read_groups(state_dict)
+    parameters = ordered_parameters(names, count, named_parameters(table))
+    if names is not None:
+        settings[NAMES] = [entry.key for entry in named_parameters(table)]
     per_parameter = state_dict["state"]
     step = _common_step(per_parameter, parameters)
     places = [
@@ -133,36 +126,7 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
     for (_, entry, name), array in zip(places, converted, strict=True):
         assert entry.path is not None
         moments[name][entry.path] = array
-    return OptimizerState(step=step, hyperparameters=group, **moments)
-
-
-def _only_group(state_dict: Any) -> dict[str, Any]:
-    try:
-        groups = state_dict["param_groups"]
-        usable = isinstance(state_dict["state"], Mapping)
-        group = plain(dict(groups[0]), "optimizer_state_dict['param_groups'][0]")
-    except (KeyError, TypeError, IndexError, ValueError):
-        usable = False
-    if not usable:
-        raise FormatError("optimizer_state_dict is not what torch's optimizers write")
-    if len(groups) != 1:
-        raise FormatError(f"optimizer_state_dict has {len(groups)} parameter groups, not one")
-    wrong = [key for key in ("lr", "eps", "weight_decay") if not _usable(group.get(key))]
-    betas = group.get("betas")
-    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(map(_usable, betas))):
-        wrong.append("betas")
-    if wrong:
-        raise FormatError(
-            f"optimizer_state_dict is not AdamW's: it has no usable {', '.join(wrong)}"
-        )
-    for key, value in _UNSUPPORTED.items():
-        if group.get(key, not value) == value:
-            raise FormatError(f"optimizer_state_dict has {key} = {value}, which is not plain AdamW")
-    return group
-
-
-def _usable(number: Any) -> bool:
-    return type(number) in (int, float) and 0 <= number < _LARGEST
+    return OptimizerState(step=step, hyperparameters=settings, **moments)
 
 
 def state_problems(state: Mapping[Any, Any], parameters: list[Entry]) -> dict[str, list[str]]:

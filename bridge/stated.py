@@ -1,6 +1,7 @@
 """What a file states: its content understood and checked, its tensors unread."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,9 @@ from bridge.config.resolve import resolve_config
 from bridge.errors import FormatError
 from bridge.files.plain_data import plain, safe_name
 from bridge.files.tensors import Tensor
+from bridge.names import own_names
 from bridge.weights import shapes_of
 from mmrec_jax import ModelConfig
-
-_WRAPPERS = {"module", "_orig_mod"}
-"""Names that DataParallel and torch.compile put into keys; no tensor of ours is named so."""
 
 _MOST_TENSORS = 2**16
 """2000 layers; the time that names take is in proportion to their number."""
@@ -31,6 +30,7 @@ class StatedCheckpoint:
         stated_config: the config as far as the file states it.
         tensors: the model's, by the original's names.
         duplicates: names that more than one tensor has.
+        prefix: what all names in the file begin with before their own, such as "model.".
         optimizer: the optimizer's state dict, None if there is none.
         scheduler: the schedule's, likewise.
         step, avg_loss, metadata: as in LoadedCheckpoint.
@@ -40,6 +40,7 @@ class StatedCheckpoint:
     stated_config: dict[str, Any]
     tensors: dict[str, Tensor]
     duplicates: list[str]
+    prefix: str
     optimizer: Any
     scheduler: Any
     step: int
@@ -82,13 +83,14 @@ def understand(content: Any) -> StatedCheckpoint:
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     content = _with_model_state(content)
-    tensors, duplicates = _unwrapped(content["model_state_dict"])
+    tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
     stated_class, config = stated_config(content)
     return StatedCheckpoint(
         stated_class=stated_class,
         stated_config=config,
         tensors=tensors,
         duplicates=duplicates,
+        prefix=prefix,
         optimizer=content.get("optimizer_state_dict"),
         scheduler=content.get("scheduler_state_dict"),
         step=_step(content),
@@ -113,8 +115,8 @@ def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     )
 
 
-def _unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors under their own names, and the names that came more than once.
+def _own_tensors(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str], str]:
+    """The tensors under their own names, the names that came more than once, the common prefix.
 
     Raises:
         FormatError: something in it is not a tensor with a name that can be shown, or it is one of
@@ -122,19 +124,16 @@ def _unwrapped(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[s
     """
     if len(state_dict) > _MOST_TENSORS:
         raise FormatError(f"has {len(state_dict)} tensors, and no model has so many")
-    tensors: dict[str, Tensor] = {}
-    duplicates = []
     for key, tensor in state_dict.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
             raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")
         if len(key) > _LONGEST_NAME or not key.isprintable():
             raise FormatError(f"has a tensor with the name {key[:80]!r:.80}, and no model has one")
-        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-        if name in tensors:
-            duplicates.append(name)
-        tensors[name] = tensor
-    return tensors, duplicates
+    names, prefix = own_names(state_dict)
+    times = Counter(names.values())
+    duplicates = [name for name, count in times.items() if count > 1]
+    return {names[key]: tensor for key, tensor in state_dict.items()}, duplicates, prefix
 
 
 def _step(content: Mapping[str, Any]) -> int:
