@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from bridge.orbax_folder import steps as steps
     from bridge.partial import LoadReport as LoadReport
     from bridge.partial import load_partial as load_partial
+    from bridge.resumability import dtype_obstacle as dtype_obstacle
+    from bridge.resumability import obstacles as obstacles
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
     from bridge.weights import class_name as class_name
@@ -85,6 +87,7 @@ _NAMES = {
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
     "orbax_folder": ("load_orbax", "save_orbax", "stage_folder", "state_folder", "steps"),
     "partial": ("LoadReport", "load_partial"),
+    "resumability": ("dtype_obstacle", "obstacles"),
     "schedule": ("SchedulerState", "warmup_cosine"),
     "weights": ("class_name", "variables"),
 }

@@ -44,6 +44,7 @@ class LoadedCheckpoint:
         step: optimizer steps made; 0 if the file does not say.
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
+        left_out: the file's entries that were not taken over, by name: what each is.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class LoadedCheckpoint:
     step: int = 0
     avg_loss: float = 0.0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> ModelConfig:
@@ -70,7 +72,11 @@ class LoadedCheckpoint:
 
 
 def load_torch(
-    path: PathLike, *, num_heads: int | None = None, model_only: bool = False
+    path: PathLike,
+    *,
+    num_heads: int | None = None,
+    model_only: bool = False,
+    entry: str | None = None,
 ) -> LoadedCheckpoint:
     """Reads a .pt file of any of the models, training state included, bit for bit.
 
@@ -83,6 +89,8 @@ def load_torch(
         num_heads: the heads of the attention, which no shape shows; needed only if the file does
             not state them.
         model_only: leave optimizer and schedule alone, whatever they are; the step is 0 then.
+        entry: the name of other weights in the file, such as "ema_state_dict", to take in place of
+            the trained ones; as with model_only there is no training state then.
 
     Raises:
         BridgeError: the file cannot be read, is unsafe, or does not hold exactly a model's
@@ -92,15 +100,19 @@ def load_torch(
         NonFiniteWarning: some weights are NaN or infinite.
     """
     with errors_about(path), torch_file.reading(path) as content:
-        return _loaded(understand(content), num_heads, model_only)
+        return completed(understand(content, entry), num_heads, model_only)
 
 
 def load_safetensors(
-    path: PathLike, *, num_heads: int | None = None, model_only: bool = False
+    path: PathLike,
+    *,
+    num_heads: int | None = None,
+    model_only: bool = False,
+    entry: str | None = None,
 ) -> LoadedCheckpoint:
     """Reads a .safetensors file: one of ours, or the bare tensors of a model; see `load_torch`."""
     with errors_about(path), safetensors_file.reading(path) as content:
-        return _loaded(understand(content), num_heads, model_only)
+        return completed(understand(content, entry), num_heads, model_only)
 
 
 def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
@@ -156,15 +168,19 @@ def write_safetensors(path: PathLike, checkpoint: LoadedCheckpoint) -> None:
 
 
 @contextlib.contextmanager
-def stated_in(path: PathLike) -> Iterator[StatedCheckpoint]:
+def stated_in(path: PathLike, entry: str | None = None) -> Iterator[StatedCheckpoint]:
     """What a .pt or .safetensors file states; its tensors are readable until the block ends.
+
+    Args:
+        path: the file.
+        entry: see `load_torch`.
 
     Raises:
         BridgeError: as for `load_torch`.
     """
     container = safetensors_file if is_safetensors(path) else torch_file
     with errors_about(path), container.reading(path) as content:
-        yield understand(content)
+        yield understand(content, entry)
 
 
 def stated_by(checkpoint: LoadedCheckpoint) -> StatedCheckpoint:
@@ -212,7 +228,10 @@ def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     }
 
 
-def _loaded(stated: StatedCheckpoint, num_heads: int | None, model_only: bool) -> LoadedCheckpoint:
+def completed(
+    stated: StatedCheckpoint, num_heads: int | None = None, model_only: bool = False
+) -> LoadedCheckpoint:
+    """The checkpoint that a file states, its tensors read; see `load_torch`."""
     config = stated.config(num_heads)
     table = entries(stated.model_class, config)
     optimizer, scheduler = stated.optimizer, stated.scheduler
@@ -231,6 +250,7 @@ def _loaded(stated: StatedCheckpoint, num_heads: int | None, model_only: bool) -
         step=0 if model_only else stated.step,
         avg_loss=stated.avg_loss,
         metadata=stated.metadata,
+        left_out=stated.left_out,
     )
 
 

@@ -58,7 +58,7 @@ class MismatchError(BridgeError):
 
 
 class NonFiniteWarning(UserWarning):
-    """A file was loaded although some of its weights are NaN or infinite."""
+    """A file was loaded although some of its weights or moments cannot be trained on."""
 
 
 @contextlib.contextmanager

@@ -1,25 +1,35 @@
-"""What a checkpoint is, according to its names, shapes and notes; its values stay unread."""
+"""What a checkpoint is, and whether it can be loaded and trained further as it is."""
 
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge import weights
 from bridge.any_format import stated_in
-from bridge.checkpoint import is_safetensors
+from bridge.checkpoint import completed, is_safetensors
 from bridge.config.infer import infer_fields
 from bridge.config.metadata import in_full
 from bridge.config.resolve import contradictions
-from bridge.errors import BridgeError, ConfigError, FormatError
+from bridge.errors import (
+    BridgeError,
+    ConfigError,
+    FormatError,
+    MismatchError,
+    NonFiniteWarning,
+    UnreadableFileError,
+)
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import plain
 from bridge.files.tensors import Tensor
 from bridge.keys import Entry, entries, named_parameters
-from bridge.optimizer import MOMENTS, state_problems
+from bridge.optimizer import MOMENTS, optimizer_from_torch
 from bridge.orbax_folder import find_state
+from bridge.resumability import obstacles
 from bridge.schedule import SchedulerState, scheduler_from_torch
 from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
@@ -73,14 +83,18 @@ class Inspection:
             means something in this class and variant; num_heads is None where it is unknown.
         variants: the switches that are on.
         parameters: how many each part has, a tied tensor counted once.
-        tied: whether the head is the embedding.
+        tied: whether the head has the embedding's values.
         buffers: values that are not trained.
         dtypes: of the model's tensors, tied ones once.
         optimizer: None if there is none, or none that is understood.
         schedule: likewise.
         step: optimizer steps made.
         avg_loss: the loss that is stated.
-        problems: everything for which the checkpoint cannot be loaded as it is, by kind.
+        prefix: what all names in the file begin with before the model's own.
+        left_out: entries of the file that are not taken over, by name: what each is.
+        warnings: what is odd about its values.
+        problems: everything for which the checkpoint cannot be loaded or training cannot resume
+            from it as it is, by kind.
     """
 
     path: str
@@ -97,6 +111,9 @@ class Inspection:
     schedule: SchedulerState | None
     step: int
     avg_loss: float
+    prefix: str
+    left_out: dict[str, str]
+    warnings: tuple[str, ...]
     problems: dict[str, list[str]]
 
     @property
@@ -116,27 +133,32 @@ class Inspection:
         return dataclasses.asdict(self) | {"total": self.total, "trained": self.trained}
 
 
-def inspect(path: PathLike) -> Inspection:
-    """Describes a checkpoint of any format; a .pt or .safetensors file's values stay unread.
+def inspect(
+    path: PathLike, *, num_heads: int | None = None, entry: str | None = None
+) -> Inspection:
+    """Describes a checkpoint of any format, after loading it as a conversion would.
 
     A file that fits no model is described too, as far as it can be, with its problems.
 
+    Args:
+        path: the file or folder.
+        num_heads: see `load_torch`.
+        entry: see `load_torch`.
+
     Raises:
-        BridgeError: it cannot be read, is unsafe, or is no checkpoint at all.
+        BridgeError: it cannot be read, is damaged or unsafe, or is no checkpoint at all.
     """
-    with stated_in(path) as stated:
-        model = _model(stated)
-        problems = model.problems | {"duplicate": list(dict.fromkeys(stated.duplicates))}
-        tied = model.model_class == "MMRecModel"
+    with warnings.catch_warnings(record=True) as caught, stated_in(path, entry) as stated:
+        warnings.simplefilter("always", NonFiniteWarning)
+        model = _model(stated, num_heads)
+        tied = model.model_class == "MMRecModel" and _is_tied(stated.tensors)
         parameters, buffers, dtypes = _counted(stated.tensors, tied)
-        optimizer, schedule = None, None
-        if stated.optimizer is not None:
-            optimizer, problems["about its optimizer"] = _optimizer(stated.optimizer, model.table)
+        problems = _problems(stated, model, num_heads)
+        optimizer = None if stated.optimizer is None else _optimizer(stated.optimizer)
+        schedule = None
         if stated.scheduler is not None:
-            try:
+            with contextlib.suppress(BridgeError):
                 schedule = scheduler_from_torch(stated.scheduler)
-            except BridgeError as error:
-                problems["about its schedule"] = [error.message]
     place, kind = _place(path)
     return Inspection(
         path=place,
@@ -153,6 +175,11 @@ def inspect(path: PathLike) -> Inspection:
         schedule=schedule,
         step=stated.step,
         avg_loss=stated.avg_loss,
+        prefix=stated.prefix,
+        left_out=stated.left_out,
+        warnings=tuple(
+            str(each.message) for each in caught if issubclass(each.category, NonFiniteWarning)
+        ),
         problems={kind: items for kind, items in problems.items() if items},
     )
 
@@ -184,22 +211,68 @@ class _Model:
     problems: dict[str, list[str]]
 
 
-def _model(stated: StatedCheckpoint) -> _Model:
+def _model(stated: StatedCheckpoint, num_heads: int | None) -> _Model:
     model_class, dimensions = None, {}
     shapes = weights.shapes_of(stated.tensors)
     try:
         model_class = stated.model_class
         dimensions = infer_fields(model_class, shapes)
-        config, unknown_heads = _config(stated)
+        config, unknown_heads = _config(stated, num_heads)
     except ConfigError as error:
         return _Model(model_class, dimensions, [], {"about its config": [error.message]})
     dimensions = in_full(model_class, config)
+    problems: dict[str, list[str]] = {}
     if unknown_heads:
         dimensions["num_heads"] = None
+        problems["about its config"] = [unknown_heads]
     table = entries(model_class, config)
-    contradictory = contradictions(model_class, config, shapes)
-    problems = {"contradictory": contradictory} | weights.problems(table, stated.tensors)
+    problems["contradictory"] = contradictions(model_class, config, shapes)
     return _Model(model_class, dimensions, table, problems)
+
+
+def _problems(
+    stated: StatedCheckpoint, model: _Model, num_heads: int | None
+) -> dict[str, list[str]]:
+    """Everything that loading, or resuming from what is loaded, would refuse."""
+    try:
+        loaded = completed(stated, num_heads)
+    except UnreadableFileError:
+        raise
+    except BridgeError as error:
+        found = model.problems | weights.problems(model.table, stated.tensors)
+        found["duplicate"] = list(dict.fromkeys(stated.duplicates))
+        if not model.table:
+            found = dict(model.problems)
+        elif not any(found.values()):
+            found["of wrong values"] = list(weights.wrong_values(model.table, stated.tensors))
+        if stated.optimizer is not None and model.table:
+            found["about its optimizer"] = _refusals(
+                lambda: optimizer_from_torch(stated.optimizer, model.table)
+            )
+        if stated.scheduler is not None:
+            found["about its schedule"] = _refusals(lambda: scheduler_from_torch(stated.scheduler))
+        return found if any(found.values()) else {"about its training state": [error.message]}
+    return {"about resuming": obstacles(loaded)}
+
+
+def _refusals(load: Callable[[], Any]) -> list[str]:
+    try:
+        load()
+    except UnreadableFileError:
+        raise
+    except MismatchError as error:
+        return [f"{kind}: {item}" for kind, items in error.problems.items() for item in items]
+    except BridgeError as error:
+        return [error.message]
+    return []
+
+
+def _is_tied(tensors: Mapping[str, Tensor]) -> bool:
+    embedding, head = tensors.get("embedding.weight"), tensors.get("lm_head.weight")
+    if embedding is None or head is None:
+        return False
+    same = (embedding.shape, embedding.dtype) == (head.shape, head.dtype)
+    return same and weights.same_values(embedding, head)
 
 
 def _meaningful(dimensions: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,13 +281,13 @@ def _meaningful(dimensions: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in dimensions.items() if key not in useless}
 
 
-def _config(stated: StatedCheckpoint) -> tuple[ModelConfig, bool]:
-    """The config, and whether its num_heads is only there to have one."""
+def _config(stated: StatedCheckpoint, num_heads: int | None) -> tuple[ModelConfig, str | None]:
+    """The config, and what is wrong if its num_heads is only there to have one."""
     try:
-        return stated.config(), False
+        return stated.config(num_heads), None
     except ConfigError as error:
         try:
-            return stated.config(num_heads=1), True
+            return stated.config(num_heads=1), error.message
         except ConfigError:
             raise error from None
 
@@ -240,32 +313,16 @@ def _counted(
     return parameters, buffers, dtypes
 
 
-def _optimizer(state_dict: Any, table: list[Entry]) -> tuple[Optimizer | None, list[str]]:
-    """What an optimizer's state dict states, and what would keep it from being loaded."""
+def _optimizer(state_dict: Any) -> Optimizer | None:
+    """What an optimizer's state dict states."""
     try:
-        state, (group,) = state_dict["state"], state_dict["param_groups"]
-        group = plain(dict(group), "param_groups[0]")
-        indices = list(group["params"])
-        moments = [index for index in state if set(MOMENTS) <= set(state[index])]
+        groups = [plain(dict(group), "param_groups") for group in state_dict["param_groups"]]
+        parameters = sum(len(group["params"]) for group in groups)
+        moments = [item for item in state_dict["state"].values() if set(MOMENTS) <= set(item)]
+        settings = {name: groups[0].get(name) for name in _SETTINGS}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, FormatError):
-        return None, ["it is not what torch's AdamW writes, over one group of parameters"]
-    settings = {name: group.get(name) for name in _SETTINGS}
-    problems = [f"it states no {name}" for name, value in settings.items() if value is None]
-    if table:
-        problems += _wrong_moments(state, indices, named_parameters(table))
-    optimizer = Optimizer(moments=len(moments), parameters=len(indices), settings=settings)
-    return optimizer, problems
-
-
-def _wrong_moments(state: Any, indices: list[Any], parameters: list[Entry]) -> Iterator[str]:
-    if indices != list(range(len(parameters))):
-        yield f"it is over {len(indices)} parameters, where the model has {len(parameters)}"
-        return
-    if not isinstance(state, Mapping):
-        yield f"its state is a {type(state).__name__}, not a dictionary"
-        return
-    for kind, items in state_problems(state, parameters).items():
-        yield from (f"{kind}: {item}" for item in items)
+        return None
+    return Optimizer(moments=len(moments), parameters=parameters, settings=settings)
 
 
 def _place(path: PathLike) -> tuple[str, str]:

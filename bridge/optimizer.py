@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from bridge.errors import FormatError, MismatchError
+from bridge.errors import FormatError, MismatchError, NonFiniteWarning
 from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import Entry, named_parameters
 from bridge.parameter_group import NAMES, ordered_parameters, read_groups
@@ -103,6 +104,9 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
     Raises:
         FormatError: it is of another optimizer or of another number of parameters.
         MismatchError: its names or moments are not those of the parameters; lists all that differ.
+
+    Warns:
+        NonFiniteWarning: moments are NaN or infinite, or second ones negative; says where.
     """
     settings, names, count = read_groups(state_dict)
     parameters = ordered_parameters(names, count, named_parameters(table))
@@ -117,15 +121,25 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
         for name in MOMENTS
     ]
 
-    def convert(index: int, entry: Entry, name: str) -> jax.Array:
+    def convert(index: int, entry: Entry, name: str) -> tuple[jax.Array, bool]:
         values = host_array(per_parameter[index][name], transpose=entry.transpose)
-        return jax.device_put(values)
+        usable = np.isfinite(values) if name == "exp_avg" else (values >= 0) & (values < np.inf)
+        return jax.device_put(values), bool(usable.all())
 
     moments: dict[str, dict[VariablePath, AnyArray]] = {name: {} for name in MOMENTS}
+    unusable = []
     converted = computed_ahead(functools.partial(convert, *place) for place in places)
-    for (_, entry, name), array in zip(places, converted, strict=True):
+    for (_, entry, name), (array, usable) in zip(places, converted, strict=True):
         assert entry.path is not None
         moments[name][entry.path] = array
+        if not usable:
+            unusable.append(f"{name} of {entry.key}")
+    if unusable:
+        warnings.warn(
+            f"NaN, infinite or negative moments: {', '.join(unusable)}",
+            NonFiniteWarning,
+            stacklevel=2,
+        )
     return OptimizerState(step=step, hyperparameters=settings, **moments)
 
 

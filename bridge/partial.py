@@ -131,6 +131,7 @@ def load_partial(
     num_heads: int | None = None,
     seed: int = 0,
     model_only: bool = False,
+    entry: str | None = None,
 ) -> tuple[LoadedCheckpoint, LoadReport]:
     """Loads the tensors of a checkpoint whose name, shape and type fit a model.
 
@@ -146,6 +147,7 @@ def load_partial(
         num_heads: see `load_torch`; without a config only.
         seed: of the initial values.
         model_only: see `load_torch`.
+        entry: see `load_torch`.
 
     Returns:
         The checkpoint, at step 0 unless its training state was loaded, and the report.
@@ -157,7 +159,7 @@ def load_partial(
     Warns:
         NonFiniteWarning: some of the loaded weights are NaN or infinite.
     """
-    with stated_in(path) as stated:
+    with stated_in(path, entry) as stated:
         model_class = model_class or _class_of(stated, "MMRecModel" if config else None)
         metadata = stated.metadata
         if config is None:
@@ -193,6 +195,7 @@ def load_partial(
         step=stated.step if outcome in ("loaded", _NONE) else 0,
         avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
+        left_out=stated.left_out,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
 

@@ -15,6 +15,17 @@ from bridge.names import own_names
 from bridge.weights import shapes_of
 from mmrec_jax import ModelConfig
 
+_TRAINED = {"model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "step"}
+"""The trained weights and what belongs to them."""
+
+_TAKEN = _TRAINED | {"avg_loss", "loss", "metadata", "config", "model_config", "args"}
+"""The entries of a file that are taken over, or that the model's config is read from."""
+
+_OF_AVERAGES = {"n_averaged"}
+"""What torch's AveragedModel counts, beside the weights."""
+
+_SHOWN = 10
+
 _MOST_TENSORS = 2**16
 """2000 layers; the time that names take is in proportion to their number."""
 
@@ -31,6 +42,7 @@ class StatedCheckpoint:
         tensors: the model's, by the original's names.
         duplicates: names that more than one tensor has.
         prefix: what all names in the file begin with before their own, such as "model.".
+        left_out: the file's entries that are not taken over, by name: what each is.
         optimizer: the optimizer's state dict, None if there is none.
         scheduler: the schedule's, likewise.
         step, avg_loss, metadata: as in LoadedCheckpoint.
@@ -41,6 +53,7 @@ class StatedCheckpoint:
     tensors: dict[str, Tensor]
     duplicates: list[str]
     prefix: str
+    left_out: dict[str, str]
     optimizer: Any
     scheduler: Any
     step: int
@@ -71,18 +84,27 @@ class StatedCheckpoint:
         return resolve_config(self.model_class, self.stated_config, shapes, num_heads)
 
 
-def understand(content: Any) -> StatedCheckpoint:
+def understand(content: Any, entry: str | None = None) -> StatedCheckpoint:
     """What the content of a file states.
 
     Args:
         content: as the file holds it: plain data and Tensors.
+        entry: the name of the weights, such as "ema_state_dict" or "ema.model", to take instead of
+            the model_state_dict; there is no training state then.
 
     Raises:
         FormatError: it is no checkpoint, or an entry is not what it should be.
     """
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
-    content = _with_model_state(content)
+    left_out = {}
+    if entry is None:
+        content = _with_model_state(content)
+    else:
+        left_out = {name: _described(content[name]) for name in _TRAINED & content.keys()}
+        kept = {name: item for name, item in content.items() if name not in _TRAINED}
+        content = kept | {"model_state_dict": _entry(content, entry)}
+        content.pop(entry if entry in content else entry.split(".")[0], None)
     tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
     stated_class, config = stated_config(content)
     return StatedCheckpoint(
@@ -91,12 +113,52 @@ def understand(content: Any) -> StatedCheckpoint:
         tensors=tensors,
         duplicates=duplicates,
         prefix=prefix,
+        left_out=left_out
+        | {
+            safe_name(str(name)): _described(item)
+            for name, item in content.items()
+            if name not in _TAKEN
+        },
         optimizer=content.get("optimizer_state_dict"),
         scheduler=content.get("scheduler_state_dict"),
         step=_step(content),
         avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
         metadata=plain(dict(content.get("metadata") or {}), "metadata"),
     )
+
+
+def _entry(content: Mapping[Any, Any], name: str) -> Any:
+    """The weights of this name; a dot goes into a dictionary."""
+    found: Any = content
+    if name in content:
+        found = content[name]
+    else:
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not _tensors_in(found):
+        there = [safe_name(str(key)) for key, item in content.items() if _tensors_in(item)]
+        raise FormatError(
+            f"has no weights called {name}; dictionaries of tensors in it: "
+            f"{', '.join(there[:_SHOWN]) or 'none'}"
+        )
+    return {key: item for key, item in found.items() if key not in _OF_AVERAGES}
+
+
+def _tensors_in(item: Any) -> int:
+    values = item.values() if isinstance(item, Mapping) else ()
+    return sum(isinstance(value, Tensor) for value in values)
+
+
+def _described(item: Any) -> str:
+    """What an entry is, in a few words."""
+    if isinstance(item, Tensor):
+        return f"a tensor {list(item.shape)}"
+    if isinstance(item, Mapping):
+        tensors = _tensors_in(item)
+        return f"{tensors} tensors" if tensors else f"a dictionary of {len(item)} entries"
+    if isinstance(item, list | tuple):
+        return f"a {type(item).__name__} of {len(item)} values"
+    return f"{item!r:.40}"
 
 
 def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -109,9 +171,14 @@ def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return {"model_state_dict": content}
     keys = ", ".join(safe_name(str(key)) for key in list(content)[:8]) or "nothing"
+    weights = next((key for key, item in content.items() if _tensors_in(item)), None)
+    hint = (
+        "save the model's state_dict() alone, or under that name"
+        if weights is None
+        else f"--weights {safe_name(str(weights))} takes the tensors in there"
+    )
     raise FormatError(
-        f"holds neither a model_state_dict nor the tensors of one, but {keys}: save the model's "
-        "state_dict() alone, or under that name"
+        f"holds neither a model_state_dict nor the tensors of one, but {keys}: {hint}"
     )
 
 

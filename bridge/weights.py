@@ -47,7 +47,7 @@ def model_from_tensors(
     table = entries(model_class, config)
     found = problems(table, tensors) | {"duplicate": list(duplicates)}
     if not any(found.values()):
-        found = {"of wrong values": list(_wrong_values(table, tensors))}
+        found = {"of wrong values": list(wrong_values(table, tensors))}
     if any(found.values()):
         contradictory = contradictions(model_class, config, shapes_of(tensors))
         raise MismatchError(
@@ -162,10 +162,16 @@ def has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool
         return not np.array_equal(tensor.read(), _powers(entry))
     if entry.kind != "tied" or first is None or first is tensor:
         return False
-    return first.dtype != tensor.dtype or first.read().tobytes() != tensor.read().tobytes()
+    return first.dtype != tensor.dtype or not same_values(first, tensor)
 
 
-def _wrong_values(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape and dtype have the same values, bit for bit."""
+    return a is b or a.read().tobytes() == b.read().tobytes()
+
+
+def wrong_values(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Which of a model's tensors contradict their kind; all are there and of the right shape."""
     first_names = {entry.path: entry.key for entry in table if entry.kind != "tied"}
     for entry in table:
         first = first_names[entry.path]

@@ -17,8 +17,8 @@ ORDER = {
         generate
     """,
     "bridge": """
-        errors files keys config weights optimizer schedule stated checkpoint orbax_folder
-        any_format comparison inspection partial twin commands __main__
+        errors files keys config names weights parameter_group optimizer schedule stated
+        checkpoint orbax_folder any_format resumability comparison inspection partial twin commands __main__
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation reports

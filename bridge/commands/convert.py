@@ -10,7 +10,7 @@ from typing import Any
 from bridge import any_format
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.commands import printing
-from bridge.commands.loading import load, reading, summary, timed
+from bridge.commands.loading import load, print_summary, reading, timed
 from bridge.commands.next_steps import print_next_steps
 from bridge.config.yaml_file import from_yaml
 from bridge.errors import BridgeError, FormatError, MismatchError, UnwritableFileError, errors_about
@@ -67,9 +67,13 @@ def adapt(options: argparse.Namespace) -> int:
 def _import_partially(options: argparse.Namespace, **target: Any) -> int:
     with reading(options.IN):
         loaded, report = load_partial(
-            options.IN, seed=options.seed, model_only=options.model_only, **target
+            options.IN,
+            seed=options.seed,
+            model_only=options.model_only,
+            entry=options.entry,
+            **target,
         )
-    print(f"  {summary(loaded)}")
+    print_summary(loaded)
     _write_state(options, loaded)
     _write_report(Path(options.OUT_DIR) / REPORT, report)
     printing.print_load_report(report)

@@ -11,7 +11,7 @@ from bridge.inspection import inspect
 
 def describe(options: argparse.Namespace) -> int:
     """Runs `inspect`; returns 1 if the checkpoint has problems."""
-    inspection = inspect(options.IN)
+    inspection = inspect(options.IN, num_heads=options.num_heads, entry=options.entry)
     if options.json:
         printing.print_json(inspection.to_json())
     else:

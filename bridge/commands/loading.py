@@ -19,14 +19,25 @@ from bridge.orbax_folder import find_state
 def load(path: str, options: argparse.Namespace, *, quiet: bool = False) -> LoadedCheckpoint:
     """Loads a checkpoint as the command's options say, and prints what it is unless quiet."""
     with reading(path, quiet=quiet):
-        loaded = any_format.load(path, num_heads=options.num_heads, model_only=options.model_only)
+        loaded = any_format.load(
+            path,
+            num_heads=options.num_heads,
+            model_only=options.model_only,
+            entry=options.entry,
+        )
     if not quiet:
-        print(f"  {summary(loaded)}")
+        print_summary(loaded)
     return loaded
 
 
-def summary(loaded: LoadedCheckpoint) -> str:
-    """A checkpoint in one line."""
+def print_summary(loaded: LoadedCheckpoint) -> None:
+    """Prints a checkpoint in one line, and in another what of its file is not taken over."""
+    print(f"  {_summary(loaded)}")
+    if loaded.left_out:
+        print(f"  not taken over: {printing.left_out(loaded.left_out)}")
+
+
+def _summary(loaded: LoadedCheckpoint) -> str:
     model_class = type(loaded.model).__name__
     parts = [
         f"{model_class}, {parameter_count(model_class, loaded.config):,} parameters",

@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.commands.printing import printable
 from bridge.config.metadata import to_checkpoint
 from bridge.orbax_folder import stage_folder
-from bridge.weights import variables
+from bridge.resumability import obstacles
 
 PROGRAM = "python -m bridge"
 
@@ -25,21 +26,18 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
     if type(loaded.model).__name__ != "MMRecModel":
         print(f"to see what it is:\n  {PROGRAM} inspect {place}")
         return
-    dtypes = {str(array.dtype) for array in variables(loaded.model).values()} - {"float32"}
-    if dtypes:
-        print(
-            f"training needs float32, and the weights are {', '.join(sorted(dtypes))}: to train "
-            "them, convert them in PyTorch (model.float()) and import that"
-        )
-        return
-    if loaded.step and loaded.optimizer_state is None:
-        source = shlex.quote(options.IN)
-        heads = "" if options.num_heads is None else f" --num-heads {options.num_heads}"
-        print(
-            f"training cannot continue from step {loaded.step:,}: there is no optimizer state. To "
-            f"start at step 0 with these weights:\n  rm -r {place}\n"
-            f"  {PROGRAM} from-torch {source} {place} --model-only{heads}"
-        )
+    problems = obstacles(loaded)
+    if problems:
+        print("training cannot resume from here:")
+        for problem in problems:
+            print(f"  {printable(problem)}")
+        if loaded.step:
+            source = shlex.quote(options.IN)
+            heads = "" if options.num_heads is None else f" --num-heads {options.num_heads}"
+            print(
+                f"to start at step 0 with these weights:\n  rm -r {place}\n"
+                f"  {PROGRAM} from-torch {source} {place} --model-only{heads}"
+            )
         return
     if folder.name in ("", ".."):
         folder = folder.resolve()
@@ -48,7 +46,7 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
     print(
         "".join(
             f"  {line}\n"
-            for line in yaml.safe_dump(_training_settings(loaded), sort_keys=False).splitlines()
+            for line in yaml.safe_dump(training_settings(loaded), sort_keys=False).splitlines()
         ),
         end="",
     )
@@ -58,7 +56,7 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
     print(f"  python -m train.base --config my.yaml --run_dir {run_dir} --resume")
 
 
-def _training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
+def training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
     """What a training config must say to continue training a base model."""
     model = to_checkpoint("MMRecModel", loaded.config, {})
     del model["mem_dim"]

@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_only(adapt)
     _add_seed(adapt, "of the initial values of what does not fit (default 0)")
-    adapt.set_defaults(num_heads=None)
+    adapt.set_defaults(num_heads=None, entry=None)
 
     inspect_ = command(
         "inspect",
@@ -103,11 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
         "say what a checkpoint is",
         "Prints its class, dimensions and variants, parameters by part, dtypes, optimizer\n"
         "and schedule, and how far it is trained. What the file does not state is inferred\n"
-        "from names and shapes. If tensors or training state do not fit the model, they are\n"
-        "listed and the exit code is 1.",
+        "from names and shapes. All values are read. If the file cannot be loaded, or training\n"
+        "cannot resume from it, the reasons are listed and the exit code is 1.",
         "inspect runs/demo/checkpoints_base/base_model_step_1000.pt",
     )
     _add_input(inspect_, "FILE")
+    _add_reading(inspect_)
     _add_json(inspect_)
 
     verify = command(
@@ -149,6 +150,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     _add_model_only(parser)
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        dest="entry",
+        metavar="NAME",
+        help="other weights of the file, such as ema_state_dict, instead of the trained ones; "
+        "without optimizer and schedule, at step 0",
+    )
     parser.add_argument(
         "--num-heads",
         type=_whole(1),

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -31,6 +31,11 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} GB"
+
+
+def left_out(entries: Mapping[str, str]) -> str:
+    """The entries of a file that are not taken over, and what they are."""
+    return printable(", ".join(f"{name} ({what})" for name, what in entries.items()))
 
 
 def print_json(content: Any) -> None:
@@ -163,6 +168,12 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
         yield "trained", f"{inspection.step:,} of {schedule.total_steps:,} steps{share}"
     yield "avg_loss", f"{inspection.avg_loss:.6g}"
+    if inspection.prefix:
+        yield "names", f"begin with {inspection.prefix}, which is left out"
+    if inspection.left_out:
+        yield "not taken", left_out(inspection.left_out)
+    for warning in inspection.warnings:
+        yield "warning", warning
     for kind, items in inspection.problems.items():
         for index, item in enumerate(items):
             yield "" if index else f"{len(items)} {kind}", item

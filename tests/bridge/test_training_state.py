@@ -248,9 +248,9 @@ def wrong_optimizer(change):
     [
         (3, "not what torch's optimizers write"),
         ({"state": {}, "param_groups": []}, "not what torch's optimizers write"),
-        (wrong_optimizer(lambda g, c: c["param_groups"].append(g)), "2 parameter groups"),
-        (wrong_optimizer(lambda g, c: g["params"].pop()), "which are 62 in one group"),
-        (wrong_optimizer(lambda g, c: g["params"].reverse()), "which are 62 in one group"),
+        (wrong_optimizer(lambda g, c: c["param_groups"].append(g)), "numbers its parameters"),
+        (wrong_optimizer(lambda g, c: g["params"].pop()), "over 61 parameters, where the model"),
+        (wrong_optimizer(lambda g, c: g["params"].reverse()), "numbers its parameters"),
         (wrong_optimizer(lambda g, c: g.update(amsgrad=True)), "amsgrad = True"),
         (wrong_optimizer(lambda g, c: g.update(maximize=True)), "maximize = True"),
         (

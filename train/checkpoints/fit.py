@@ -49,12 +49,9 @@ def check_model(config: ModelConfig, model: bridge.Model) -> None:
     names = dict.fromkeys([*wanted, *found])
     pairs = {f"model.{name}": (found.get(name), wanted.get(name)) for name in names}
     _refuse(pairs, "the checkpoint holds another model")
-    dtypes = {str(array.dtype) for array in bridge.variables(model).values()} - {"float32"}
-    if dtypes:
-        raise UserError(
-            f"the checkpoint's weights are {', '.join(dtypes)}: training needs float32, so convert "
-            "them in PyTorch (model.float()) and import that"
-        )
+    obstacle = bridge.dtype_obstacle(model)
+    if obstacle:
+        raise UserError(f"the checkpoint cannot be trained: {obstacle}")
 
 
 def _described(model_class: str, config: ModelConfig) -> dict[str, Any]:

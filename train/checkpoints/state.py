@@ -72,26 +72,18 @@ def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainStat
     """The training state that a checkpoint holds, its model being what the trainer trains.
 
     Raises:
-        UserError: training cannot continue from its optimizer's state.
+        UserError: training cannot resume from it; says all reasons.
     """
     state = trainer.initial_state(cast(Network, checkpoint.model))
+    obstacles = bridge.obstacles(checkpoint, _trained_paths(state.params, trainer.parameters))
+    if obstacles:
+        raise UserError(
+            f"training cannot resume from the checkpoint: {'; '.join(obstacles)}; import it with "
+            "--model-only to start at step 0 with its weights"
+        )
     saved = checkpoint.optimizer_state
     if saved is None:
-        if checkpoint.step:
-            raise UserError(
-                f"the checkpoint after {checkpoint.step} steps has no optimizer state to "
-                "continue from: import it with --model-only to start at step 0 with its weights"
-            )
         return state
-    schedule = checkpoint.scheduler_state
-    for name, step in (
-        ("optimizer", saved.step),
-        ("schedule", checkpoint.step if schedule is None else schedule.step),
-    ):
-        if step != checkpoint.step:
-            raise UserError(
-                f"the checkpoint is after {checkpoint.step} steps, but its {name} after {step}"
-            )
     if saved.step:
         adamw = _adamw(state.optimizer)
         restored = AdamWState(
@@ -116,35 +108,31 @@ def _adamw(optimizer: optax.OptState) -> AdamWState:
     return next(filter(_is_adamw, jax.tree.leaves(optimizer, is_leaf=_is_adamw)))
 
 
+def _layers(trained: Arrays) -> int:
+    """How many layers are trained."""
+    return next((len(array) for path, array in trained.items() if is_stacked(path)), 0)
+
+
+def _trained_paths(trained: Arrays, parameters: Parameters) -> list[VariablePath]:
+    """The paths of what is trained, of blocks as a list."""
+    first_layer = parameters.frozen_layers(_IN_BLOCKS)
+    return [
+        each
+        for path, array in trained.items()
+        for each in (
+            [layer_path(path, first_layer + layer) for layer in range(len(array))]
+            if is_stacked(path)
+            else [path]
+        )
+    ]
+
+
 def _stacked_moments(
     moments: Mapping[VariablePath, AnyArray], trained: Arrays, parameters: Parameters
 ) -> Arrays:
-    """The moments in the form that training has them in, of what is trained.
-
-    Raises:
-        UserError: some are missing, or there are others; lists all.
-    """
+    """The moments in the form that training has them in, of what is trained."""
     first_layer = parameters.frozen_layers(_IN_BLOCKS)
-    layers = range(0)
-    wanted: list[VariablePath] = []
-    for path, array in trained.items():
-        if is_stacked(path):
-            layers = range(first_layer, first_layer + len(array))
-            wanted += [layer_path(path, layer) for layer in layers]
-        else:
-            wanted.append(path)
-    known = set(wanted)
-    problems = {
-        "missing for": [path for path in wanted if path not in moments],
-        "there for what is not trained,": [path for path in moments if path not in known],
-    }
-    if any(problems.values()):
-        text = "; ".join(
-            f"{problem} {', '.join('.'.join(map(str, path)) for path in paths)}"
-            for problem, paths in problems.items()
-            if paths
-        )
-        raise UserError(f"the checkpoint's moments are {text}")
+    layers = range(first_layer, first_layer + _layers(trained))
     # Other programs may keep some in bfloat16, and only arrays of one dtype are stacked.
     in_float32 = {path: jnp.asarray(array, jnp.float32) for path, array in moments.items()}
     stacked = stack(in_float32, layers)

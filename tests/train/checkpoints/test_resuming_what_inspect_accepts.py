@@ -1,0 +1,122 @@
+"""What `inspect` has nothing against can be imported, and training resumes from it."""
+
+import copy
+import math
+import warnings
+
+import pytest
+import torch
+from helpers.paths import GOLDEN
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import bridge
+from bridge.commands.next_steps import training_settings
+from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.state import state_of
+from train.settings.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+from train.step.trainer import Trainer
+
+TRAINED = torch.load(GOLDEN / "trajectory" / "checkpoint_step_12.pt", weights_only=True)
+
+VALUES = [
+    None, True, 0, 1, -1, 6, 7, 11, 13, 24, 25, 10**9, 2**70, 0.0, 0.1, 0.5, 1.0, 1.5, -0.1, 3e-3,
+    12.0, 1e-8, 1e31, math.nan, math.inf, "", "adamw", [], [0.1], (), (0.9, 0.999), (0.9, 1.0), {},
+    {"a": 1}, torch.tensor(12.0), torch.tensor(11.0), torch.tensor(math.nan), torch.ones(3),
+    torch.ones(32, 32), torch.ones(32, 32).double(), torch.tensor(3),
+]  # fmt: skip
+
+
+def places(value, path=()):
+    """The paths to everything in a training state."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list | tuple):
+        items = enumerate(value)
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+PLACES = [
+    path
+    for path in places({key: TRAINED[key] for key in TRAINED if key != "model_state_dict"})
+    # Of 62 parameters' moments, those of three.
+    if path[:2] != ("optimizer_state_dict", "state") or len(path) < 3 or path[2] in (0, 1, 61)
+]
+
+
+@st.composite
+def mutated(draw):
+    content = copy.deepcopy(TRAINED)
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(PLACES))
+        target = content
+        for key in path[:-1]:
+            try:
+                target = target[key]
+            except (KeyError, IndexError, TypeError):  # another change took it away
+                break
+        if not isinstance(target, dict | list):
+            continue
+        if isinstance(target, dict) and draw(st.booleans()) and draw(st.booleans()):
+            target.pop(path[-1], None)
+        elif isinstance(target, dict) or len(target) > (path[-1] if type(path[-1]) is int else 0):
+            target[path[-1]] = draw(st.sampled_from(VALUES))
+    return content
+
+
+def resume(path):
+    """What `from-torch` and then `--resume`, with the settings that it prints, do with a file."""
+    loaded = bridge.load(path)
+    stated = training_settings(loaded)
+    sections = {"optimizer": OptimizerConfig, "training": TrainingConfig, "model": ModelConfig}
+    made = {
+        name: section(**{k: v for k, v in stated.get(name, {}).items() if k != "mem_dim"})
+        for name, section in sections.items()
+    }
+    if "training" not in stated:
+        made["optimizer"] = OptimizerConfig(**stated.get("optimizer", {}), warmup_steps=1)
+    config = Config(data_dir="d", run_dir="r", **made)
+    check_training(config, loaded)
+    check_model(config.model, loaded.model)
+    return state_of(Trainer(config, loaded.model), loaded)
+
+
+def check(content, tmp_path):
+    torch.save(content, tmp_path / "x.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bridge.NonFiniteWarning)
+        try:
+            problems = bridge.inspect(tmp_path / "x.pt").problems
+        except bridge.BridgeError:
+            return
+        if not problems:
+            resume(tmp_path / "x.pt")
+
+
+def test_the_golden_training_state_is_resumed(tmp_path):
+    torch.save(TRAINED, tmp_path / "x.pt")
+    assert not bridge.inspect(tmp_path / "x.pt").problems
+    assert int(resume(tmp_path / "x.pt").step) == 12
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+@given(content=mutated())
+def test_a_mutated_training_state(content, tmp_path):
+    check(content, tmp_path)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=1000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+@given(content=mutated())
+def test_many_mutated_training_states(content, tmp_path):
+    check(content, tmp_path)
