@@ -18,7 +18,8 @@ ORDER = {
     """,
     "bridge": """
         errors files keys config names weights parameter_group optimizer schedule stated
-        checkpoint orbax_folder any_format resumability comparison inspection partial twin commands __main__
+        checkpoint orbax_folder any_format resumability comparison inspection partial twin
+        commands __main__
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation reports

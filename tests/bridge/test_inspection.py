@@ -140,7 +140,8 @@ def test_parameters_without_moments_are_counted(changed):
     assert (found.optimizer.moments, found.optimizer.parameters) == (59, 62)
     assert found.problems == {
         "about resuming": [
-            "its moments lack those of blocks.0.W_k.kernel, blocks.0.W_k.bias, norm.scale"
+            "its moments lack those of blocks.0.W_k.kernel, blocks.0.W_k.bias, "
+            "blocks.1.ffn.linear_out.bias"
         ]
     }
 
