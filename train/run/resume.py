@@ -105,8 +105,8 @@ def restore_newest(
     trainer = Trainer(config, model, stage.frozen)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
     metadata = dict(saved.metadata)
-    position = metadata.pop(POSITION, None)
-    if isinstance(position, dict) and position.get("step") == step and step:
+    position = _position(metadata.pop(POSITION, None), step)
+    if position is not None:
         loss_sum = _move_to(position, config, data, run)
     else:
         # Another program wrote it, or trained it further, or it begins at step 0 with the weights
@@ -127,18 +127,33 @@ def data_position(step: int, data: PreparedData, loss_sum: float) -> dict[str, A
     }
 
 
-def _move_to(position: dict[str, Any], config: Config, data: PreparedData, run: Path) -> float:
-    """Moves the data to a position; returns its sum of losses."""
+class _Position(NamedTuple):
+    """Where in which order of the data a checkpoint was, and the sum of the losses until there."""
+
+    order: str
+    next_index: int
+    loss_sum: float
+
+
+def _position(noted: Any, step: int) -> _Position | None:
+    """What a checkpoint notes under POSITION; None where it is not of this step of training."""
     try:
-        order, batches = position["order"], position["batches"]
-        if order == data.order:
-            data.skip(batches["next_index"])
-        loss_sum = float(position["loss_sum"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("the checkpoint's metadata.position is not what training writes") from error
-    if order != data.order:
+        if not step or noted["step"] != step:
+            return None
+        position = _Position(
+            str(noted["order"]), int(noted["batches"]["next_index"]), float(noted["loss_sum"])
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return position if position.next_index >= 0 else None
+
+
+def _move_to(position: _Position, config: Config, data: PreparedData, run: Path) -> float:
+    """Moves the data to a position; returns its sum of losses."""
+    if position.order != data.order:
         raise UserError(
             f"{config.data_dir} is not what {run} was trained on: prepare the same data again to "
             "resume, or choose another run_dir"
         )
-    return loss_sum
+    data.skip(position.next_index)
+    return position.loss_sum
