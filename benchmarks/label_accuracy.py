@@ -34,21 +34,22 @@ DEB_KINDS = ("deb", "deb-src")
 DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 ABOUT = """\
-How often [the labeller](../train/preparation/labels.py) is right on files whose labels are known.
+How often [the labeller](../train/preparation/labels.py) gives the right label to files whose
+true labels are known.
 
 The reported set comes from {packages} source and binary packages that the development set does
-not use. It was drawn before the labeller was run on any of its files: from each of 46 formats,
-judged by the file's name, ten files, or as many as the packages have. First came one file of each
-package, then a second one, in the order of `random.Random("labels 7 FORMAT")`. Only text files of
-at most 1 MiB in UTF-8 were drawn, and each content once.
+not use. Its files were chosen before the labeller was run on any of them: ten files of each of 46
+formats (judged by the file's name), or as many as the packages have. The choice took one file of
+each package first, then a second one, in the order of `random.Random("labels 7 FORMAT")`. Only
+UTF-8 text files of at most 1 MiB were chosen, and no content twice.
 
-One reader labelled all of them before the labeller was run, without a second opinion, after a
-look at their beginning and, where that was not enough, their middle. Markdown was labelled by the
-share of code blocks that markdown-it finds (another parser than ours), and notebooks by their
-cells. A label says what a file is for. Code is executed, compiled or built with; templates of any
-format are code. Data are packages' metadata, lists of files, word lists, what programs printed,
-drawings made of characters, and fragments of one or two words. Six files were left out because
-two people would label them differently: five pieces of HTML pages, and a file of a manual's
+One reader labelled all of them before the labeller was run, without a second opinion. The reader
+looked at the beginning of each file and, where that was not enough, at the middle. Markdown was labelled by
+the share of code blocks that markdown-it finds (a different parser from ours), and notebooks by
+their cells. A label says what a file is for. Code is executed, compiled or used to build something;
+templates of any format are code. Data are packages' metadata, lists of files, word lists, programs'
+output, drawings made of characters, and fragments of one or two words. Six files were left out
+because two people would label them differently: five pieces of HTML pages, and a file of a manual's
 variables.
 
 The rules were made on the development set. The reported set was measured once, and neither rules
@@ -57,16 +58,16 @@ nor labels were changed after that.
 ## Earlier sets
 
 The goal is 98.5 %, and no set that was new to the labeller has reached it. Each of these sets was
-measured with the rules of its time and then added to the development set, and the rules were
+measured with the rules of that time. Then it was added to the development set, and the rules were
 improved.
 
-- *limited by format* was drawn with a limit per format and package, so it has more unusual files
-  than packages have. It was measured twice.
+- *limited by format* was drawn with a limit per format and package, so unusual files are a larger
+  part of it than of the packages. It was measured twice.
 - The *random* sets have seven or eight files of each package, whatever their format, drawn by
   `random.Random("labels 2 SOURCE")` to `labels 5`. Each was measured once.
 - *by format* was drawn like the reported set, and measured once.
 
-Left out are files that two people would label differently, or Markdown of which half is code.
+Files that two people would label differently were left out, and so was Markdown that is half code.
 
 | set | files | packages | left out | right |
 |---|---|---|---|---|
