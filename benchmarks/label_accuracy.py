@@ -44,13 +44,13 @@ each package first, then a second one, in the order of `random.Random("labels 7 
 UTF-8 text files of at most 1 MiB were chosen, and no content twice.
 
 One reader labelled all of them before the labeller was run, without a second opinion. The reader
-looked at the beginning of each file and, where that was not enough, at the middle. Markdown was labelled by
-the share of code blocks that markdown-it finds (a different parser from ours), and notebooks by
-their cells. A label says what a file is for. Code is executed, compiled or used to build something;
-templates of any format are code. Data are packages' metadata, lists of files, word lists, programs'
-output, drawings made of characters, and fragments of one or two words. Six files were left out
-because two people would label them differently: five pieces of HTML pages, and a file of a manual's
-variables.
+looked at the beginning of each file and, where that was not enough, at the middle. Markdown was
+labelled by the share of code blocks that markdown-it finds (a different parser from ours), and
+notebooks by their cells. A label says what a file is for. Code is executed, compiled or used to
+build something; templates of any format are code. Data are packages' metadata, lists of files, word
+lists, programs' output, drawings made of characters, and fragments of one or two words. Six files
+were left out because two people would label them differently: five pieces of HTML pages, and a file
+of a manual's variables.
 
 The rules were made on the development set. The reported set was measured once, and neither rules
 nor labels were changed after that.

@@ -65,9 +65,9 @@ def command(corpus: str, seed: int) -> list[str]:
 ABOUT = """\
 # What each stage gains, in figures
 
-`make stages` writes this page. A model's loss is given in nats per token: the cross entropy with the
-natural logarithm, so lower is better, and 0.01 less is about 1 % less perplexity. Unigram and bigram
-are simple models that count tokens and pairs of tokens. The *continued base* is the control.
+`make stages` writes this page. A model's loss is given in nats per token: the cross entropy with
+the natural logarithm, so lower is better, and 0.01 less is about 1 % less perplexity. Unigram and
+bigram are simple models that count tokens and pairs of tokens. The *continued base* is the control.
 [pipeline.md](pipeline.md) explains the other rows.
 
 """
