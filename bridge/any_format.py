@@ -1,4 +1,4 @@
-"""Any checkpoint: a .pt or .safetensors file by its name, or a folder that Orbax wrote."""
+"""Reads any checkpoint: a .pt or .safetensors file, by its name, or a folder that Orbax wrote."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from bridge.stated import StatedCheckpoint
 def load(
     path: PathLike, *, num_heads: int | None = None, model_only: bool = False
 ) -> LoadedCheckpoint:
-    """Reads a .pt file, a .safetensors file, a run's folder (its newest state) or a state's.
+    """Reads a .pt or .safetensors file, a run's folder (its newest state) or a state's folder.
 
     Args:
         path: the file or folder.
@@ -36,7 +36,7 @@ def stated_in(path: PathLike) -> Iterator[StatedCheckpoint]:
     """What any checkpoint states; a file's tensors are unread, a folder's are all read.
 
     Raises:
-        BridgeError: as for `load`, but for what concerns the model.
+        BridgeError: as for `load`, except for errors about the model.
     """
     if not os.path.isdir(path):
         with checkpoint.stated_in(path) as stated:

@@ -15,7 +15,7 @@ from bridge.weights import variables
 PROGRAM = "python -m bridge"
 
 BASE_FOLDER = stage_folder("", "base").name
-"""The folder in its run_dir that `train.base` looks for."""
+"""The folder in run_dir in which `train.base` looks for its run."""
 
 
 def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
@@ -59,7 +59,7 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
 
 
 def _training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
-    """What a training config must say to continue training a base model."""
+    """The settings that a training config needs to continue training a base model."""
     model = to_checkpoint("MMRecModel", loaded.config, {})
     del model["mem_dim"]
     settings: dict[str, dict[str, Any]] = {"model": model}

@@ -1,4 +1,4 @@
-"""The model's section of a training config in YAML."""
+"""Reads section `model` of a training config in YAML."""
 
 import contextlib
 from pathlib import Path
@@ -13,12 +13,12 @@ from mmrec_jax import ModelConfig
 
 
 def from_yaml(path: PathLike) -> ModelConfig:
-    """The model of a training config's YAML file; its other sections are ignored.
+    """The model that a training config in YAML describes; other sections are ignored.
 
     Raises:
         UnreadableFileError: it cannot be read.
-        ConfigError: it is not YAML, has no section `model`, or a key of that is unknown, set twice
-            or of a value that no model can have.
+        ConfigError: it is not YAML or has no section `model`, or a key in that section is unknown,
+            set twice, or has a value that no model can have.
     """
     with errors_about(path):
         try:
@@ -47,7 +47,7 @@ def from_yaml(path: PathLike) -> ModelConfig:
 
 
 def _refuse_repeated(keys: list[str]) -> None:
-    """yaml takes the last of them without a word."""
+    """Refuses a key that is set twice; yaml would silently take the last one."""
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(f"{key} is set twice: remove one")
@@ -60,7 +60,7 @@ def _setting(key: Any, value: Any) -> Any:
     if value is None and key in ("pe_dim", "fused_dim"):
         return None
     if kinds[key] is float and isinstance(value, str):
-        # YAML 1.1 takes 1e-1, without a point, for a string; training does not.
+        # In YAML 1.1, 1e-1 without a point is a string; training reads it as a number.
         with contextlib.suppress(ValueError):
             value = float(value)
     return typed(f"model.{key}", value, kinds[key])
