@@ -1,7 +1,7 @@
 """The bridge between JAX models and the original's PyTorch checkpoints, both ways, bit for bit.
 
-It is the only package that imports torch. docs/model.md section 6 describes the files. Other packages
-use only the names below.
+It is the only package that imports torch. docs/model.md section 6 describes the files. Other
+packages use only the names below.
 """
 
 import importlib

@@ -103,7 +103,7 @@ def load_safetensors(
 
 
 def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
-    """Writes a .pt file that the original reads; `load_torch` can read it without further arguments.
+    """Writes a .pt file that the original and `load_torch` can read without other arguments.
 
     If writing fails, the path still has its old content. Equal checkpoints give equal files.
 
@@ -113,10 +113,10 @@ def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingSt
         training_state: any of these, by name:
             optimizer_state: AdamW's; its lr must equal the schedule's if both are given.
             scheduler_state: the schedule's.
-            step: optimizer steps made.
+            step: the number of optimizer steps so far.
             avg_loss: the loss to state.
-            metadata: plain data that the file keeps. Its model_class and config are overwritten by
-                the model's own; keys of a config that are not the model's are kept.
+            metadata: plain data to keep. The model's own class and config replace those in it; keys
+                of the config that the model does not have are kept.
 
     Raises:
         BridgeError: the file cannot be written, or the training state does not fit the model.

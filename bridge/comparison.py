@@ -102,7 +102,7 @@ class Comparison:
 def compare(
     a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0, tolerance: float = 0.0
 ) -> Comparison:
-    """Compares everything in two checkpoints except the other entries of their metadata.
+    """Compares everything in two checkpoints, except additional entries in their metadata.
 
     Args:
         a: the first.

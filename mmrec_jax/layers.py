@@ -29,7 +29,7 @@ def uniform(bound: float) -> nnx.Initializer:
 
 
 class Linear(nnx.Linear):
-    """`x @ kernel + bias`, kernel [inputs, outputs]; `matmul.dot` computes the product."""
+    """`x @ kernel + bias`, kernel [inputs, outputs]; the product as `matmul.dot` does it."""
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """inputs [..., I] -> [..., O]."""
