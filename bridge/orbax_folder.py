@@ -55,7 +55,7 @@ _MOST_COMPRESSION = 30
 """How many times as large as a folder its arrays may be; moments begin as zeros."""
 
 _FREE_BYTES = 2**26
-"""Arrays of so many bytes are allowed in any folder."""
+"""However small a folder is, its arrays may have so many bytes."""
 
 Arrays = Mapping[VariablePath, AnyArray]
 
@@ -236,7 +236,7 @@ def _read_arrays(
     place = folder.resolve() / _ARRAYS
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Orbax pads, truncates and casts to the requested shape and dtype: request the stored ones.
+            # Orbax pads, truncates and casts to what it is asked for: ask for the stored shape.
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)
             _check_extent(saved, folder)

@@ -25,7 +25,7 @@ from mmrec_jax.layer_paths import AnyArray, VariablePath
 Shape = tuple[int, ...]
 
 _MOST_GROWTH = 4
-"""How many times as many values as its file a model may have, if the file states its size."""
+"""A model whose size only the file states may have so many times the values in the file."""
 
 
 _NONE = "none in the file"

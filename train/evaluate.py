@@ -16,7 +16,7 @@ from train.system.terminal import console
 
 
 def main(config: Config) -> None:
-    """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
+    """Scores the checkpoints of `config.evaluate`; raises UserError if one does not fit."""
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
         str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
@@ -37,7 +37,7 @@ def main(config: Config) -> None:
         except UserError as error:
             raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
-    for path in paths:  # a mistake in the last one shows before the first is scored
+    for path in paths:  # so that a mistake in the last one shows before the first is scored
         load(path)
 
     networks = {path: functools.partial(load, path) for path in paths}

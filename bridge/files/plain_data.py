@@ -174,9 +174,9 @@ def check_extent(content: Any, stored: int) -> None:
 def to_json(value: Any, reference: Callable[[Tensor], str] | None = None) -> str:
     """Plain data as one line of JSON that `from_json` restores exactly.
 
-    Types that JSON does not have are marked: a tuple is {"tuple": [...]}, and a Tensor is {"tensor":
-    its name}. A dictionary is {"pairs": [[key, value], ...]} if not all of its keys are strings, or
-    if it could be mistaken for a mark.
+    Types that JSON does not have are marked: a tuple is {"tuple": [...]}, and a Tensor is
+    {"tensor": its name}. A dictionary is {"pairs": [[key, value], ...]} if not all of its keys are
+    strings, or if it could be mistaken for a mark.
 
     Args:
         value: plain data.

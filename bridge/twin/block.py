@@ -1,7 +1,7 @@
 """The block in PyTorch, part by part (docs/model.md section 2).
 
-Classes and arguments are those of mmrec_jax, which describes them in more detail. The twin is written
-for clarity, not for speed: the recurrence is a loop over tokens.
+Classes and arguments are those of mmrec_jax, which describes them in more detail. The twin is
+written for clarity, not for speed: the recurrence is a loop over tokens.
 """
 
 import math
@@ -182,8 +182,8 @@ class MMRecBlock(nn.Module):
         """Runs over all tokens, from z and g, both [B, T, D] (section 2.4).
 
         Returns:
-            The states [B, T + 1, D], starting with the zeros before the first token, and the MDI gate
-            m of each token [B, T, D].
+            The states [B, T + 1, D], starting with zeros before the first token, and the MDI gate m
+            of each token [B, T, D].
         """
         W_z, W_h = self.mdi.W_g.weight.chunk(2, dim=1)
         gate_z = F.linear(z, W_z, self.mdi.W_g.bias)

@@ -1,6 +1,6 @@
-"""A run's training state as a checkpoint, and a checkpoint as a training state.
+"""Converts a run's training state to a checkpoint, and a checkpoint to a training state.
 
-A checkpoint that another program wrote becomes a training state in the same way.
+The checkpoint may come from another program.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ def checkpoint_of(
     avg_loss: float,
     metadata: Mapping[str, Any],
 ) -> bridge.LoadedCheckpoint:
-    """All of a training state but its random key, which the config's seed gives.
+    """The whole training state except its random key, which follows from the config's seed.
 
-    Its arrays are brought to the host once and stay there, as numpy arrays.
+    Its arrays are copied to the host once, as numpy arrays.
 
     Args:
-        trainer: the run's.
-        state: its state.
+        trainer: the run's trainer.
+        state: the training state.
         avg_loss: the loss to state.
-        metadata: plain data to keep in it.
+        metadata: plain data to add to it.
     """
     config, total_steps = trainer.config.optimizer, trainer.config.training.steps
-    state = jax.device_get(state)  # all at once; what follows are views
+    state = jax.device_get(state)  # all at once; everything after this is views
     first_layer = trainer.parameters.frozen_layers(_IN_BLOCKS)
     step = int(state.step)
     schedule = bridge.SchedulerState(
@@ -69,7 +69,7 @@ def checkpoint_of(
 
 
 def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainState:
-    """The training state that a checkpoint holds, its model being what the trainer trains.
+    """The training state in a checkpoint; its model must be the one that the trainer trains.
 
     Raises:
         UserError: training cannot continue from its optimizer's state.
@@ -119,10 +119,10 @@ def _adamw(optimizer: optax.OptState) -> AdamWState:
 def _stacked_moments(
     moments: Mapping[VariablePath, AnyArray], trained: Arrays, parameters: Parameters
 ) -> Arrays:
-    """The moments in the form that training has them in, of what is trained.
+    """The moments of what is trained, in the form that training uses.
 
     Raises:
-        UserError: some are missing, or there are others; lists all.
+        UserError: some are missing, or there are others; the message lists all.
     """
     first_layer = parameters.frozen_layers(_IN_BLOCKS)
     layers = range(0)
@@ -145,7 +145,7 @@ def _stacked_moments(
             if paths
         )
         raise UserError(f"the checkpoint's moments are {text}")
-    # Other programs may keep some in bfloat16, and only arrays of one dtype are stacked.
+    # Other programs may keep some in bfloat16, and only arrays of the same dtype are stacked.
     in_float32 = {path: jnp.asarray(array, jnp.float32) for path, array in moments.items()}
     stacked = stack(in_float32, layers)
     return {path: cast(jax.Array, stacked[path]) for path in trained}

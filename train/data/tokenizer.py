@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE, trained on the corpus that the model is trained on."""
+"""The tokenizer: byte-level BPE, trained on the same corpus as the model."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from train.system.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Words with the blank before them, numbers of up to three digits, runs of signs, and white space:
-# a token never reaches across these, so it never reaches across the signs of END_OF_TEXT either.
+# Text is split into words with the blank before them, numbers of up to three digits, signs, and
+# white space. No token crosses these borders, so none crosses the signs of END_OF_TEXT either.
 _PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,8 +25,8 @@ _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
 class Tokenizer:
     """Turns any text into token ids and back, byte for byte.
 
-    END_OF_TEXT has id 0. It ends documents and is never the result of encoding: where a document
-    spells it out, its characters are encoded like any others.
+    END_OF_TEXT has id 0. It ends documents, and encoding never produces it: if a document contains
+    these characters, they are encoded like any others.
 
     Attributes:
         end_of_text: the id of END_OF_TEXT.
@@ -37,14 +37,14 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """Wraps a byte-level BPE tokenizer of the `tokenizers` library."""
         self._backend = backend
-        backend.encode_special_tokens = True  # is not part of the saved file
+        backend.encode_special_tokens = True  # this setting is not saved in the file
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """A tokenizer of exactly `vocab_size` tokens; the same texts give the same one.
+        """A tokenizer with exactly `vocab_size` tokens; the same texts give the same one.
 
         Raises:
-            UserError: the size is below 257, or the texts do not have that many tokens in them.
+            UserError: the size is below 257, or the texts are too few for so many tokens.
         """
         if vocab_size < _SMALLEST_VOCABULARY:
             raise UserError(
@@ -103,7 +103,7 @@ class Tokenizer:
 
     @property
     def token_bytes(self) -> npt.NDArray[np.int32]:
-        """Bytes that each id stands for, [V]; 0 for END_OF_TEXT, which is no part of a text."""
+        """The number of bytes of each id's text [V]; 0 for END_OF_TEXT."""
         # The byte-level alphabet writes each byte as one character.
         sizes = np.zeros(self.vocab_size, np.int32)
         for token, index in self._backend.get_vocab().items():
