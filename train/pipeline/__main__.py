@@ -1,7 +1,7 @@
 """`python -m train.pipeline --config C`: every stage, from documents to the report.
 
-A stage is skipped if its result is complete and its settings and inputs are the same. An interrupted
-stage is resumed. run_dir/pipeline.json records which stages are complete.
+A stage is skipped if its result is complete and its settings and inputs are the same. An
+interrupted stage is resumed. run_dir/pipeline.json records which stages are complete.
 """
 
 import jsonargparse

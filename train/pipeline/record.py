@@ -1,8 +1,8 @@
 """Records which stages of a pipeline are complete, and their settings and inputs.
 
 A stage's identity is its settings and the results of the stages before it. pipeline.json has the
-identity of every stage that was started, and a digest of its result when it is complete. So a result
-is never used for settings that it was not made with.
+identity of every stage that was started, and a digest of its result when it is complete. So a
+result is never used for settings that it was not made with.
 """
 
 import dataclasses
@@ -95,9 +95,7 @@ class PipelineRecord:
             console.rule("prepare")
             prepare(config)
         self._results["prepare"] = file_digest(folder / MANIFEST)
-        for (
-            domain
-        ) in token_files.DOMAINS:  # finds a split that is too short, before anything is trained
+        for domain in token_files.DOMAINS:  # a split that is too short is an error before training
             length = config.training.sequence_length
             Windows(config.data_dir, domain, config.evaluate.split, length)
 
@@ -125,7 +123,7 @@ class PipelineRecord:
         self._results[name] = self._record[name]["result"]
 
     def make(self, name: str, product: Callable[[PipelineConfig], Path]) -> None:
-        """Makes a result from the trained stages; `product` returns the file that it writes last."""
+        """Makes a result of the trained stages; `product` returns the file that it writes last."""
         identity = self._identity(name, self._config.stage("base"))
         entry = self._record.get(name)
         if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):

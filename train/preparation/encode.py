@@ -29,7 +29,7 @@ _RECORD = np.dtype(
 
 
 class Encode:
-    """One task per shard: the token ids of its documents, sorted by split and place in the split."""
+    """One task per shard: the token ids of its documents, sorted by split, then by place in it."""
 
     def __init__(self, folder: Path, borders: Borders, seed: int, tokenizer: Path) -> None:
         self._folder = folder

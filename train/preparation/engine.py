@@ -191,8 +191,8 @@ class _Local(LocalPipelineExecutor):
 def _silent_stderr() -> Iterator[None]:
     """Keeps this process, and the workers that it starts, from writing to the terminal.
 
-    datatrove logs to stderr what it also logs to a file, and after Ctrl-C every worker would print a
-    traceback.
+    datatrove logs to stderr what it also logs to a file, and after Ctrl-C every worker would print
+    a traceback.
     """
     stderr = os.dup(2)
     os.dup2(_DEV_NULL.fileno(), 2)

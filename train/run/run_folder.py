@@ -21,7 +21,7 @@ CONFIG = "config.yaml"
 
 
 def _is_begun(name: str) -> bool:
-    """Whether a name is of a file or folder that a killed program had only begun to write."""
+    """Whether a name belongs to a file or folder that a killed program left unfinished."""
     return name.endswith(".partial") or (name.startswith(".") and name.endswith(".tmp"))
 
 
@@ -29,7 +29,7 @@ def contents(run: Path) -> set[str]:
     """The names in a run's folder; none where there is no folder.
 
     Raises:
-        UserError: it is no folder, or neither a run's nor an import's.
+        UserError: it is not a folder, or not one of a run or an import.
     """
     if not run.exists():
         return set()
@@ -45,7 +45,7 @@ def check_may_begin(run: Path, *, overwrite: bool) -> None:
     """Makes sure that a new run may begin in a folder; changes nothing.
 
     Raises:
-        UserError: the folder is not a run's, or it holds a run that may not be overwritten.
+        UserError: the folder is not a run's, or it has a run that must not be overwritten.
     """
     names = contents(run)
     if names and CONFIG not in names:
@@ -79,9 +79,9 @@ def describe_run(config: Config, run: Path, precision: str) -> None:
     """Writes the files that describe a run: its config, environment and tokenizer.
 
     Args:
-        config: the run's.
+        config: the run's config.
         run: its folder.
-        precision: of its matrix products, see train/system/precision.py.
+        precision: the precision of its matrix products, see train/system/precision.py.
 
     Raises:
         UserError: the folder cannot be written.
@@ -112,7 +112,7 @@ def newest_step(run: Path) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What the run's last digits depend on: versions, device, cores."""
+    """What the last digits of the results depend on: versions, device, cores."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Losses on validation data, of the model and of the n-gram baselines on the same tokens."""
+"""The loss of a model, and of n-gram baselines, on one split (see train/evaluate.py)."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ class Score:
     """How well some tokens were predicted.
 
     Attributes:
-        loss: mean cross entropy in nats per token.
+        loss: mean cross entropy per token in nats, the unit with the natural logarithm.
         perplexity: exp(loss).
-        bits_per_byte: bits per byte of the text that the tokens stand for; unlike the others it
-            compares across tokenizers.
-        tokens: tokens predicted.
+        bits_per_byte: bits per byte of the tokens' text; unlike the others it can be compared
+            between tokenizers.
+        tokens: the number of predicted tokens.
     """
 
     loss: float
@@ -37,14 +37,14 @@ def score(
     batch_size: int,
     limit: int = 0,
 ) -> Score:
-    """Predicts a split.
+    """Scores the predictions of a split.
 
     Args:
         token_losses: a batch -> cross entropies in nats [B, T].
         windows: the split.
-        token_bytes: bytes that each token id stands for [V].
-        batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
-        limit: batches at most, spread over the split; 0 reads the whole split.
+        token_bytes: the number of bytes of each token's text [V].
+        batch_size: B; a smaller last batch is padded, so that nothing is compiled twice.
+        limit: the largest number of batches, spread over the split; 0 reads the whole split.
     """
     total, tokens, size = 0.0, 0, 0
     for rows in validation_rows(windows, batch_size, limit):
