@@ -2,9 +2,9 @@
 
 benchmarks/labels.csv lists files of PyPI's and Debian's packages with their true labels: a
 development set, which the rules were made on, and a reported set of other packages, drawn at random
-and measured once. The files are
-fetched into data/raw/labels (needs apt-get and dpkg-deb), labelled, and docs/labels.md is written.
-What a registry no longer has, or has changed, is left out and counted.
+and measured once. This command downloads the files to data/raw/labels (it needs apt-get and
+dpkg-deb), labels them and writes docs/labels.md. Files that a registry no longer has, or has
+changed, are left out and counted.
 """
 
 import csv
@@ -87,9 +87,9 @@ class Entry(NamedTuple):
         set: "development" or "reported".
         source: the registry and the package, such as `pypi:name==version`.
         path: the archive's name, and the path in it; `.gz` files are read unpacked.
-        sha256: of what is read.
+        sha256: of the content that is read.
         format: the language or format, for the table by format.
-        label: the truth.
+        label: the true label.
     """
 
     set: str
@@ -101,12 +101,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the labeller is told: the base name, without `.gz`."""
+        """The name that the labeller gets: the base name, without `.gz`."""
         return PurePosixPath(self.path.removesuffix(".gz")).name
 
 
 class Result(NamedTuple):
-    """A file, and what it was labelled with its name and without."""
+    """A file, and its labels with its name and without."""
 
     entry: Entry
     named: Label
@@ -114,13 +114,13 @@ class Result(NamedTuple):
 
 
 def read_list() -> list[Entry]:
-    """What LIST has."""
+    """The entries of LIST."""
     with LIST.open(encoding="utf-8", newline="") as file:
         return [Entry(**row) for row in csv.DictReader(file)]
 
 
 def fetch(source: str) -> Path | None:
-    """The folder with a package's archives, fetched if it is not there, or None if it failed."""
+    """The folder with a package's archives, downloaded if needed, or None if that failed."""
     registry, _, pin = source.partition(":")
     folder = FOLDER / registry / pin
     if folder.is_dir():
@@ -140,7 +140,7 @@ def fetch(source: str) -> Path | None:
 
 
 def apt_get() -> list[str]:
-    """An apt-get that knows Debian's sources and keeps what it loads to FOLDER."""
+    """An apt-get that knows Debian's sources and downloads only to FOLDER."""
     root = FOLDER / "apt"
     options = {
         "Dir::Etc::SourceList": root / "sources.list",
@@ -181,7 +181,7 @@ def _members(archive_name: str, archive: tarfile.TarFile) -> Iterator[tuple[str,
 
 
 def read_files(entries: list[Entry]) -> Iterator[tuple[Entry, str]]:
-    """The text of each file that still is as it was labelled; says which are not."""
+    """The text of each file that has not changed since it was labelled; prints the others."""
     by_source: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         by_source[entry.source][entry.path] = entry
@@ -199,7 +199,7 @@ def read_files(entries: list[Entry]) -> Iterator[tuple[Entry, str]]:
 
 
 def label_all(labeller: Labeller, files: list[tuple[Entry, str]]) -> tuple[list[Result], str]:
-    """Labels all files with and without their names, and says how fast."""
+    """Labels all files with and without their names, and measures how fast."""
     seconds = []
     answers = []
     for named in (True, False):
@@ -246,7 +246,7 @@ def by_format(results: list[Result]) -> list[str]:
 
 
 def wrong(results: list[Result]) -> list[str]:
-    """One line for every file that is labelled wrongly."""
+    """One line for every file with a wrong label."""
     lines = ["| file | format | truth | answer |", "|---|---|---|---|"]
     for entry, answer, _ in results:
         if answer != entry.label:

@@ -140,8 +140,8 @@ def _xml_root(text: str) -> str:
 def _label_of_html(text: str) -> Label:
     """Reads a page in one pass.
 
-    The parsers in Python's library take quadratic time for some broken pages; this one passes each
-    character a fixed number of times and stops where something is not closed.
+    The parsers in Python's library take quadratic time for some broken pages. This one passes each
+    character a fixed number of times, and stops where something is not closed.
     """
     lower = text.lower()
     if len(lower) != len(text):  # few letters have a lower case of another length

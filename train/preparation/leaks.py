@@ -4,8 +4,8 @@ Validation and test, the held-out splits, must not have 50 tokens in a row that 
 model that had memorised such a text would seem to understand it. Runs of `WINDOW` tokens in one
 document that training has too are cut out of held-out documents. What is left before or after a cut
 becomes a separate document if it has at least `WINDOW` tokens, and is dropped otherwise. So a short
-document may be dropped completely. If the end of one document and the beginning of the next together are
-such 50 tokens, that beginning is cut too.
+document may be dropped completely. If the end of one document and the beginning of the next
+together are such 50 tokens, that beginning is cut too.
 """
 
 import itertools

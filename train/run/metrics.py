@@ -76,7 +76,7 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         run: the run's folder.
         levels: losses drawn as horizontal lines, by name.
     """
-    import matplotlib.figure  # imported only when there is something to draw, so that the first step need not wait
+    import matplotlib.figure  # imported only when there is something to draw
 
     records = read_metrics(run)
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")

@@ -21,7 +21,7 @@ CONFIG = "config.yaml"
 
 
 def _is_begun(name: str) -> bool:
-    """Whether a name belongs to a file or folder that a killed program left unfinished."""
+    """Whether a name is of a file or folder that a killed program had only begun to write."""
     return name.endswith(".partial") or (name.startswith(".") and name.endswith(".tmp"))
 
 
@@ -79,9 +79,9 @@ def describe_run(config: Config, run: Path, precision: str) -> None:
     """Writes the files that describe a run: its config, environment and tokenizer.
 
     Args:
-        config: the run's config.
+        config: the run's.
         run: its folder.
-        precision: the precision of its matrix products, see train/system/precision.py.
+        precision: of its matrix products, see train/system/precision.py.
 
     Raises:
         UserError: the folder cannot be written.

@@ -98,7 +98,7 @@ class Session:
         return self.run / self._stage.file(int(self.state.step))
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
-        """Tokens [B, T + 1] -> cross entropies in nats (natural logarithm) [B, T]."""
+        """Tokens [B, T + 1] -> cross entropies in nats [B, T]."""
         return np.asarray(self.trainer.token_losses(self.state, batch))
 
     def train(self) -> None:

@@ -10,10 +10,10 @@ from train.settings.config import OptimizerConfig
 
 
 def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up, then a cosine down to 0 at `steps`.
+    """Linear warm-up, in which the rate rises, then a cosine down to 0 at `steps`.
 
     Returns:
-        The learning rate of the optimizer step that is made after `count` others.
+        The learning rate of the optimizer step after `count` others.
     """
 
     def learning_rate(count: jax.Array) -> jax.Array:
