@@ -76,10 +76,7 @@ def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
     """The shortest time of a token in greedy decoding that keeps each layer's state, eager."""
     model = twin.MMRecModel(config).eval()
     slots = torch.zeros(MEMORY_SLOTS // POOLING**2, config.model_dim)
-    pooled, twin_block._pool = (
-        twin_block._pool,
-        lambda slots: slots,
-    )  # once for all tokens, as in our model
+    pooled, twin_block._pool = twin_block._pool, lambda slots: slots  # once for all tokens, as ours
     ids = torch.zeros(batch, dtype=torch.long)
     states = [torch.zeros(batch, config.model_dim) for _ in model.blocks]
     try:

@@ -28,8 +28,8 @@ def train(
         state: where to continue from.
         batches: the micro-batches of all steps, one after the other.
         hooks: pairs (every, hook). A hook is called after every `every` steps and after the last
-            one, with the state and the values of the step: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
-            learning_rate, parameter_norm.
+            one, with the state and the values of the step: loss, auxiliary_loss, max_state,
+            mean_decay, grad_norm, learning_rate, parameter_norm.
         save: the hook that is also called before an interrupted run ends.
         progress: gets a call after every micro-batch.
 
