@@ -41,9 +41,9 @@ class LoadedCheckpoint:
         model: the model; its arrays have the file's dtypes.
         optimizer_state: None if the file has none.
         scheduler_state: None if the file has none.
-        step: the number of optimizer steps so far; 0 if the file does not state it.
-        avg_loss: the loss that the file states; 0 if it states none.
-        metadata: the file's metadata, unchanged; pass it to `save_torch` to keep it.
+        step: optimizer steps made; 0 if the file does not say.
+        avg_loss: the loss that the file states, 0 if it states none.
+        metadata: the file's own, unchanged; give it to `save_torch` to keep it.
     """
 
     model: Model

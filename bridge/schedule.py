@@ -13,7 +13,7 @@ from bridge.errors import FormatError
 from bridge.files.plain_data import plain
 
 _START_FACTOR = 0.1
-"""The share of the learning rate that the warm-up (its first, rising part) starts from."""
+"""The share of the learning rate that the warm-up starts from."""
 
 _MOST_STEPS = 10_000_000
 """A schedule's state is computed step by step: half a minute for as many."""

@@ -65,9 +65,8 @@ def stream(
     Args:
         model: any variant except the sparse one; blocks in either form.
         prompt: token ids [B, T], at least one each.
-        key: the random key; the same key gives the same tokens.
-        lengths: the number of tokens of each prompt [B]; the rest of its row is padding. None is T
-            for all.
+        key: the random key; the same one gives the same tokens.
+        lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
         sampling: which tokens may be drawn; None is `Sampling()`.
         chunk_size: the one that the model was trained with, see BlockStack.hidden_states.
 

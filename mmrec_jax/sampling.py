@@ -46,8 +46,8 @@ def draw(logits: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
     weights = jnp.exp((logits - largest) / temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
         weights = _nucleus(weights, sampling.top_p)
-    # One random number per row chooses the first allowed token whose cumulative weight is above it.
-    # Sums are rounded and may fall where a weight is 0, so the number is kept below the largest.
+    # One random number a row: the first allowed token whose cumulative weight is above it. The sums
+    # are rounded, and may fall where a weight is 0; the number is kept below the largest.
     allowed = weights > 0
     sums = jnp.cumsum(weights, axis=-1)
     total = jnp.where(allowed, sums, 0).max(axis=-1, keepdims=True)

@@ -16,7 +16,7 @@ from train.system.terminal import console
 
 
 def main(config: Config) -> None:
-    """Scores the checkpoints of `config.evaluate`; raises UserError if one does not fit."""
+    """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
         str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)

@@ -8,7 +8,7 @@ from train.stages.expert import ExpertStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the expert of training.domain and reports on it; see `open_session` for errors."""
+    """Trains the expert of training.domain and reports on it; raises what `open_session` raises."""
     session = open_session(config, ExpertStage(config), resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)

@@ -100,7 +100,7 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
 
 
 def _print(table: Table) -> None:
-    # Output that is not a terminal has no width limit, and no name may be cut.
+    # What is no terminal has no width to keep to, and no name may be cut.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
     with console.capture() as captured:

@@ -13,7 +13,8 @@ def stated_config(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model's class and config as the file states them.
 
     What metadata.config does not state comes from model_config, then from args (docs/model.md
-    section 6.1). These two mix the model's settings with others. `known_class` checks the class.
+    section 6.1); the last two mix the model's settings with others. The class is for
+    `known_class` to check.
     """
     metadata = checkpoint.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}

@@ -1,4 +1,4 @@
-"""A checkpoint's config: what it states, else what its tensors show, else the defaults."""
+"""A checkpoint's config: what it states, then what its tensors show, then the defaults."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reads section `model` of a training config in YAML."""
+"""The model's section of a training config in YAML."""
 
 import contextlib
 from pathlib import Path
@@ -47,7 +47,7 @@ def from_yaml(path: PathLike) -> ModelConfig:
 
 
 def _refuse_repeated(keys: list[str]) -> None:
-    """Refuses a key that is set twice; yaml would silently take the last one."""
+    """yaml takes the last of them without a word."""
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(f"{key} is set twice: remove one")
@@ -60,7 +60,7 @@ def _setting(key: Any, value: Any) -> Any:
     if value is None and key in ("pe_dim", "fused_dim"):
         return None
     if kinds[key] is float and isinstance(value, str):
-        # In YAML 1.1, 1e-1 without a point is a string; training reads it as a number.
+        # YAML 1.1 takes 1e-1, without a point, for a string; training does not.
         with contextlib.suppress(ValueError):
             value = float(value)
     return typed(f"model.{key}", value, kinds[key])

@@ -37,7 +37,7 @@ def checkpoint_of(
         metadata: plain data to add to it.
     """
     config, total_steps = trainer.config.optimizer, trainer.config.training.steps
-    state = jax.device_get(state)  # all at once; everything after this is views
+    state = jax.device_get(state)  # all at once; what follows are views
     first_layer = trainer.parameters.frozen_layers(_IN_BLOCKS)
     step = int(state.step)
     schedule = bridge.SchedulerState(

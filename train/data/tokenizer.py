@@ -25,8 +25,8 @@ _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
 class Tokenizer:
     """Turns any text into token ids and back, byte for byte.
 
-    END_OF_TEXT has id 0. It ends documents, and encoding never produces it: if a document contains
-    these characters, they are encoded like any others.
+    END_OF_TEXT has id 0. It ends documents and is never the result of encoding: where a document
+    spells it out, its characters are encoded like any others.
 
     Attributes:
         end_of_text: the id of END_OF_TEXT.
@@ -37,7 +37,7 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """Wraps a byte-level BPE tokenizer of the `tokenizers` library."""
         self._backend = backend
-        backend.encode_special_tokens = True  # this setting is not saved in the file
+        backend.encode_special_tokens = True  # is not part of the saved file
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -103,7 +103,7 @@ class Tokenizer:
 
     @property
     def token_bytes(self) -> npt.NDArray[np.int32]:
-        """The number of bytes of each id's text [V]; 0 for END_OF_TEXT."""
+        """Bytes that each id stands for, [V]; 0 for END_OF_TEXT, which is no part of a text."""
         # The byte-level alphabet writes each byte as one character.
         sizes = np.zeros(self.vocab_size, np.int32)
         for token, index in self._backend.get_vocab().items():

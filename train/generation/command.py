@@ -29,7 +29,9 @@ def command() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
-    parser.add_argument("--prompt", action="append", help="text to continue; repeatable")
+    parser.add_argument(
+        "--prompt", action="append", help="text to continue; give it again for more texts"
+    )
     parser.add_argument("--length", type=int, default=200, help="sample at most so many tokens")
     parser.add_argument(
         "--temperature",
@@ -86,7 +88,7 @@ def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
             "train.base --resume), which writes them"
         )
     config = parse_config(["--config", str(run / CONFIG)], "")
-    if config.base_model is None:  # the other stages are beside the run, wherever it was moved
+    if config.base_model is None:  # wherever the run was moved to, the other stages are beside it
         config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
     model = network_of(run_states.restore(run, step), config)
     return model, Tokenizer.load(run / TOKENIZER), config

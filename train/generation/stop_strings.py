@@ -20,12 +20,12 @@ class Continuation:
         self._stop = stop
         self._count = 0
         self._whole = ""
-        self._open: list[int] = []  # tokens after `_whole`; the last one ends within a character
+        self._open: list[int] = []  # tokens after `_whole`, the last of which cuts a character
         self.text = ""
         self.finished = False
 
     def add(self, tokens: Sequence[int]) -> str:
-        """Adds the next tokens; returns what they add to `text`."""
+        """Takes the next tokens; returns what they add to `text`."""
         for token in tokens:
             if self.finished:
                 break
@@ -50,5 +50,5 @@ class Continuation:
 
     @staticmethod
     def _begun(text: str, stop: str) -> int:
-        """How many characters at the end of the text may be the start of the stop string."""
+        """How many characters at the text's end may begin the stop string."""
         return max(n for n in range(len(stop)) if text.endswith(stop[:n]))

@@ -45,7 +45,7 @@ def check_may_begin(run: Path, *, overwrite: bool) -> None:
     """Makes sure that a new run may begin in a folder; changes nothing.
 
     Raises:
-        UserError: the folder is not a run's, or it has a run that must not be overwritten.
+        UserError: the folder is not a run's, or it holds a run that may not be overwritten.
     """
     names = contents(run)
     if names and CONFIG not in names:

@@ -42,9 +42,9 @@ def score(
     Args:
         token_losses: a batch -> cross entropies in nats [B, T].
         windows: the split.
-        token_bytes: the number of bytes of each token's text [V].
-        batch_size: B; a smaller last batch is padded, so that nothing is compiled twice.
-        limit: the largest number of batches, spread over the split; 0 reads the whole split.
+        token_bytes: bytes that each token id stands for [V].
+        batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
+        limit: batches at most, spread over the split; 0 reads the whole split.
     """
     total, tokens, size = 0.0, 0, 0
     for rows in validation_rows(windows, batch_size, limit):

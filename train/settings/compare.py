@@ -21,7 +21,7 @@ WITHOUT_EFFECT = {
 """Settings that do not change what training computes."""
 
 CHANGEABLE = WITHOUT_EFFECT | {"training.precision", "optimizer.learning_rate"}
-"""Settings that may change when a run resumes; any other change makes it a different run."""
+"""Settings that may change when a run resumes; any other would make it a different run."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

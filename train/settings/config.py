@@ -19,10 +19,10 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: the rate at the end of the warm-up.
-        weight_decay: AdamW's decoupled decay, of every parameter that has a gradient.
-        beta1, beta2, eps: AdamW's constants.
-        max_grad_norm: gradients are scaled down if their norm, over all parameters, is larger.
-        warmup_steps: the first optimizer steps, in which the rate rises from a tenth (W).
+        weight_decay: decoupled decay, applied to every parameter that has a gradient.
+        beta1, beta2, eps: AdamW's own.
+        max_grad_norm: the gradient's global norm is clipped to this.
+        warmup_steps: optimizer steps W of the linear warm-up from a tenth of the rate.
     """
 
     learning_rate: float = 3e-4

@@ -10,7 +10,7 @@ from train.settings.config import OptimizerConfig
 
 
 def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up, in which the rate rises, then a cosine down to 0 at `steps`.
+    """Linear warm-up, then a cosine down to 0 at `steps`.
 
     Returns:
         The learning rate of the optimizer step after `count` others.

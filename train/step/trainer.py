@@ -42,8 +42,8 @@ class Trainer:
     """A run's compiled functions.
 
     Attributes:
-        parameters: which part of the model is trained.
-        precision: of the matrix products; the config's, or float32 if the CPU has no other.
+        parameters: what of the model is trained.
+        precision: that of the matrix products; the config's, or float32 where the CPU has no other.
         gradient: (state, batch, index of the micro-batch in its step, share) -> the micro-batch's
             share of the step's gradient, and its metrics; without a share, all micro-batches
             count equally.
@@ -54,7 +54,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
-        """For models with the structure of `model`; everything except `frozen` is trained."""
+        """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
         self.precision = matmul_precision(config.training.precision)
         model = stack_blocks(model)
