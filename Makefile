@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made from requirements.lock when it is first needed.
+# Everything runs in .venv. The first target that needs it makes it from requirements.lock.
 
 PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name)))),\
@@ -17,7 +17,7 @@ demo: .venv ## run the whole plan, small, on the demo corpus (minutes)
 
 second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 
-test: .venv ## run the tests, but for the slow ones
+test: .venv ## run the tests, except the slow ones
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 slow: .venv ## run the slow tests (minutes)
@@ -28,15 +28,15 @@ lint: .venv ## check style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (half an hour and more)
+stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (more than half an hour)
 	$(PY) -m benchmarks.stage_gains --jobs 2
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run
 
-# Pins are kept where they still fit pyproject.toml; LOCK_FLAGS=--upgrade renews them. torch's
-# release is named because pip has a CPU build of only some, and "+cpu" is cut off because other
-# machines' builds are called otherwise.
+# Pins stay where they still fit pyproject.toml; LOCK_FLAGS=--upgrade renews them. torch's release
+# is named because pip has a CPU build of only some. "+cpu" is removed because the builds of other
+# machines have other names.
 lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
@@ -50,7 +50,7 @@ clean: ## delete .venv, caches and build products; data/ and runs/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last: an install that was cut short is done again, from nothing.
+# The stamp is written last, so an interrupted installation starts again from the beginning.
 .PHONY: .venv
 .venv: .venv/installed
 
@@ -60,9 +60,9 @@ clean: ## delete .venv, caches and build products; data/ and runs/ stay
 	$(PY) -m pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The corpus has none of the files that repeat others (patch releases' notes, translations,
-# databases' migrations) and no tests. pip asks a package for its metadata before it hands its
-# archive over, which setuptools answers, from requirements.lock.
+# The corpus leaves out tests and files that repeat others (patch releases' notes, translations,
+# databases' migrations). Before pip downloads an archive, it asks the package for its metadata. That
+# needs setuptools, which is in requirements.lock.
 data/raw/second/unpacked: configs/second-corpus.txt | .venv/installed
 	rm -rf build/second data/raw/second
 	mkdir -p data/raw/second/text data/raw/second/code

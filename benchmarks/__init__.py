@@ -1,1 +1,1 @@
-"""Timings, as ratios within one run; `make bench` runs them all."""
+"""Measures times, as ratios within one run; `make bench` runs all benchmarks."""

@@ -1,7 +1,7 @@
 """Converting a checkpoint of 110 million parameters with its optimizer: time and peak memory.
 
-`python -m benchmarks.run` calls `measure`. Each figure comes from a process of its own, so that
-its peak is nobody else's; what is compared takes turns.
+`python -m benchmarks.run` calls `measure`. Each figure comes from a separate process, so that its
+peak memory is only its own. The ways that are compared alternate.
 """
 
 import json
@@ -29,7 +29,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     """The median seconds of each way to read and write one file, and its peak in file sizes.
 
     Args:
-        folder: where the files go, some gigabytes; what this writes is deleted again.
+        folder: where to write the files, some gigabytes; they are deleted again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.pt"
@@ -50,7 +50,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _run(way: str, folder: Path) -> str:
-    os.sync()  # what the one before has left to the disk is not to slow this one down
+    os.sync()  # what the one before has not yet written to the disk must not slow this one down
     line = [sys.executable, "-m", "benchmarks.conversion", way, str(folder)]
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
@@ -76,7 +76,7 @@ def _write_checkpoint(path: Path) -> None:
 
 def _convert(way: str, folder: Path) -> dict[str, float]:
     source = folder / "source.pt"
-    for old in folder.glob("copy*"):  # so that none has to wait for the disk to replace one
+    for old in folder.glob("copy*"):  # replacing a file would wait for the disk
         old.unlink() if old.is_file() else shutil.rmtree(old)
     start = time.perf_counter()
     if way == "torch":

@@ -1,4 +1,4 @@
-"""Our decoding: seconds a token, early and late in a text."""
+"""Our decoding: seconds per token, early and late in a text."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ EARLY, LATE = 30, 30_000
 
 
 def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
-    """The least time of a token of greedy decoding from a position on.
+    """The shortest time of a token in greedy decoding, from a position on.
 
-    The tokens up to the position are a prompt: the state that follows it is as large as any.
+    The tokens up to the position are a prompt; the state after it is as large as any other.
     """
     model = MMRecModel(config, rngs=nnx.Rngs(0))
     prompt = jax.random.randint(jax.random.key(0), (batch, position), 0, config.vocab_size)
@@ -27,7 +27,7 @@ def decoding(config: ModelConfig, batch: int, position: int = EARLY) -> float:
 def parameter_bytes(config: ModelConfig) -> int:
     """The size of the parameters that are read for each token, in bytes.
 
-    Without a long-term memory neither the queries' projections are, nor the attention's W_o.
+    Without a long-term memory the projections of the queries and the attention's W_o are not read.
     """
     model = jax.eval_shape(lambda: nnx.state(MMRecModel(config, rngs=nnx.Rngs(0))))
     return sum(

@@ -2,9 +2,9 @@
 
 benchmarks/labels.csv lists files of PyPI's and Debian's packages with their true labels: a
 development set, which the rules were made on, and a reported set of other packages, drawn at random
-and measured once. The files are
-fetched into data/raw/labels (needs apt-get and dpkg-deb), labelled, and docs/labels.md is written.
-What a registry no longer has, or has changed, is left out and counted.
+and measured once. This command downloads the files to data/raw/labels (it needs apt-get and
+dpkg-deb), labels them and writes docs/labels.md. Files that a registry no longer has, or has
+changed, are left out and counted.
 """
 
 import csv
@@ -34,22 +34,23 @@ DEB_KINDS = ("deb", "deb-src")
 DEBIAN_KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 ABOUT = """\
-How often [the labeller](../train/preparation/labels.py) is right on files whose labels are known.
+How often [the labeller](../train/preparation/labels.py) gives the right label to files whose
+true labels are known.
 
 The reported set comes from {packages} source and binary packages that the development set does
-not use. It was drawn before the labeller was run on any of its files: from each of 46 formats,
-judged by the file's name, ten files, or as many as the packages have. First came one file of each
-package, then a second one, in the order of `random.Random("labels 7 FORMAT")`. Only text files of
-at most 1 MiB in UTF-8 were drawn, and each content once.
+not use. Its files were chosen before the labeller was run on any of them: ten files of each of 46
+formats (judged by the file's name), or as many as the packages have. The choice took one file of
+each package first, then a second one, in the order of `random.Random("labels 7 FORMAT")`. Only
+UTF-8 text files of at most 1 MiB were chosen, and no content twice.
 
-One reader labelled all of them before the labeller was run, without a second opinion, after a
-look at their beginning and, where that was not enough, their middle. Markdown was labelled by the
-share of code blocks that markdown-it finds (another parser than ours), and notebooks by their
-cells. A label says what a file is for. Code is executed, compiled or built with; templates of any
-format are code. Data are packages' metadata, lists of files, word lists, what programs printed,
-drawings made of characters, and fragments of one or two words. Six files were left out because
-two people would label them differently: five pieces of HTML pages, and a file of a manual's
-variables.
+One reader labelled all of them before the labeller was run, without a second opinion. The reader
+looked at the beginning of each file and, where that was not enough, at the middle. Markdown was
+labelled by the share of code blocks that markdown-it finds (a different parser from ours), and
+notebooks by their cells. A label says what a file is for. Code is executed, compiled or used to
+build something; templates of any format are code. Data are packages' metadata, lists of files, word
+lists, programs' output, drawings made of characters, and fragments of one or two words. Six files
+were left out because two people would label them differently: five pieces of HTML pages, and a file
+of a manual's variables.
 
 The rules were made on the development set. The reported set was measured once, and neither rules
 nor labels were changed after that.
@@ -57,16 +58,16 @@ nor labels were changed after that.
 ## Earlier sets
 
 The goal is 98.5 %, and no set that was new to the labeller has reached it. Each of these sets was
-measured with the rules of its time and then added to the development set, and the rules were
+measured with the rules of that time. Then it was added to the development set, and the rules were
 improved.
 
-- *limited by format* was drawn with a limit per format and package, so it has more unusual files
-  than packages have. It was measured twice.
+- *limited by format* was drawn with a limit per format and package, so unusual files are a larger
+  part of it than of the packages. It was measured twice.
 - The *random* sets have seven or eight files of each package, whatever their format, drawn by
   `random.Random("labels 2 SOURCE")` to `labels 5`. Each was measured once.
 - *by format* was drawn like the reported set, and measured once.
 
-Left out are files that two people would label differently, or Markdown of which half is code.
+Files that two people would label differently were left out, and so was Markdown that is half code.
 
 | set | files | packages | left out | right |
 |---|---|---|---|---|
@@ -86,9 +87,9 @@ class Entry(NamedTuple):
         set: "development" or "reported".
         source: the registry and the package, such as `pypi:name==version`.
         path: the archive's name, and the path in it; `.gz` files are read unpacked.
-        sha256: of what is read.
+        sha256: of the content that is read.
         format: the language or format, for the table by format.
-        label: the truth.
+        label: the true label.
     """
 
     set: str
@@ -100,12 +101,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the labeller is told: the base name, without `.gz`."""
+        """The name that the labeller gets: the base name, without `.gz`."""
         return PurePosixPath(self.path.removesuffix(".gz")).name
 
 
 class Result(NamedTuple):
-    """A file, and what it was labelled with its name and without."""
+    """A file, and its labels with its name and without."""
 
     entry: Entry
     named: Label
@@ -113,13 +114,13 @@ class Result(NamedTuple):
 
 
 def read_list() -> list[Entry]:
-    """What LIST has."""
+    """The entries of LIST."""
     with LIST.open(encoding="utf-8", newline="") as file:
         return [Entry(**row) for row in csv.DictReader(file)]
 
 
 def fetch(source: str) -> Path | None:
-    """The folder with a package's archives, fetched if it is not there, or None if it failed."""
+    """The folder with a package's archives, downloaded if needed, or None if that failed."""
     registry, _, pin = source.partition(":")
     folder = FOLDER / registry / pin
     if folder.is_dir():
@@ -139,7 +140,7 @@ def fetch(source: str) -> Path | None:
 
 
 def apt_get() -> list[str]:
-    """An apt-get that knows Debian's sources and keeps what it loads to FOLDER."""
+    """An apt-get that knows Debian's sources and downloads only to FOLDER."""
     root = FOLDER / "apt"
     options = {
         "Dir::Etc::SourceList": root / "sources.list",
@@ -180,7 +181,7 @@ def _members(archive_name: str, archive: tarfile.TarFile) -> Iterator[tuple[str,
 
 
 def read_files(entries: list[Entry]) -> Iterator[tuple[Entry, str]]:
-    """The text of each file that still is as it was labelled; says which are not."""
+    """The text of each file that has not changed since it was labelled; prints the others."""
     by_source: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         by_source[entry.source][entry.path] = entry
@@ -198,7 +199,7 @@ def read_files(entries: list[Entry]) -> Iterator[tuple[Entry, str]]:
 
 
 def label_all(labeller: Labeller, files: list[tuple[Entry, str]]) -> tuple[list[Result], str]:
-    """Labels all files with and without their names, and says how fast."""
+    """Labels all files with and without their names, and measures how fast."""
     seconds = []
     answers = []
     for named in (True, False):
@@ -245,7 +246,7 @@ def by_format(results: list[Result]) -> list[str]:
 
 
 def wrong(results: list[Result]) -> list[str]:
-    """One line for every file that is labelled wrongly."""
+    """One line for every file with a wrong label."""
     lines = ["| file | format | truth | answer |", "|---|---|---|---|"]
     for entry, answer, _ in results:
         if answer != entry.label:

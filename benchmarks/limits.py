@@ -15,7 +15,7 @@ REPEATS = 7
 
 
 def seconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """The least time of a call but the first: what else runs on the machine only adds to it."""
+    """The shortest time of all calls except the first; other programs can only add to it."""
     jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(REPEATS):
@@ -28,9 +28,10 @@ def seconds(function: Callable[..., Any], *arguments: Any) -> float:
 def matrix_products(config: ModelConfig, batch: int, tokens: int) -> float:
     """Seconds for the matrix products of one training step in float32, each shape timed alone.
 
-    Those of the plain variant without a long-term memory: forward, and both of the backward pass,
-    each of these in the faster of two forms. The recurrence's are done one token after the other,
-    as they must be, in a loop that does little else; the head's in the loss's chunks.
+    These are the products of the plain variant without a long-term memory: the one of the forward
+    pass, and the two of the backward pass in the faster of two forms. Those of the recurrence run
+    one token after the other, as they must, in a loop that does little else. Those of the head run
+    in the chunks of the loss.
     """
     dim, hidden, inner = config.model_dim, config.ffn_dim, config.inner_dim
     rows = batch * tokens
@@ -75,6 +76,6 @@ def _one_by_one(x: jax.Array, kernel: jax.Array, tokens: int) -> jax.Array:
 
 
 def read_bandwidth() -> float:
-    """Bytes a second that all cores read from memory, of an array that no cache holds."""
+    """Bytes per second that all cores read from memory, of an array too large for any cache."""
     array = jnp.ones((2**10, 2**18), jnp.float32)
     return array.nbytes / seconds(jax.jit(lambda array: array.sum(axis=1)), array)

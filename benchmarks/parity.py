@@ -1,4 +1,4 @@
-"""Training in bfloat16 beside float32: the same data, the same start, the losses of both."""
+"""Compares training in bfloat16 and float32: losses with the same data and start."""
 
 import os
 import sysconfig

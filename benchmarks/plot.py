@@ -1,4 +1,4 @@
-"""The picture of a benchmark run: what is there of training, memory and generation."""
+"""The picture of a benchmark run: training, memory and generation, as far as measured."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 
 def plot(document: dict[str, Any], path: Path) -> bool:
-    """Draws the parts that were measured; returns whether there is a picture of any."""
+    """Draws the parts that were measured; returns whether there are any."""
     panels: dict[str, dict[str, float]] = {}
     if "training" in document:
         panels["trained tokens/s"] = document["training"]["tokens_per_second"]

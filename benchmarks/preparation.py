@@ -1,8 +1,8 @@
-"""`python -m benchmarks.preparation`: what preparing a gigabyte takes, and that engines agree.
+"""`python -m benchmarks.preparation`: what preparing a gigabyte takes, and whether engines agree.
 
-Makes mixed input of every format, of pseudo-words that occur as often as words do, prepares it
-once with each engine, and prints the throughput of each stage, the peak memory of all processes
-together, and whether all files that the engines wrote are the same.
+Makes input in every format from pseudo-words with the frequencies of real words. Prepares it once
+with each engine. Prints the throughput of each stage, the peak memory of all processes together,
+and whether all engines wrote the same files.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from bridge import describe_files
 FOLDER = Path("data/benchmark")
 ROWS = 2000  # documents of a Parquet row group
 
-Text = tuple[str, str]  # a name that fits it, and the text
+Text = tuple[str, str]  # a suitable name, and the text
 
 
 def words() -> tuple[list[str], np.ndarray]:
@@ -42,7 +42,7 @@ def words() -> tuple[list[str], np.ndarray]:
 
 
 def documents(size: int, seed: int) -> Iterator[Text]:
-    """Text and code in turn, of 2 to 60 KB, until there are `size` bytes."""
+    """Text and code alternating, 2 to 60 KB each, until there are `size` bytes."""
     generator = np.random.default_rng(seed)
     vocabulary, shares = words()
     number = 0
@@ -66,7 +66,7 @@ def documents(size: int, seed: int) -> Iterator[Text]:
 
 
 def make_input(folder: Path, size: int) -> None:
-    """A quarter each: a tree of files, JSONL.gz, JSONL.zst of text, and Parquet of code."""
+    """Writes a quarter each as a tree of files, JSONL.gz, JSONL.zst (text) and Parquet (code)."""
     for name in ("tree", "lines", "text", "code"):
         (folder / name).mkdir(parents=True)
     for index, (name, text) in enumerate(documents(size // 4, 1)):
@@ -88,7 +88,7 @@ def make_input(folder: Path, size: int) -> None:
 
 
 class PeakMemory:
-    """The most resident memory that a process and all below it had together, in bytes."""
+    """The most resident memory of a process and all its descendants together, in bytes."""
 
     def __init__(self, pid: int) -> None:
         self.bytes = 0
@@ -121,7 +121,7 @@ class PeakMemory:
 
 
 def prepare(engine: str, workers: int) -> dict[str, dict[str, Any]]:
-    """Prepares the input, prints what it takes, and returns the files' hashes."""
+    """Prepares the input, prints time and memory, and returns the files' hashes."""
     data_dir = FOLDER / engine
     shutil.rmtree(data_dir, ignore_errors=True)
     config = FOLDER / f"{engine}.yaml"

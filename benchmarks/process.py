@@ -1,4 +1,4 @@
-"""What a benchmark says of its own process and of the machine."""
+"""Facts about the process of a benchmark and about the machine."""
 
 import platform
 import re
@@ -10,8 +10,8 @@ from train.run.run_folder import environment
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had at once."""
-    # getrusage would count what the parent process had when it started this one.
+    """The peak memory of this process."""
+    # getrusage would include the parent's memory at the time when it started this process.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None
@@ -19,8 +19,8 @@ def peak_bytes() -> int:
 
 
 def measured_on() -> dict[str, Any]:
-    """The machine, the libraries and the commit that a figure is of."""
-    import torch  # not above: it would be part of the memory of processes that have no use for it
+    """The machine, the libraries and the commit that a figure was measured with."""
+    import torch  # not at the top: it would take memory in processes that do not need it
 
     git = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True)
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))

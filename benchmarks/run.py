@@ -1,8 +1,9 @@
 """`python -m benchmarks.run`: how fast training, generation and conversion are, as ratios.
 
-Ours beside the PyTorch twin and beside what the machine allows, each part measured in one run: only
-ratios carry from machine to machine. Prints tables and writes build/benchmarks.json and .png.
-`--only NAME` measures one part and keeps the others of the file that is there.
+Compares our model with the PyTorch twin and with what the machine allows. Each part is measured in
+one run, because only ratios are similar on other machines. Prints tables and writes
+build/benchmarks.json and .png. `--only NAME` measures one part, and keeps the others of an existing
+file.
 
 With a long-term memory of zeros our model leaves out the attention over it; the twin does not.
 """
@@ -34,7 +35,7 @@ Result = dict[str, Any]
 
 
 def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
-    """What benchmarks.training_steps says of a config, in a process of its own."""
+    """What benchmarks.training_steps measures for a config, in a separate process."""
     shape = (f"--training.batch_size={BATCH}", f"--training.sequence_length={tokens}")
     line = [
         sys.executable,
@@ -58,9 +59,9 @@ def base_22m() -> ModelConfig:
 
 
 def training() -> Result:
-    """One step of the 22.4 M model, 8 x 512 tokens, beside the twin's and the products' time.
+    """One step of the 22.4 M model, 8 x 512 tokens, compared with the twin and the products alone.
 
-    The bars are held with remat elementwise: like the twin, it keeps all products.
+    The goals are measured with remat elementwise: like the twin, it keeps all products.
     """
     ours = {
         f"{precision}, {remat}": steps(
@@ -125,7 +126,7 @@ def depths() -> Result:
 
 
 def lengths() -> Result:
-    """Tokens a second at several sequence lengths; layers are recomputed to fit into memory."""
+    """Tokens per second at several sequence lengths; layers are recomputed to fit into memory."""
     speeds = {
         str(length): steps(SMALL, "--training.remat=layers", tokens=length)["tokens_per_second"]
         for length in LENGTHS
@@ -141,7 +142,7 @@ def lengths() -> Result:
 
 
 def memory() -> Result:
-    """The 50.8 M model, 8 x 2048 tokens, under each policy of rematerialisation."""
+    """The 50.8 M model, 8 x 2048 tokens, with each setting of training.remat."""
     rows = {}
     for remat in ("elementwise", "products", "layers"):
         try:
@@ -162,7 +163,7 @@ def memory() -> Result:
 
 
 def generated() -> Result:
-    """Seconds a token, greedy, beside the twin's loop and beside reading the parameters."""
+    """Seconds per token, greedy, compared with the twin's loop and with reading the parameters."""
     keep_freed_memory()
     config = base_22m()
     result: Result = {}
@@ -185,7 +186,7 @@ def generated() -> Result:
 
 
 def started() -> Result:
-    """A run's first step, compiled anew and from JAX's cache, and the time to read a batch."""
+    """A run's first step, without and with JAX's cache, and the time to read a batch."""
     result: Result = dict(start.measure(SMALL, BATCH, TOKENS))
     for name in ("first start", "second start"):
         console.print(f"{name}: {result[name]:.1f} s to the end of the first step (8 x 512 tokens)")
@@ -194,7 +195,7 @@ def started() -> Result:
 
 
 def precision() -> Result:
-    """How far training in bfloat16 goes from training in float32, in nats per token."""
+    """How much the loss in bfloat16 differs from the one in float32, in nats per token."""
     both = {name: parity.losses(name) for name in ("float32", "bfloat16")}
     last = {name: sum(values[-50:]) / 50 for name, values in both.items()}
     for name, values in both.items():

@@ -1,8 +1,9 @@
 """`python -m benchmarks.stage_gains`: what each stage gains, mean and spread over seeds.
 
-Runs the demo's pipeline on two corpora with three seeds, and draws up the table of docs/stages.md
-and the plot beside it. The split of the documents is the same for all seeds. What is complete is
-not run again, so an interrupted command goes on; the first of the six is `make demo` itself.
+Runs the demo's pipeline on two corpora with three seeds, and writes the tables of docs/stages.md
+and the plot beside it. The split of the documents is the same for all seeds. Complete pipelines are
+not run again, so after an interruption the same command continues. The first of the six pipelines
+is `make demo` itself.
 """
 
 import argparse
@@ -61,6 +62,17 @@ def command(corpus: str, seed: int) -> list[str]:
     return [*module, *places, *CORPORA[corpus].options]
 
 
+ABOUT = """\
+# What each stage gains, in figures
+
+`make stages` writes this page. A model's loss is given in nats per token: the cross entropy with
+the natural logarithm, so lower is better, and 0.01 less is about 1 % less perplexity. Unigram and
+bigram are simple models that count tokens and pairs of tokens. The *continued base* is the control.
+[pipeline.md](pipeline.md) explains the other rows.
+
+"""
+
+
 def table(found: dict[str, list[Scores]]) -> str:
     """Every corpus's mean losses and their standard deviations over the seeds, in Markdown."""
     lines = []
@@ -91,7 +103,7 @@ def table(found: dict[str, list[Scores]]) -> str:
 
 
 def plot(found: dict[str, list[Scores]], path: Path) -> None:
-    """A point a seed, for every model, domain and corpus."""
+    """One point per seed, for every model, domain and corpus."""
     figure = matplotlib.figure.Figure(figsize=(12, 4.2 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 3, squeeze=False)
     for row, (corpus, of_seeds) in zip(grid, found.items(), strict=True):
@@ -112,7 +124,7 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
 
 
 def run_all(jobs: int) -> None:
-    """Runs every pipeline, or what is left of it, `jobs` at a time on a share of the cores each."""
+    """Runs or finishes every pipeline, `jobs` at a time, each on its share of the cores."""
     cores = sorted(os.sched_getaffinity(0))
     shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for job in range(jobs):
@@ -134,7 +146,7 @@ def run_all(jobs: int) -> None:
         if done.returncode:
             raise RuntimeError(f"the pipeline of {folder} failed: see {log}")
 
-    # Corpora take turns, as the first pipeline of each prepares it for the others.
+    # The corpora alternate: the first pipeline of each prepares the data for the others.
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         runs = [pool.submit(run, corpus, seed) for seed in SEEDS for corpus in CORPORA]
         for each in runs:
@@ -142,7 +154,7 @@ def run_all(jobs: int) -> None:
 
 
 def main() -> None:
-    """Runs what is left to run, and writes docs/stages.md and docs/stages.png."""
+    """Runs the pipelines that are not complete, and writes docs/stages.md and docs/stages.png."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument(
         "--jobs", type=int, choices=range(1, len(CORPORA) + 1), default=1, help="pipelines at once"
@@ -153,7 +165,7 @@ def main() -> None:
     }
     text = table(found)
     plot(found, Path("docs/stages.png"))
-    write_text(Path("docs/stages.md"), text)
+    write_text(Path("docs/stages.md"), ABOUT + text)
     console.print(text)
 
 

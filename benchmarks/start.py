@@ -1,4 +1,4 @@
-"""A training run begins: from its command to its first step, and what reading its data takes."""
+"""The start of a training run: the time to its first step, and to read its data."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ BATCHES = 200
 def measure(config: str, batch: int, tokens: int) -> dict[str, float]:
     """Seconds from the start of `train.base` to the end of its first step, and for reading a batch.
 
-    The first start compiles; the second finds what was compiled in JAX's own cache. The data are
-    the Python library's.
+    The first start compiles; the second finds the compiled programs in JAX's cache. The data are
+    those of the Python library.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,7 +64,7 @@ def _first_step(config: Path) -> float:
 
 
 def _read(config: Path) -> float:
-    """The mean over batches of a file that the system has no pages of in memory."""
+    """The mean time over batches of a file with no pages in memory."""
     batches = PreparedData(parse_config(["--config", str(config)], ""), "base").batches
     for path in config.with_name("data").rglob("*"):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The PyTorch twin at the same work, eager or with torch.compile."""
+"""Times of the PyTorch twin for the same work, eager or with torch.compile."""
 
 import time
 
@@ -14,10 +14,10 @@ STEPS = 5
 
 
 def training(config: ModelConfig, batch: int, tokens: int, *, compiled: bool) -> dict[str, float]:
-    """The least time of a training step: loss, gradient, clipping and AdamW.
+    """The shortest time of a training step: loss, gradient, clipping and AdamW.
 
-    torch.compile would unroll the loop over tokens, all of it for each layer, which takes hours:
-    what is compiled is one token's step of the recurrence, and each layer's other parts.
+    torch.compile would unroll the whole loop over tokens for each layer, which takes hours. So only
+    one token's step of the recurrence is compiled, and the other parts of each layer.
     """
     torch.manual_seed(0)
     model = twin.MMRecModel(config).train()
@@ -73,7 +73,7 @@ def _compile(model: twin.MMRecModel) -> None:
 
 @torch.no_grad()
 def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
-    """The least time of a token of greedy decoding that keeps each layer's state, eager."""
+    """The shortest time of a token in greedy decoding that keeps each layer's state, eager."""
     model = twin.MMRecModel(config).eval()
     slots = torch.zeros(MEMORY_SLOTS // POOLING**2, config.model_dim)
     pooled, twin_block._pool = twin_block._pool, lambda slots: slots  # once for all tokens, as ours

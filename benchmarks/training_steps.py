@@ -1,7 +1,7 @@
-"""`python -m benchmarks.training_steps`: trains a model for some steps and says what it took.
+"""`python -m benchmarks.training_steps`: trains a model for some steps, and prints time and memory.
 
-A process of its own as the peak memory of a process never falls. Options are those of the config;
-prints one line of JSON.
+It is a separate process because the peak memory of a process never falls. The options are those of
+the config. It prints one line of JSON.
 """
 
 import json
@@ -22,7 +22,7 @@ REPEATS = 5
 
 
 def main(argv: list[str]) -> None:
-    """Makes a step of some micro-batches, and times each gradient and the update."""
+    """Makes a step of several micro-batches, and times each gradient and the update."""
     keep_freed_memory()
     config = parse_config(argv, "")
     batch, length = config.training.batch_size, config.training.sequence_length

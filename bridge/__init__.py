@@ -1,7 +1,7 @@
 """The bridge between JAX models and the original's PyTorch checkpoints, both ways, bit for bit.
 
-The only package that imports torch. docs/model.md section 6 describes the files. Other packages use
-the names below and nothing else of it.
+It is the only package that imports torch. docs/model.md section 6 describes the files. Other
+packages use only the names below.
 """
 
 import importlib
@@ -97,7 +97,7 @@ __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name's module when it is asked for: data preparation needs no JAX."""
+    """Imports a module when one of its names is first used: data preparation needs no JAX."""
     if name not in _MODULES:
         raise AttributeError(f"module 'bridge' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -21,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments after the program's name.
 
     Returns:
-        The exit code: 0 when all is well, 1 when `inspect` found problems or `verify` differences,
-        2 when a file or an argument is wrong, 130 when interrupted, 141 when what is printed is
-        not read to its end.
+        The exit code: 0 if all is well, 1 if `inspect` found problems or `verify` differences, 2 if
+        a file or an argument is wrong, 130 if interrupted, 141 if the reader of the output closed
+        it early.
     """
     try:
         options = build_parser().parse_args(argv)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     except BridgeError as error:
         return _failed(str(error))
     except BrokenPipeError:
-        # Whoever reads has seen enough, and Python's own flush at the exit must not fail again.
+        # The reader has closed the output, and Python's own flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Any checkpoint: a .pt or .safetensors file by its name, or a folder that Orbax wrote."""
+"""Reads any checkpoint: a .pt or .safetensors file, by its name, or a folder that Orbax wrote."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ def load(
     model_only: bool = False,
     entry: str | None = None,
 ) -> LoadedCheckpoint:
-    """Reads a .pt file, a .safetensors file, a run's folder (its newest state) or a state's.
+    """Reads a .pt or .safetensors file, a run's folder (its newest state) or a state's folder.
 
     Args:
         path: the file or folder.
@@ -46,7 +46,7 @@ def stated_in(path: PathLike, entry: str | None = None) -> Iterator[StatedCheckp
         entry: see `load_torch`; for files only.
 
     Raises:
-        BridgeError: as for `load`, but for what concerns the model.
+        BridgeError: as for `load`, except for errors about the model.
     """
     if not os.path.isdir(path):
         with checkpoint.stated_in(path, entry) as stated:

@@ -1,6 +1,6 @@
-"""A checkpoint as a whole (docs/model.md section 6.1), from and to .pt and .safetensors files.
+"""Reads and writes whole checkpoints as .pt and .safetensors files (docs/model.md section 6.1).
 
-Both kinds of file hold the same content, plain data and tensors by the original's names.
+Both kinds of file have the same content: plain data, and tensors under the original's names.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _RATE_TOLERANCE = 1e-6
 
 
 class TrainingState(TypedDict, total=False):
-    """Everything of a checkpoint but its model; what is left out is as in LoadedCheckpoint."""
+    """Everything in a checkpoint except its model; defaults are those of LoadedCheckpoint."""
 
     optimizer_state: OptimizerState | None
     scheduler_state: SchedulerState | None
@@ -38,7 +38,7 @@ class LoadedCheckpoint:
     """What a checkpoint holds.
 
     Attributes:
-        model: the model, its arrays of the file's dtypes.
+        model: the model; its arrays have the file's dtypes.
         optimizer_state: None if the file has none.
         scheduler_state: None if the file has none.
         step: optimizer steps made; 0 if the file does not say.
@@ -57,11 +57,11 @@ class LoadedCheckpoint:
 
     @property
     def config(self) -> ModelConfig:
-        """The model's."""
+        """The model's config."""
         return self.model.config
 
     def training_state(self) -> TrainingState:
-        """Everything but the model, as the arguments of `save_torch` and its like."""
+        """Everything except the model, as arguments for `save_torch` and similar functions."""
         return {
             "optimizer_state": self.optimizer_state,
             "scheduler_state": self.scheduler_state,
@@ -78,11 +78,10 @@ def load_torch(
     model_only: bool = False,
     entry: str | None = None,
 ) -> LoadedCheckpoint:
-    """Reads a .pt file of any of the models, training state included, bit for bit.
+    """Reads a .pt file of any of the models, including the training state, bit for bit.
 
-    The config is the file's own where it has one, and is inferred from names and shapes where
-    it has not. Keys may be prefixed by what DataParallel and torch.compile put before them, and
-    the file may be a bare state dict.
+    If the file states no config, it is inferred from names and shapes. Keys may have the prefixes
+    that DataParallel and torch.compile add, and the file may be a bare state dict.
 
     Args:
         path: the .pt file.
@@ -110,31 +109,30 @@ def load_safetensors(
     model_only: bool = False,
     entry: str | None = None,
 ) -> LoadedCheckpoint:
-    """Reads a .safetensors file: one of ours, or the bare tensors of a model; see `load_torch`."""
+    """Reads a .safetensors file, ours or one with only a model's tensors; see `load_torch`."""
     with errors_about(path), safetensors_file.reading(path) as content:
         return completed(understand(content, entry), num_heads, model_only)
 
 
 def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
-    """Writes a .pt file that the original reads; `load_torch` needs nothing else to read it.
+    """Writes a .pt file that the original and `load_torch` can read without other arguments.
 
-    The path holds either what it held before or the whole new file. Equal checkpoints make equal
-    files.
+    If writing fails, the path still has its old content. Equal checkpoints give equal files.
 
     Args:
-        path: where to; the folder must exist.
+        path: the file to write; its folder must exist.
         model: with its blocks in either form, a list or stacked.
-        training_state: of these, all by name and none required:
-            optimizer_state: AdamW's; its lr must be the schedule's if both are given.
+        training_state: any of these, by name:
+            optimizer_state: AdamW's; its lr must equal the schedule's if both are given.
             scheduler_state: the schedule's.
-            step: optimizer steps made.
+            step: the number of optimizer steps so far.
             avg_loss: the loss to state.
-            metadata: plain data that the file keeps. Its model_class and config are overwritten by
-                the model's own; keys of a config that are not the model's are kept.
+            metadata: plain data to keep. The model's own class and config replace those in it; keys
+                of the config that the model does not have are kept.
 
     Raises:
-        BridgeError: the file cannot be written, or the training state is not the model's.
-        TypeError: the model is none of ours.
+        BridgeError: the file cannot be written, or the training state does not fit the model.
+        TypeError: the model is not one of ours.
     """
     write_torch(path, with_training_state(model, **training_state))
 
@@ -184,7 +182,7 @@ def stated_in(path: PathLike, entry: str | None = None) -> Iterator[StatedCheckp
 
 
 def stated_by(checkpoint: LoadedCheckpoint) -> StatedCheckpoint:
-    """What a file of a checkpoint would state."""
+    """What a checkpoint would state if it were written to a file."""
     return understand(_content(checkpoint))
 
 
@@ -198,7 +196,7 @@ def full_metadata(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
 
     Raises:
         FormatError: something in it is not plain data.
-        TypeError: the model is none of ours.
+        TypeError: the model is not one of ours.
     """
     model_class = weights.class_name(checkpoint.model)
     given = plain(dict(checkpoint.metadata), "metadata")
@@ -209,7 +207,7 @@ def full_metadata(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
 
 
 def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
-    """A checkpoint in the form of a file: plain data and Tensors."""
+    """The content of a checkpoint's file: plain data and Tensors."""
     metadata = full_metadata(checkpoint)
     check_rate(checkpoint.optimizer_state, checkpoint.scheduler_state)
     optimizer = scheduler = None
@@ -255,7 +253,7 @@ def completed(
 
 
 def check_rate(optimizer: OptimizerState | None, scheduler: SchedulerState | None) -> None:
-    """Makes sure that optimizer and schedule, where there are both, are at the same rate.
+    """Makes sure that optimizer and schedule, if both are there, have the same rate.
 
     Raises:
         BridgeError: they are not.

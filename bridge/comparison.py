@@ -1,4 +1,4 @@
-"""Two checkpoints compared: every tensor, the training state, and what the models compute."""
+"""Compares two checkpoints: every tensor, the training state, and the models' outputs."""
 
 import dataclasses
 import math
@@ -26,18 +26,18 @@ KINDS = ("weight", "exp_avg", "exp_avg_sq")
 _BATCH, _TOKENS = 2, 33
 
 _HOW = ("foreach", "fused", "capturable", "differentiable")
-"""torch's switches for how AdamW is computed."""
+"""torch's switches that choose how AdamW is computed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorDifference:
-    """One tensor that both checkpoints have, of one shape.
+    """One tensor that both checkpoints have, with the same shape.
 
     Attributes:
-        name: the checkpoint's name of the weight, or of the moment's parameter.
+        name: the checkpoint's name for the weight, or for the moment's parameter.
         kind: one of KINDS.
-        difference: the largest absolute one, see `largest_difference`.
-        dtypes: in A and in B.
+        difference: the largest absolute difference, see `largest_difference`.
+        dtypes: the dtypes in A and in B.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Comparison:
     """How two checkpoints, A and B, differ.
 
     Attributes:
-        different: class, config and training state that differ, one line each.
-        only_in_a: names of tensors, moments with their kind before them.
-        only_in_b: likewise.
-        misshapen: tensors that have another shape in B, one line each.
-        tensors: all that both have, the largest difference first.
-        outputs: the largest absolute difference of what the models return for random tokens and
-            memories; empty where they are of different classes or shapes.
+        different: differences of class, config and training state, one line each.
+        only_in_a: names of tensors; for moments the kind comes first.
+        only_in_b: the same for B.
+        misshapen: tensors that have a different shape in B, one line each.
+        tensors: all tensors that both have, the largest difference first.
+        outputs: the largest absolute differences of the models' outputs for random tokens and
+            memories; empty if the models have different classes or shapes.
     """
 
     different: tuple[str, ...]
@@ -78,15 +78,15 @@ class Comparison:
 
     @property
     def other_dtypes(self) -> tuple[TensorDifference, ...]:
-        """The tensors whose dtype is another in B."""
+        """The tensors whose dtype is different in B."""
         return tuple(item for item in self.tensors if item.dtypes[0] != item.dtypes[1])
 
     def agrees(self, tolerance: float = 0.0) -> bool:
         """Whether A and B are the same checkpoint.
 
         Args:
-            tolerance: of weights, moments and outputs; 0 asks for the same dtypes too. Config and
-                training state have none.
+            tolerance: for weights, moments and outputs; with 0 the dtypes must be the same too.
+                Config and training state must always be equal.
         """
         if self.different or self.only_in_a or self.only_in_b or self.misshapen:
             return False
@@ -95,21 +95,21 @@ class Comparison:
         return self.largest <= tolerance
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The comparison as plain data."""
         return {"largest": self.largest, **dataclasses.asdict(self)}
 
 
 def compare(
     a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0, tolerance: float = 0.0
 ) -> Comparison:
-    """Compares two checkpoints in everything but the notes of their metadata.
+    """Compares everything in two checkpoints, except additional entries in their metadata.
 
     Args:
-        a: one.
-        b: the other, wherever it came from.
-        seed: of the random tokens [2, 33] and memories that both models are given, in float32.
-        tolerance: up to which numbers of the training state (the loss, rates) count as equal.
-            Above 0, torch's switches that only say how AdamW is computed do too.
+        a: the first.
+        b: the second.
+        seed: for the random tokens [2, 33] and memories that both models get, in float32.
+        tolerance: numbers of the training state (the loss, rates) that differ by no more count as
+            equal. Above 0, torch's switches that only choose how AdamW is computed are ignored.
     """
     with_moments = a.optimizer_state is not None and b.optimizer_state is not None
     in_a, in_b = (dict(_arrays(side, with_moments)) for side in (a, b))
@@ -142,9 +142,9 @@ def compare(
 
 
 def largest_difference(a: Array, b: Array) -> float:
-    """The largest absolute difference of two arrays of one shape.
+    """The largest absolute difference of two arrays of the same shape.
 
-    What is not a number differs infinitely from everything but the same bits of the same dtype.
+    NaN differs infinitely from everything except the same bits in the same dtype.
     """
     same_dtype = a.dtype == b.dtype
     if same_dtype and a.tobytes() == b.tobytes():
@@ -152,7 +152,7 @@ def largest_difference(a: Array, b: Array) -> float:
     x, y = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):
         differences = np.abs(x - y)
-    same = x == y  # infinities, too, whose difference is none
+    same = x == y  # infinities too, whose difference would be NaN
     if same_dtype:
         bits = np.dtype(f"u{a.dtype.itemsize}")
         same |= a.view(bits) == b.view(bits)
@@ -183,7 +183,7 @@ def _words(kind: str, name: str) -> str:
 
 
 def _different(a: LoadedCheckpoint, b: LoadedCheckpoint, tolerance: float) -> Iterator[str]:
-    """All that is no array and differs."""
+    """All differences except those of arrays."""
     classes = [weights.class_name(side.model) for side in (a, b)]
     if classes[0] != classes[1]:
         yield f"model class: {classes[0]} in A, {classes[1]} in B"
@@ -258,7 +258,7 @@ def _in_float32(model: Model) -> Model:
 
 
 def _outputs(model: Model, seed: int) -> dict[str, Any]:
-    """What a model returns for inputs that depend on the seed and the shapes alone, by name."""
+    """A model's outputs by name; its inputs depend only on the seed and the shapes."""
     config = model.config
     rng = np.random.default_rng(seed)
 

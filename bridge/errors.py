@@ -1,4 +1,4 @@
-"""What can be wrong with a file or a conversion. Every exception's message is one clear line."""
+"""The errors of files and conversions; the message of each is one clear line."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ class BridgeError(Exception):
 
     Attributes:
         message: what is wrong, in one line.
-        path: the file it is about, put before the message; None where no file is involved.
+        path: the file it is about, which is put before the message; None if there is none.
     """
 
     def __init__(self, message: str) -> None:
@@ -27,26 +27,26 @@ class UnreadableFileError(BridgeError):
 
 
 class UnsafeFileError(BridgeError):
-    """The file holds pickled objects that only running code could restore; none was run."""
+    """The file has pickled objects that only running code could restore; no code was run."""
 
 
 class UnwritableFileError(BridgeError):
-    """The file could not be written; what was there before is untouched."""
+    """The file could not be written; what was there before is unchanged."""
 
 
 class FormatError(BridgeError):
-    """The file was read, but an entry of it is not what docs/model.md section 6.1 describes."""
+    """The file was read, but an entry is not as docs/model.md section 6.1 describes it."""
 
 
 class ConfigError(BridgeError):
-    """The model's config is missing something, or has a value that no model can have."""
+    """The model's config lacks something, or has a value that no model can have."""
 
 
 class MismatchError(BridgeError):
     """The tensors are not the model's; the message lists everything that is wrong at once.
 
     Attributes:
-        problems: the kind of problem ("missing", "unexpected", "misshapen", ...) -> the items.
+        problems: for each kind of problem ("missing", "unexpected", "misshapen", ...) the tensors.
     """
 
     def __init__(self, subject: str, problems: Mapping[str, Sequence[str]]) -> None:
@@ -63,7 +63,7 @@ class NonFiniteWarning(UserWarning):
 
 @contextlib.contextmanager
 def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the path before the message of every BridgeError that is raised inside."""
+    """Adds the path to every BridgeError that is raised inside the block."""
     try:
         yield
     except BridgeError as error:
@@ -74,7 +74,7 @@ def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unwritable() -> Iterator[None]:
-    """Turns every OSError that is raised inside into an UnwritableFileError."""
+    """Turns every OSError that is raised inside the block into an UnwritableFileError."""
     try:
         yield
     except OSError as error:

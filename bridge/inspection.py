@@ -35,8 +35,8 @@ from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
 
 _VARIANTS = {"use_hem": "HEM", "use_dpg": "DPG", "use_sparse": "sparse", "use_uboo": "UBOO"}
-"""The original's names of the variants, by their switches. HEM projects through one fused matrix,
-DPG computes the decay at low rank, UBOO adds a planning loss (docs/model.md section 2)."""
+"""The original's names for the variants, by switch. HEM has one fused projection, DPG computes the
+decay at low rank, UBOO adds a planning loss (docs/model.md section 1)."""
 
 _SETTINGS = ("lr", "betas", "eps", "weight_decay")
 _BUFFERS = ("router.hyperplanes", "router.powers")
@@ -44,7 +44,7 @@ _BUFFERS = ("router.hyperplanes", "router.powers")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorCount:
-    """How much of a file has one dtype.
+    """How much of a file has a certain dtype.
 
     Attributes:
         tensors: the number of tensors.
@@ -57,12 +57,12 @@ class TensorCount:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What a file states of AdamW.
+    """What a file states about AdamW.
 
     Attributes:
-        moments: parameters that have moments.
-        parameters: parameters that it is over.
-        settings: lr, betas, eps and weight_decay, None where they are not stated.
+        moments: the number of parameters that have moments.
+        parameters: the number of all its parameters.
+        settings: lr, betas, eps and weight_decay; None if not stated.
     """
 
     moments: int
@@ -72,21 +72,21 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a file or folder is.
+    """The description of a checkpoint.
 
     Attributes:
         path: the file, or the state's folder.
         format: ".pt", ".safetensors" or "Orbax".
         size: bytes on disk.
-        model_class: of the model; None if neither stated nor shown.
-        dimensions: what is known of the model's config, by the checkpoint's names and as far as it
-            means something in this class and variant; num_heads is None where it is unknown.
+        model_class: the model's class; None if neither stated nor shown.
+        dimensions: what is known of the model's config, under the checkpoint's names, without
+            fields that its class and variant do not use; num_heads is None if it is unknown.
         variants: the switches that are on.
         parameters: how many each part has, a tied tensor counted once.
         tied: whether the head has the embedding's values.
         buffers: values that are not trained.
-        dtypes: of the model's tensors, tied ones once.
-        optimizer: None if there is none, or none that is understood.
+        dtypes: the dtypes of the model's tensors, with tied ones counted once.
+        optimizer: None if there is none, or only one that we do not know.
         schedule: likewise.
         step: optimizer steps made.
         avg_loss: the loss that is stated.
@@ -118,18 +118,18 @@ class Inspection:
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """The number of all parameters."""
         return sum(self.parameters.values())
 
     @property
     def trained(self) -> float | None:
-        """The share of the schedule's steps that are made; None without a schedule."""
+        """The share of the schedule's steps that are done; None without a schedule."""
         if self.schedule is None or not self.schedule.total_steps:
             return None
         return self.step / self.schedule.total_steps
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The description as plain data."""
         return dataclasses.asdict(self) | {"total": self.total, "trained": self.trained}
 
 
@@ -138,7 +138,7 @@ def inspect(
 ) -> Inspection:
     """Describes a checkpoint of any format, after loading it as a conversion would.
 
-    A file that fits no model is described too, as far as it can be, with its problems.
+    A file that fits no model is described as far as possible, with its problems.
 
     Args:
         path: the file or folder.
@@ -185,10 +185,10 @@ def inspect(
 
 
 def size_on_disk(path: PathLike) -> int:
-    """The bytes of a file, or of all files below a folder.
+    """The size in bytes of a file, or of all files in a folder.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     place = Path(path)
     if not place.is_dir():
@@ -203,7 +203,7 @@ def parameter_count(model_class: str, config: ModelConfig) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """What is known of a model; its table is empty where its config is unknown."""
+    """What is known about a model; the table is empty if the config is unknown."""
 
     model_class: str | None
     dimensions: dict[str, Any]
@@ -276,7 +276,7 @@ def _is_tied(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _meaningful(dimensions: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the switches, and without what a file states and no tensor has."""
+    """The dimensions, without switches and without what shows in no tensor."""
     useless = {*_VARIANTS, "mem_dim", *(["ffn_dim"] if dimensions.get("use_sparse") else [])}
     return {key: value for key, value in dimensions.items() if key not in useless}
 
@@ -295,7 +295,7 @@ def _config(stated: StatedCheckpoint, num_heads: int | None) -> tuple[ModelConfi
 def _counted(
     tensors: Mapping[str, Tensor], tied: bool
 ) -> tuple[dict[str, int], int, dict[str, TensorCount]]:
-    """Parameters by part, values of buffers, and dtypes."""
+    """The numbers of parameters by part and of values in buffers, and the dtypes."""
     parameters: dict[str, int] = {}
     dtypes: dict[str, TensorCount] = {}
     buffers = 0
@@ -326,7 +326,7 @@ def _optimizer(state_dict: Any) -> Optimizer | None:
 
 
 def _place(path: PathLike) -> tuple[str, str]:
-    """Where a checkpoint lies, and in which format."""
+    """The path of a checkpoint, and its format."""
     if os.path.isdir(path):
         return os.fspath(find_state(path)), "Orbax"
     return os.fspath(path), ".safetensors" if is_safetensors(path) else ".pt"

@@ -1,8 +1,8 @@
-"""The one key table: every tensor of a checkpoint, and where it lies in the JAX model.
+"""The key table: every tensor of a checkpoint, and its place in the JAX model.
 
-`entries` expands the table for a config, in the order of the original's state dict; reading and
-writing both go through it, so a file and a model agree exactly when their sets of names and
-shapes are equal (docs/model.md section 6.2).
+`entries` expands the table for a config, in the order of the original's state dict. Reading and
+writing both use it, so a file fits a model exactly when they have the same names and shapes
+(docs/model.md section 6.2).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Entry:
         key: its name in model_state_dict.
         path: the variable that holds it in the JAX model; None for a constant.
         shape: its shape in PyTorch's layout.
-        transpose: whether the two layouts are each other's transpose (kernels of Linears).
+        transpose: whether one layout is the transpose of the other (kernels of Linears).
         kind: "parameter" is trained; "buffer" is not; "tied" is another name of the parameter
             at the same path; "constant" follows from the shape (the router's powers of two,
             int64) and is not stored in the JAX model.
@@ -50,7 +50,7 @@ def entries(model_class: str, config: ModelConfig) -> list[Entry]:
 
 
 def named_parameters(table: list[Entry]) -> list[Entry]:
-    """The entries in the order of torch's named_parameters(): a tied tensor once, first name."""
+    """The entries in the order of torch's named_parameters(); a tied tensor has its first name."""
     return [entry for entry in table if entry.kind == "parameter"]
 
 

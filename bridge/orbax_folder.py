@@ -1,10 +1,10 @@
 """Checkpoints as folders that Orbax writes (docs/model.md section 6.6), complete or absent.
 
     RUN/state/N/arrays/          the model and AdamW's moments in JAX's layout, written by Orbax
-    RUN/state/N/checkpoint.json  all else: class and config, step, loss, hyperparameters, schedule
+    RUN/state/N/checkpoint.json  the rest: class and config, step, loss, hyperparameters, schedule
     RUN/state/N/manifest.json    size and SHA-256 of every file above
 
-A folder is written beside its place and renamed when it is complete.
+A folder is written under another name and renamed when it is complete.
 """
 
 import dataclasses
@@ -52,10 +52,10 @@ _ARRAYS = "arrays"
 _CONTENT = "checkpoint.json"
 
 _MOST_COMPRESSION = 30
-"""Times as many bytes as a folder holds that its arrays may have; moments begin as zeros."""
+"""How many times as large as a folder its arrays may be; moments begin as zeros."""
 
 _FREE_BYTES = 2**26
-"""Bytes that any folder's arrays may have."""
+"""However small a folder is, its arrays may have so many bytes."""
 
 Arrays = Mapping[VariablePath, AnyArray]
 
@@ -75,12 +75,12 @@ def steps(run: PathLike) -> list[int]:
 
 
 def state_folder(run: PathLike, step: int) -> Path:
-    """Where a run's state after `step` steps lies."""
+    """The folder of a run's state after `step` steps."""
     return Path(run) / "state" / str(step)
 
 
 def stage_folder(run_dir: PathLike, stage: str) -> Path:
-    """Where training keeps a stage ("base", ...) of the run in `run_dir`."""
+    """The folder of a stage ("base", ...) of the run in `run_dir`."""
     return Path(run_dir) / f"checkpoints_{stage}"
 
 
@@ -88,9 +88,9 @@ def save_orbax(folder: PathLike, model: Model, **training_state: Unpack[Training
     """Writes a checkpoint as a new folder; the arguments are those of `save_torch`.
 
     Raises:
-        BridgeError: the folder exists or cannot be written, or the training state is not the
-            model's.
-        TypeError: the model is none of ours.
+        BridgeError: the folder exists or cannot be written, or the training state does not fit the
+            model.
+        TypeError: the model is not one of ours.
     """
     write_orbax(folder, with_training_state(model, **training_state))
 
@@ -131,11 +131,11 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
     """Reads a checkpoint that `save_orbax` wrote.
 
     Args:
-        folder: the checkpoint's, or a run's, whose newest state is read.
-        model_only: leave optimizer and schedule alone; the step is 0 then.
+        folder: a checkpoint's folder, or a run's, whose newest state is read.
+        model_only: ignore optimizer and schedule; then the step is 0.
 
     Raises:
-        BridgeError: it is no such folder, a file is missing or damaged, or the arrays are not
+        BridgeError: it is not such a folder, a file is missing or damaged, or the arrays are not
             those of the model; the message is one line that begins with the path.
     """
     place = find_state(folder)
@@ -236,18 +236,18 @@ def _read_arrays(
     place = folder.resolve() / _ARRAYS
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Orbax pads, truncates and casts to what it is asked for: ask for what is there.
+            # Orbax pads, truncates and casts to what it is asked for: ask for the stored shape.
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)
             _check_extent(saved, folder)
-            # Arrays of numpy's make Orbax restore to the host; these take no memory.
+            # numpy arrays make Orbax restore to the host; these take no memory.
             wanted = jax.tree.map(
                 lambda array: np.broadcast_to(np.zeros((), array.dtype), array.shape), saved
             )
             restored = checkpointer.restore(place, wanted)
     except BridgeError:
         raise
-    except Exception as error:  # of Orbax and TensorStore, in many kinds
+    except Exception as error:  # Orbax and TensorStore raise many kinds
         reason = f"{error!s:.200}"
         raise UnreadableFileError(f"Orbax cannot read {_ARRAYS}: {reason}") from None
     trees = {
@@ -263,7 +263,7 @@ def _read_arrays(
 def _check_shapes(
     saved: Mapping[str, Any], shapes: Mapping[VariablePath, Any], layers: int
 ) -> None:
-    """Makes sure that each array is one that the config has, before any is allocated."""
+    """Makes sure that each array belongs to the config, before any is allocated."""
     wrong = []
     for name, tree in saved.items():
         for path, array in _leaves(tree):
@@ -286,7 +286,7 @@ def _check_extent(saved: Mapping[str, Any], folder: Path) -> None:
 
 
 def _leaves(tree: Any) -> list[tuple[VariablePath, Any]]:
-    """Orbax's arrays with their paths, whose names of layers are numbers again."""
+    """Orbax's arrays by path, with the numbers of layers as numbers again."""
     return [
         (
             tuple(int(name) if name.isdecimal() else name for name in (str(k.key) for k in keys)),

@@ -1,4 +1,4 @@
-"""Partial loading: what fits of a checkpoint goes into a model, and a report says what did not."""
+"""Partial loading: loads what fits of a checkpoint into a model, and reports what did not fit."""
 
 import dataclasses
 import math
@@ -25,14 +25,14 @@ from mmrec_jax.layer_paths import AnyArray, VariablePath
 Shape = tuple[int, ...]
 
 _MOST_GROWTH = 4
-"""Times as many values as its file holds that a model may have by the file's own word."""
+"""A model whose size only the file states may have so many times the values in the file."""
 
 
 _NONE = "none in the file"
 
 
 class Misshapen(NamedTuple):
-    """A tensor whose shape is not the model's."""
+    """A tensor whose shape differs from the model's."""
 
     name: str
     found: Shape
@@ -40,7 +40,7 @@ class Misshapen(NamedTuple):
 
 
 class WrongType(NamedTuple):
-    """A tensor of a dtype that the model cannot take without rounding."""
+    """A tensor with a dtype that would have to be rounded."""
 
     name: str
     dtype: str
@@ -48,29 +48,29 @@ class WrongType(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every tensor of a file, and of every tensor of the model.
+    """What happened to every tensor of a file, and to every tensor of the model.
 
     Each of the model's tensors is in exactly one of loaded, implied, missing, misshapen,
-    wrong_type and wrong_values. What the file has for the last three is not used: the model keeps
-    its initial values, a tied head its embedding's, and the router its powers of two.
+    wrong_type and wrong_values. The file's tensors of the last three kinds are not used: the model
+    keeps its initial values, a tied head those of its embedding, and the router its powers of two.
 
     Attributes:
-        model_class: of the model.
-        loaded: names whose values are the file's.
-        implied: names that the file lacks and whose values follow from others: a tied head or
-            embedding where the file has the other of the two, the router's powers of two.
-        missing: names that the file lacks.
-        unexpected: names that the model lacks.
-        misshapen: tensors of another shape than the model's.
-        wrong_type: tensors of a dtype other than float32, bfloat16 and float16 (int64 for the
+        model_class: the model's class.
+        loaded: names of tensors whose values come from the file.
+        implied: names that the file does not have but whose values follow from others: a tied head
+            or embedding if the file has one of the two, and the router's powers of two.
+        missing: names that the file does not have.
+        unexpected: names that the model does not have.
+        misshapen: tensors with another shape than the model's.
+        wrong_type: tensors with a dtype other than float32, bfloat16 and float16 (int64 for the
             router's powers).
         wrong_values: a tied head that differs from its embedding, router's powers that are not
             1, 2, 4, ...
-        duplicates: names that the file has more than once; the last of them was taken.
+        duplicates: names that the file has more than once; the last one was used.
         in_file: the shapes of the file's tensors.
-        in_model: the shapes of the model's.
-        values_loaded: of the model's values, tied ones once, those that are the file's.
-        values: the model's.
+        in_model: the shapes of the model's tensors.
+        values_loaded: how many of the model's values come from the file, with tied ones once.
+        values: how many values the model has.
         training_state: "loaded", "none in the file", or "left out: " and why.
     """
 
@@ -91,7 +91,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether the file holds exactly the model's tensors, those that are implied aside."""
+        """Whether the file has exactly the model's tensors, except implied ones."""
         return not (
             self.missing
             or self.unexpected
@@ -141,11 +141,11 @@ def load_partial(
 
     Args:
         path: a file or folder of any format.
-        config: the model's; None is the file's own.
-        model_class: a name of MODEL_CLASSES; None is what the file states or its names show, and
-            where they show none but a config is given, MMRecModel.
-        num_heads: see `load_torch`; without a config only.
-        seed: of the initial values.
+        config: the model's config; None takes the file's own.
+        model_class: a name in MODEL_CLASSES; None takes what the file states or its names show, or
+            MMRecModel if they show none but a config is given.
+        num_heads: see `load_torch`; only without a config.
+        seed: for the initial values.
         model_only: see `load_torch`.
         entry: see `load_torch`.
 
@@ -210,7 +210,7 @@ def _class_of(stated: StatedCheckpoint, default: str | None) -> str:
 
 
 def _refuse_growth(table: Sequence[Entry], stated: StatedCheckpoint) -> None:
-    """Otherwise a file of a few bytes could ask for any number of initial values."""
+    """Refuses a model far larger than its file, which could otherwise ask for any size."""
     wanted = sum(math.prod(entry.shape) for entry in table)
     found = sum(tensor.size for tensor in stated.tensors.values())
     if wanted > _MOST_GROWTH * found:
@@ -261,7 +261,7 @@ def _sorted_out(
 def _completed(
     model_class: str, config: ModelConfig, arrays: Mapping[VariablePath, AnyArray], seed: int
 ) -> Model:
-    """A model of these arrays, and of initial values where there are none."""
+    """A model with these arrays, and initial values for the others."""
     needed = {entry.path for entry in entries(model_class, config)} - {None}
     if needed <= arrays.keys():
         return weights.assemble(model_class, config, arrays)
@@ -277,7 +277,7 @@ def _completed(
 def _training_state(
     stated: StatedCheckpoint, table: list[Entry], complete: bool, model_only: bool
 ) -> tuple[OptimizerState | None, SchedulerState | None, str]:
-    """Optimizer, schedule, and what became of them."""
+    """Optimizer and schedule, and what happened to them."""
     if model_only:
         return None, None, "left out: only the model was asked for"
     if not complete:

@@ -1,6 +1,6 @@
 """MM-Rec, a recurrent language model with an external multi-slot memory, in JAX.
 
-This package is the model alone: no files, no training, and nothing imported but jax, flax and
+This package is only the model: it reads no files, does not train, and imports only jax, flax and
 numpy. docs/model.md states every formula; the docstrings cite its sections.
 
 Letters in shapes, here and in all docstrings:
@@ -39,7 +39,7 @@ __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name's module when it is asked for: a config alone needs no JAX."""
+    """Imports a module when one of its names is first used: a config does not need JAX."""
     if name not in _MODULES:
         raise AttributeError(f"module 'mmrec_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -22,12 +22,12 @@ DECAY_MARGIN = 1e-6
 
 
 class Health(NamedTuple):
-    """How a block, or each layer of a stack [L], is doing.
+    """Whether a block, or each layer of a stack [L], stays stable.
 
     Attributes:
-        planning_loss: section 2.10, a mean over tokens; 0 unless config.use_uboo.
-        max_state: largest |h| of all tokens; it grows without bound where the decay stays near 1.
-        mean_decay: mean of g over tokens and channels.
+        planning_loss: the mean over tokens (section 2.10); 0 unless config.use_uboo.
+        max_state: the largest |h| of all tokens; without bound where the decay stays near 1.
+        mean_decay: the mean of g over tokens and channels.
     """
 
     planning_loss: jax.Array
@@ -41,7 +41,7 @@ class BlockOutput(NamedTuple):
     Attributes:
         y: [B, T, D].
         h: the recurrence's state after the last real token of each sequence [B, D].
-        health: of the real tokens.
+        health: over the real tokens.
     """
 
     y: jax.Array
@@ -50,9 +50,9 @@ class BlockOutput(NamedTuple):
 
 
 class MDI(nnx.Module):
-    """The decay networks, the gate of h, and UBOO's planners; the original does not spell MDI out.
+    """The decay networks, the gate of h, and the networks of UBOO's planning loss.
 
-    The name is the checkpoint's.
+    MDI is the original's name; it does not say what the letters stand for.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
@@ -114,17 +114,17 @@ class MMRecBlock(nnx.Module):
         dropout_key: jax.Array | None = None,
         remat: Remat = "products",
     ) -> BlockOutput:
-        """Runs the block over a sequence; its new memory (section 2.9) is for the stack to write.
+        """Runs the block over a sequence; the stack writes the new memory (section 2.9).
 
         Args:
             x: [B, T, D].
             memory: the memory's last level [S, D] or [B, S, D] (section 2.5); None for zeros.
             h: the recurrence's state before the first token [B, D]; zeros at a sequence's start.
-            real: which tokens are no padding [B, T] bool; padding only follows other tokens. None
-                is for all.
-            router_threshold: see SparseFFN; without effect in other variants.
+            real: which tokens are not padding [B, T] bool; padding comes only after real tokens.
+                None means all.
+            router_threshold: see SparseFFN; it has no effect in other variants.
             dropout_key: None switches dropout off.
-            remat: what of the feed-forward layer the backward pass computes again.
+            remat: what the backward pass computes again of the feed-forward layer.
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         n = self.norm1(x)  # 2.1
@@ -177,7 +177,7 @@ class MMRecBlock(nnx.Module):
         """FFN(n), both [B, T, D] (section 2.8); the other arguments are those of `__call__`."""
         if isinstance(self.ffn, DenseFFN):
             return self.ffn.in_pieces(n, dropout_key, remat)
-        if real is not None:  # a chunk is routed as if it ended where its real tokens do
+        if real is not None:  # a chunk is routed as if it ended with its last real token
             n = jnp.where(real[..., None], n, 0)
         return self.ffn(n, router_threshold=router_threshold, dropout_key=dropout_key)
 
@@ -195,7 +195,7 @@ def _mean(values: jax.Array, real: jax.Array | None) -> jax.Array:
 
 
 def _at_last(states: jax.Array, real: jax.Array | None) -> jax.Array:
-    """Of the states [B, T, D], that after each sequence's last real token [B, D]."""
+    """The state after each sequence's last real token [B, D], from all states [B, T, D]."""
     if real is None:
         return states[:, -1]
     last = jnp.maximum(real.sum(axis=1) - 1, 0)
@@ -203,7 +203,7 @@ def _at_last(states: jax.Array, real: jax.Array | None) -> jax.Array:
 
 
 def _fused_xavier(config: ModelConfig) -> nnx.Initializer:
-    """Draws each of Q, K, V, Z, P, E as if it were a layer of its own (section 4)."""
+    """Draws each of Q, K, V, Z, P, E as if it were a separate layer (section 4)."""
     dim = config.model_dim
     widths = (dim, dim, dim, dim, config.fused_projection_dim - 5 * dim, dim)
     xavier = nnx.initializers.xavier_uniform()

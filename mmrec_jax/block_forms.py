@@ -1,8 +1,9 @@
-"""The two forms of a model's blocks, and the way from one to the other.
+"""The two forms of a model's blocks, and how to convert one into the other.
 
-A list, one module per layer, is the form with the checkpoint's names. Stacked, one module whose
-arrays have a leading axis of layers, is the form for training: compile time does not grow with
-depth, neither the model's nor the optimizer's. Every model runs in both.
+The blocks may be a list with one module per layer, which has the checkpoint's names. Or they may be
+stacked: one module whose arrays have a leading axis of layers. Training uses the stacked form,
+because then neither the model nor the optimizer takes longer to compile if there are more layers.
+Every model runs in both forms.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ def stack_blocks(model: Model) -> Model:
 
 
 def unstack_blocks(model: Model) -> Model:
-    """A copy of the model whose stacked blocks are lists again."""
+    """A copy of the model whose stacked blocks are lists."""
 
     def unstack(blocks: Blocks) -> nnx.List[MMRecBlock]:
         if not isinstance(blocks, MMRecBlock):
@@ -59,5 +60,5 @@ def listed(blocks: nnx.List[MMRecBlock]) -> tuple[nnx.GraphDef[MMRecBlock], list
 
 
 def item(arrays: Any, index: int) -> Any:
-    """The item at `index` of each array in a tree, such as one layer's of stacked arrays."""
+    """The item at `index` of each array in a tree, such as one layer of stacked arrays."""
     return jax.tree.map(lambda array: array[index], arrays)

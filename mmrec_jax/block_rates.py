@@ -1,6 +1,6 @@
 """Which of an expert's first blocks are frozen, and which are trained slowly (section 5.6).
 
-The transfer returns what this says, training uses it, and the config checks its settings with it.
+The transfer returns these rates, training uses them, and the config checks its settings with them.
 """
 
 
@@ -10,10 +10,10 @@ def block_rates(
     """Each block's share of the learning rate, 0 where it is frozen.
 
     Args:
-        blocks: the expert's blocks.
-        freeze_blocks: the first blocks that are not trained.
-        slow_blocks: the first blocks that, unless frozen, are trained at a smaller rate.
-        slow_rate: their share of the learning rate.
+        blocks: the number of the expert's blocks.
+        freeze_blocks: how many of the first blocks are not trained.
+        slow_blocks: how many of the first blocks are trained at a smaller rate, unless frozen.
+        slow_rate: the rate of the slow blocks as a share of the learning rate.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -1,4 +1,4 @@
-"""The one description of a model: every class in this package is built from a `ModelConfig`."""
+"""The description of a model: every class in this package is built from a `ModelConfig`."""
 
 import dataclasses
 from typing import Literal
@@ -7,18 +7,19 @@ MEMORY_SLOTS = 1024
 """Slots in each layer's long-term memory (M in docs/model.md section 1)."""
 
 POOLING = 4
-"""Slots averaged into one at each of the two levels of the memory hierarchy (section 2.5)."""
+"""Slots that become one at each of the two levels of the memory hierarchy (section 2.5)."""
 
 
 Remat = Literal["elementwise", "products", "layers"]
-"""What the backward pass computes again: all but linear layers' products, recurrences and dropout's
-masks; products too; or each layer as a whole, from its input. Each keeps less than the one before.
+"""What the backward pass computes again: everything except the linear layers' products, the
+recurrence and dropout's masks; products too; or the whole layer from its input. Each keeps less
+than the one before.
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Dimensions and variants of a model; names are the checkpoint's (docs/model.md section 6.2).
+    """Dimensions and variants of a model; names as in checkpoints (docs/model.md section 6.2).
 
     Attributes:
         vocab_size: rows of the embedding, V. ExpertModule and FusionLayer have none and ignore it.
@@ -27,17 +28,17 @@ class ModelConfig:
         num_heads: heads of the attention over the memory, H; must divide model_dim.
         ffn_dim: hidden channels of the feed-forward layer, F.
         dropout: probability of dropping an activation while training, in [0, 1).
-        use_hem: one fused projection instead of four (section 2.2).
-        pe_dim: unused channels P that the fused projection of HEM carries; None is model_dim.
-        use_dpg: low-rank decay instead of the MDI's (section 2.3).
-        dpg_rank: the rank r of that decay.
-        use_uboo: adds the planning loss (section 2.10).
-        lambda_P: the planning loss's weight.
-        use_sparse: chunk-routed experts instead of the feed-forward layer (section 2.8).
+        use_hem: HEM, one fused projection instead of four (section 2.2).
+        pe_dim: unused channels P in HEM's projection; null is model_dim.
+        use_dpg: DPG, a low-rank decay instead of the decay networks' (section 2.3).
+        dpg_rank: the rank r of DPG's decay.
+        use_uboo: UBOO, which adds the planning loss (section 2.10).
+        lambda_P: the weight of the planning loss.
+        use_sparse: experts, chosen chunk by chunk, as the feed-forward layer (section 2.8).
         num_experts: experts of the sparse layer, a power of two.
-        sparse_chunk_size: tokens that are routed together.
+        sparse_chunk_size: tokens in a chunk, which go to the same experts.
         fusion_method: how FusionLayer joins the experts (section 3.3).
-        fused_dim: channels that FusionLayer returns; None is 2 * model_dim.
+        fused_dim: channels that FusionLayer returns; null is 2 * model_dim.
 
     Raises:
         ValueError: a value is out of its range; the message names the key.
@@ -92,7 +93,7 @@ class ModelConfig:
 
     @property
     def untrained_modules(self) -> tuple[str, ...]:
-        """Modules of each block that the checkpoint holds and no gradient reaches.
+        """Modules of each block that are in the checkpoint but get no gradient.
 
         Their parameters have no optimizer state and never change (sections 2.3 and 5.3). Under
         HEM there is no W_k.

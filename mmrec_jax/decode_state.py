@@ -1,4 +1,4 @@
-"""What passes from one piece of a sequence to the next (section 3.5), and how memory is written."""
+"""The state between the pieces of a sequence (section 3.5), and how memory is written."""
 
 import dataclasses
 from typing import Any
@@ -13,13 +13,13 @@ from mmrec_jax.memory import LongTermMemory, memories_of
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-    """All that passes from token to token, without gradient; its size never grows (section 3.5).
+    """Everything that one token passes to the next, without gradient; it never grows (section 3.5).
 
     Attributes:
         h: each layer's recurrent state [L, B, D].
-        memory: what attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
+        memory: the slots that attention reads, [L, S, D] or [L, B, S, D]; None for zeros.
         total: sum of each layer's outputs since the memory was last written [L, B, D].
-        tokens: how many are in each sequence's sum [B].
+        tokens: the number of tokens in each sequence's sum [B].
         chunk_size: tokens after which the memory is written; None never writes it.
     """
 
@@ -35,7 +35,7 @@ class DecodeState:
 
     @property
     def means(self) -> jax.Array:
-        """Of each layer's outputs since the memory was last written [L, B, D]."""
+        """The mean of each layer's outputs since the memory was last written [L, B, D]."""
         return self.total / jnp.maximum(self.tokens, 1)[:, None]
 
 
@@ -57,7 +57,7 @@ def with_full_chunks_written(state: DecodeState) -> DecodeState:
 
 
 def memory_per_sequence(state: DecodeState) -> LongTermMemory:
-    """The state's memory as arrays [L, B, S, D], as writing needs it."""
+    """The state's memory as arrays [L, B, S, D], the form that writing needs."""
     layers, batch, dim = state.h.shape
     if state.memory is None:
         zeros = jnp.zeros((layers, batch, MEMORY_SLOTS // POOLING**2, dim), state.h.dtype)
@@ -68,7 +68,7 @@ def memory_per_sequence(state: DecodeState) -> LongTermMemory:
 
 
 def select(condition: jax.Array, new: Any, old: Any) -> Any:
-    """`new` where the condition [B] holds for a sequence, else `old`; arrays [B] or [L, B, ...]."""
+    """`new` for the sequences for which the condition [B] holds, else `old`; [B] or [L, B, ...]."""
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 2)), new, old)

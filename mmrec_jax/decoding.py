@@ -14,9 +14,9 @@ from mmrec_jax.model import MMRecModel
 from mmrec_jax.sampling import Sampling, draw
 
 PIECE = 32
-"""Tokens of each sequence that `stream` computes at a time."""
+"""How many tokens of each sequence `stream` computes at a time."""
 
-_SHORTEST = 16  # prompts are padded to a power of two from here on, so that few shapes are compiled
+_SHORTEST = 16  # from this length on, prompts are padded to a power of two: fewer shapes to compile
 
 
 def generate(
@@ -29,15 +29,14 @@ def generate(
     sampling: Sampling | None = None,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """Samples what follows prompts; time and memory a token do not depend on the position.
+    """Samples what follows prompts; time and memory per token do not depend on the position.
 
     Args:
         length: tokens to sample.
         model, prompt, key, lengths, sampling, chunk_size: see `stream`.
 
     Returns:
-        The sampled tokens, without the prompts [B, length]: the first of those that `stream`
-        yields.
+        The sampled tokens without the prompts [B, length], the same that `stream` yields.
 
     Raises:
         ValueError: an argument is out of its range, or the model is the sparse variant.
@@ -61,19 +60,19 @@ def stream(
     sampling: Sampling | None = None,
     chunk_size: int | None = None,
 ) -> Iterator[jax.Array]:
-    """Reads prompts and samples what follows them, without end.
+    """Reads prompts and samples what follows them, endlessly.
 
     Args:
-        model: any variant but the sparse one; blocks in either form.
+        model: any variant except the sparse one; blocks in either form.
         prompt: token ids [B, T], at least one each.
         key: the random key; the same one gives the same tokens.
         lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
         sampling: which tokens may be drawn; None is `Sampling()`.
-        chunk_size: what the model was trained with, see BlockStack.hidden_states.
+        chunk_size: the one that the model was trained with, see BlockStack.hidden_states.
 
     Returns:
-        Yields the next PIECE tokens of each sequence [B, PIECE]; FloatingPointError where the
-        model's scores are not finite any more.
+        Yields the next PIECE tokens of each sequence [B, PIECE]; raises FloatingPointError when
+        the model's scores are no longer finite.
 
     Raises:
         ValueError: an argument is out of its range, or the model is the sparse variant.
@@ -134,5 +133,5 @@ def _extend(
         return (logits[:, 0], state, position + 1), token
 
     carry, tokens = jax.lax.scan(step, carry, None, length=PIECE)
-    # What was not finite once stays so: the last scores tell of all before them.
+    # A state that is not finite stays so: checking the last scores checks all of them.
     return carry, tokens.T, jnp.isfinite(carry[0]).all()

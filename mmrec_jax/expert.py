@@ -1,4 +1,4 @@
-"""ExpertModule: blocks without embedding and head, specialised in one domain."""
+"""ExpertModule: blocks without an embedding or a head, specialised in one domain."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mmrec_jax.stack import BlockStack
 
 
 class ExpertModule(BlockStack):
-    """Blocks and a norm; it borrows the base model's embedding and head (section 3.2)."""
+    """Blocks and a norm; it uses the base model's embedding and head (section 3.2)."""
 
     def __call__(
         self, x: jax.Array, memory: Sequence[LongTermMemory] | None = None

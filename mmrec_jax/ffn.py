@@ -9,13 +9,13 @@ from mmrec_jax.layers import MLP, Buffer, dropout, join_tokens, split_tokens
 from mmrec_jax.remat import policy, saveable
 
 PIECE_TOKENS = 4096
-"""Tokens, of all sequences together, that go through the dense layer at once."""
+"""How many tokens, of all sequences together, go through the dense layer at once."""
 
 
 class DenseFFN(MLP):
-    """Linear D -> F, GELU, dropout, Linear F -> D, dropout; few tokens at a time.
+    """Linear D -> F, GELU, dropout, Linear F -> D, dropout; some tokens at a time.
 
-    Its memory is bounded, except for what `remat` saves.
+    So its memory is bounded, except for what `remat` saves.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
@@ -56,8 +56,8 @@ class Router(nnx.Module):
             means: [..., D].
 
         Returns:
-            The two experts' indices [..., 2], and how sure the choice is: the mean distance from
-            the hyperplanes [...].
+            The indices of the two experts [..., 2], and the certainty of the choice: the mean
+            distance from the hyperplanes [...].
         """
         projections = means @ self.hyperplanes[...]
         powers = 1 << jnp.arange(projections.shape[-1])
@@ -86,7 +86,7 @@ class SparseFFN(nnx.Module):
         router_threshold: jax.Array | float = 0.0,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """x [B, T, D] -> [B, T, D]; chunks routed with less certainty than the threshold give 0."""
+        """x [B, T, D] -> [B, T, D]; chunks whose certainty is below the threshold give 0."""
         batch, tokens, dim = x.shape
         padding = -tokens % self.chunk_size
         chunks = jnp.pad(x, ((0, 0), (0, padding), (0, 0))).reshape(batch, -1, self.chunk_size, dim)

@@ -1,4 +1,4 @@
-"""Two experts joined: the fusion layer, and the model around it."""
+"""How two experts are joined: the fusion layer, and the model around it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -20,12 +20,12 @@ ExpertType = Literal["text", "code"]
 
 
 class FusedOutput(NamedTuple):
-    """What MMRec100M computes before its head; layers are those of the experts that ran.
+    """What MMRec100M computes before its head; it has the layers of the experts that ran.
 
     Attributes:
         y: the experts' outputs joined and normalised [B, T, 2 D].
         memory: the new long-term memory of each expert, one per layer.
-        auxiliary_loss: summed over the experts (section 2.10).
+        auxiliary_loss: the sum over the experts (section 2.10).
         health: of each layer [layers].
     """
 
@@ -73,7 +73,7 @@ class MMRec100M(nnx.Module):
         self.lm_head = linear(fused_dim, config.vocab_size, use_bias=False, rngs=rngs)
 
     def experts(self, expert_type: ExpertType | None) -> dict[str, ExpertModule]:
-        """The experts that run for an `expert_type`, by name.
+        """The experts that run with an `expert_type`, by name.
 
         Raises:
             ValueError: there is no such type.
@@ -93,7 +93,7 @@ class MMRec100M(nnx.Module):
     def fused(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
         """The experts' outputs [B, T, D] joined and normalised, [B, T, 2 D].
 
-        Zeros stand for the output of an expert that is missing.
+        Zeros replace the output of an expert that is missing.
         """
         zeros = jnp.zeros_like(next(iter(outputs.values())))
         return self.final_norm(self.fusion(outputs.get("text", zeros), outputs.get("code", zeros)))
@@ -107,7 +107,7 @@ class MMRec100M(nnx.Module):
         dropout_key: jax.Array | None = None,
         **options: Any,
     ) -> FusedOutput:
-        """What the head scores, [B, T, 2 D] as `y`, from ids [B, T].
+        """The input of the head, as `y` [B, T, 2 D], from ids [B, T].
 
         Args:
             input_ids, memory, expert_type, dropout_key: see `__call__`.
@@ -144,7 +144,7 @@ class MMRec100M(nnx.Module):
         Args:
             input_ids: [B, T].
             memory: {"text": one per layer, "code": one per layer}; a missing one is zeros.
-            expert_type: runs one expert alone, with zeros for the other's output; None runs both.
+            expert_type: runs only this expert, with zeros as the other's output; None runs both.
             chunk_size: see BlockStack.hidden_states.
             dropout_key: None switches dropout off.
 
@@ -203,7 +203,7 @@ class MMRec100M(nnx.Module):
         *,
         expert_type: ExpertType | None = None,
     ) -> tuple[jax.Array, dict[str, DecodeState]]:
-        """See MMRecModel.decode; an expert that does not run keeps its state."""
+        """See MMRecModel.decode; an expert that does not run keeps its old state."""
         x = self.embedding(input_ids)
         after = {
             name: expert.decode_hidden_states(x, state[name])
@@ -215,7 +215,7 @@ class MMRec100M(nnx.Module):
     def _scored(
         self, after: Mapping[str, tuple[jax.Array, DecodeState]]
     ) -> tuple[jax.Array, dict[str, DecodeState]]:
-        """The logits of what the experts computed, and their states."""
+        """The logits from the experts' outputs, and the experts' states."""
         fused = self.fused({name: y for name, (y, _) in after.items()})
         return dot(fused, self.head_kernel), {name: state for name, (_, state) in after.items()}
 

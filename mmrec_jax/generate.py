@@ -1,10 +1,10 @@
 """`python -m mmrec_jax.generate --checkpoint RUN`: the command that continues prompts.
 
-What computes the tokens is in decoding.py.
+decoding.py computes the tokens.
 """
 
 if __name__ == "__main__":
-    # Runs and tokenizers are training's, which this package knows nothing of.
+    # Runs and tokenizers belong to training, which the rest of this package does not know.
     from train.system.interrupt import end_at_once
 
     end_at_once()

@@ -1,7 +1,7 @@
-"""The arrays of blocks by path: one per layer, or one for all layers, stacked.
+"""The arrays of blocks by path: one array per layer, or one stacked array for all layers.
 
-A list of blocks has an array per layer, ("blocks", 3, "W_q", "kernel"). Stacked blocks have one
-array with a leading axis of layers, ("blocks", "W_q", "kernel").
+A list of blocks has one array per layer, such as ("blocks", 3, "W_q", "kernel"). Stacked blocks
+have one array with a leading axis of layers, such as ("blocks", "W_q", "kernel").
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 VariablePath = tuple[str | int, ...]
-"""Where a variable lies in a model, as flax.nnx.to_flat_state names it."""
+"""The path of a variable in a model, as flax.nnx.to_flat_state gives it."""
 
 AnyArray = jax.Array | npt.NDArray[Any]
 
@@ -21,13 +21,13 @@ _BLOCKS = "blocks"
 
 
 def layer_path(path: VariablePath, layer: int) -> VariablePath:
-    """The path of one layer's array, from that of the stacked array."""
+    """The path of one layer's array, from the path of the stacked array."""
     place = path.index(_BLOCKS) + 1
     return (*path[:place], layer, *path[place:])
 
 
 def split_layer(path: VariablePath) -> tuple[VariablePath, int | None]:
-    """The path of the stacked array, and the layer; None where the path names no layer."""
+    """The path of the stacked array, and the layer; None if the path names no layer."""
     if _BLOCKS in path[:-1]:
         place = path.index(_BLOCKS) + 1
         layer = path[place]
@@ -37,14 +37,14 @@ def split_layer(path: VariablePath) -> tuple[VariablePath, int | None]:
 
 
 def is_stacked(path: VariablePath) -> bool:
-    """Whether a path is that of a stacked array."""
+    """Whether a path belongs to a stacked array."""
     return _BLOCKS in path[:-1] and split_layer(path)[1] is None
 
 
 def unstack(
     arrays: Mapping[VariablePath, AnyArray], first_layer: int = 0
 ) -> dict[VariablePath, AnyArray]:
-    """The arrays with those of blocks split, one per layer; of numpy arrays as views.
+    """The arrays, with stacked ones split into one per layer; parts of numpy arrays are views.
 
     Args:
         arrays: in either form.
@@ -63,14 +63,14 @@ def unstack(
 def stack(
     arrays: Mapping[VariablePath, AnyArray], layers: Sequence[int]
 ) -> dict[VariablePath, AnyArray]:
-    """The arrays with those of blocks stacked: numpy's on the host, JAX's on their device.
+    """The arrays, with those of blocks stacked: numpy's on the host, JAX's on their device.
 
-    Arrays that not every layer has alike, such as a moment that one layer lacks, stay as they are,
-    under the path of their layer.
+    An array that not every layer has in the same form stays as it is, under the path of its layer.
+    An example is a moment that one layer lacks.
 
     Args:
         arrays: by the paths of a list of blocks.
-        layers: all that a stacked array must have, in order.
+        layers: the layers that a stacked array must have, in order.
     """
     groups: dict[VariablePath, dict[int, AnyArray]] = {}
     result: dict[VariablePath, AnyArray] = {}

@@ -51,14 +51,14 @@ def bias(layer: nnx.Linear) -> jax.Array:
 
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU, x * Phi(x), of every MLP in the model (section 2.3)."""
-    # The original's form; jax.nn.gelu's, by erfc, takes twice as long.
+    # With erf, as in the original; jax.nn.gelu uses erfc, which takes twice as long.
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zeroes a share `rate` of x and scales the rest by 1 / (1 - rate); identity without a key.
+    """Sets a share `rate` of x to 0 and scales the rest by 1 / (1 - rate); x itself without a key.
 
-    The rate is met to 2^-16.
+    The share is exact to 2^-16.
     """
     if key is None or rate == 0:
         return x
@@ -68,14 +68,14 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def _random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform bits, at a sixth of what jax.random.bits takes: it drops 3 of 4 that it computes."""
+    """Uniform bits, six times as fast as jax.random.bits, which drops 3 of 4 that it computes."""
     size = math.prod(shape)
     words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-size // 2), dtype=jnp.uint32))
     return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
 
 
 def split_tokens(x: jax.Array, size: int) -> jax.Array:
-    """[B, T, ...] in pieces of `size` tokens [count, B, size, ...], zeros behind the last token."""
+    """[B, T, ...] in pieces of `size` tokens [count, B, size, ...], with zeros after the last."""
     batch, tokens, *rest = x.shape
     count = -(-tokens // size)
     padded = jnp.pad(x, ((0, 0), (0, count * size - tokens), *[(0, 0)] * len(rest)))

@@ -1,8 +1,8 @@
 """The linear layers' products, at the precision that `jax.default_matmul_precision` asks for.
 
 Under "bfloat16", operands are rounded to bfloat16 and sums are kept in float32; everything else
-stays float32, parameters and the recurrence included. The operands are rounded here, as JAX leaves
-it to the backend: CPUs would multiply in float32, GPUs in TensorFloat-32.
+stays float32, including the parameters and the recurrence. The operands are rounded here, because
+JAX leaves that to the backend: CPUs would multiply in float32, GPUs in TensorFloat-32.
 """
 
 import jax
@@ -13,7 +13,7 @@ from mmrec_jax.remat import saveable
 
 
 def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., I] @ kernel [I, O] -> [..., O], in float32 or, where it is asked for, bfloat16.
+    """x [..., I] @ kernel [I, O] -> [..., O], in float32, or in bfloat16 if that is asked for.
 
     Arrays that are not float32 are multiplied as they are.
     """
@@ -26,7 +26,7 @@ def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def product(a: jax.Array, b: jax.Array, precision: jax.lax.Precision | None = None) -> jax.Array:
-    """a [M, K] @ b [K, N] -> [M, N], in float32 or better, of what `operand` returns."""
+    """a [M, K] @ b [K, N] -> [M, N], in float32 or better; a and b come from `operand`."""
     result = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.matmul(a, b, precision=precision, preferred_element_type=result)
 
@@ -41,22 +41,22 @@ def kernel_gradient(
 
 
 def operand(x: jax.Array) -> jax.Array:
-    """x as a product's operand: rounded to bfloat16 where that is asked for."""
+    """x as the operand of a product: rounded to bfloat16 if that is asked for."""
     asked_for = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    # XLA's CPU backend multiplies in bfloat16 only what lies row by row.
+    # XLA's CPU backend multiplies in bfloat16 only if operands are stored row by row.
     return _by_rows(x.astype(jnp.bfloat16)) if asked_for == "bfloat16" else x
 
 
 def transposed(x: jax.Array) -> jax.Array:
     """An operand [M, N] -> [N, M], row by row in memory on a CPU."""
-    # Left to itself, XLA's CPU backend makes the transposition part of the product, which then
-    # takes up to a third longer in float32 and is done in float32 where bfloat16 is asked for; or
-    # part of what computed x, which then goes through memory column by column.
+    # Otherwise XLA's CPU backend makes the transposition part of the product. Then the product
+    # takes up to a third longer in float32, and is done in float32 even if bfloat16 is asked for.
+    # Or it becomes part of what computed x, which is then written column by column.
     return _by_rows(_by_rows(x).T)
 
 
 def _by_rows(x: jax.Array) -> jax.Array:
-    if jax.default_backend() != "cpu":  # others choose better themselves
+    if jax.default_backend() != "cpu":  # other backends choose better themselves
         return x
     rows: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
         x, Layout(major_to_minor=tuple(range(x.ndim)))

@@ -34,15 +34,15 @@ def pool(slots: jax.Array) -> jax.Array:
 def pool_layers(
     memory: Sequence[LongTermMemory] | None, config: ModelConfig, batch: int
 ) -> LongTermMemory | None:
-    """Checks the memories of all layers and brings them to what attention reads.
+    """Checks the memories of all layers and pools them to the slots that attention reads.
 
     Args:
         memory: one per layer, or None for zeros.
-        config: says how many layers and channels there must be.
+        config: gives the number of layers and channels.
         batch: B.
 
     Returns:
-        Arrays [L, S, D] or, where a layer's memory has a batch, [L, B, S, D]; None for zeros.
+        Arrays [L, S, D] or, if any layer's memory has a batch axis, [L, B, S, D]; None for zeros.
 
     Raises:
         ValueError: the number of layers or a shape is wrong.

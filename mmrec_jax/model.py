@@ -1,4 +1,4 @@
-"""MMRecModel: the language model that is trained first, the base of the experts."""
+"""MMRecModel: the language model that is trained first, and that experts start from."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         logits: [B, T, V].
-        memory: the new long-term memory, one per layer, each [B, M, D], without gradient; of
+        memory: the new long-term memory, one per layer, each [B, M, D], without gradient; for
             MMRec100M a dictionary of such lists by expert.
         auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
     """
@@ -31,7 +31,7 @@ class ModelOutput(NamedTuple):
 
 
 class Embedding(nnx.Module):
-    """A table of token vectors; unlike nnx.Embed its outputs always have the table's dtype."""
+    """A table of token vectors; unlike nnx.Embed, outputs always have the dtype of the table."""
 
     def __init__(self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs) -> None:
         self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
@@ -87,7 +87,7 @@ class MMRecModel(BlockStack):
     def features(
         self, input_ids: jax.Array, memory: Sequence[LongTermMemory] | None = None, **options: Any
     ) -> StackOutput:
-        """What the head scores, [B, T, D] as `y`, from ids [B, T]; options as `hidden_states`."""
+        """The head's input, as `y` [B, T, D], from ids [B, T]; options as in `hidden_states`."""
         return self.hidden_states(self.embedding(input_ids), memory, **options)
 
     def prefill(
@@ -101,13 +101,13 @@ class MMRecModel(BlockStack):
         """Reads whole prompts, in one pass over all tokens (section 3.5).
 
         Args:
-            input_ids: [B, T]; what follows a prompt's end is padding, any ids.
-            lengths: tokens of each prompt, from 1 to T [B].
+            input_ids: [B, T]; after a prompt's end comes padding, any ids.
+            lengths: the number of tokens of each prompt, from 1 to T [B].
             memory: one per layer; None for zeros.
-            chunk_size: as in `__call__`; decoding keeps to it.
+            chunk_size: as in `__call__`; decoding from the state uses the same.
 
         Returns:
-            Logits of what follows each prompt [B, V], and the state to continue from.
+            Logits of the token after each prompt [B, V], and the state to continue from.
 
         Raises:
             ValueError: the memory or chunk_size does not fit, or the variant cannot be decoded.

@@ -1,10 +1,10 @@
 """The recurrence over time (section 2.4): a pure step, the scan over it, and its backward pass.
 
-It is the one part of a block that cannot be batched over tokens. It is non-linear in h, so an
-associative scan does not compute it. The step is kept as small as it can be: both gates come from
-one [D, 2D] product, and the backward scan computes only the pre-activations' gradients; everything
-that does not depend on the next step's gradient is formed for all steps at once, the weights'
-gradient as one product after the scan.
+It is the one part of a block that cannot be computed for all tokens at once. It is not linear in h,
+so an associative scan cannot compute it. Each step does as little as possible: both gates come from
+one [D, 2D] product, and the backward scan computes only the gradients of the pre-activations.
+Everything that does not depend on the next step's gradient is computed for all steps at once; the
+weights' gradient is one product after the scan.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ UPDATE_SHARE = 0.1
 """How much of the update u_t is added to the new state h_t."""
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-"""The recurrence is float32 whatever the precision of other products: its errors add up."""
+"""The recurrence is always float32, whatever other products are, because its errors add up."""
 
 
 def recurrence(
@@ -30,7 +30,7 @@ def recurrence(
     Args:
         z: input of the recurrence [B, T, D].
         decay: g [B, T, D].
-        gate_z: the part of the MDI gate that does not depend on h, with its bias [B, T, D].
+        gate_z: the part of the MDI gate that does not depend on h, including its bias [B, T, D].
         W_h: the products with h of both gates side by side, block gate first [D, 2D].
         b: bias of the block gate [D].
         h: the state before the first token [B, D].
@@ -43,7 +43,7 @@ def recurrence(
 
 
 def previous_states(states: jax.Array, h: jax.Array) -> jax.Array:
-    """The state before each token [B, T, D], from those after it and the initial one [B, D]."""
+    """The state before each token, from the states after each [B, T, D] and the first [B, D]."""
     return jnp.concatenate([h[:, None], states[:, :-1]], axis=1)
 
 
@@ -86,10 +86,10 @@ def _scan_forward(*inputs: jax.Array) -> tuple[jax.Array, Any]:
 def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
     z, decay, gate_z, W_h, b, h, states = saved
     previous = jnp.concatenate([h[None], states[:-1]])
-    # One product for all steps: cheaper than keeping the gates of each.
+    # One product for all steps costs less than keeping the gates of every step.
     s, m = gates(previous, gate_z, W_h, b)
-    # The derivatives of `step` by the block gate's and the MDI gate's pre-activations, and by h
-    # where it stands outside the gates.
+    # The derivatives of `step` by the pre-activations of the block gate and the MDI gate, and by
+    # h outside the gates.
     by_s = z * s * (1 - s)
     by_m = UPDATE_SHARE * (z - previous) * m * (1 - m)
     by_h = (1 + UPDATE_SHARE) * decay + UPDATE_SHARE * (1 - m)

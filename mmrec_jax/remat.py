@@ -1,4 +1,4 @@
-"""What of a layer's forward pass is saved for its backward pass, and what is computed again."""
+"""What a layer saves in its forward pass, and what its backward pass computes again."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,7 +12,7 @@ Kind = Literal["product", "states", "dropout"]
 
 
 def saveable(x: jax.Array, kind: Kind) -> jax.Array:
-    """x, marked as what a policy may save: a matrix product, a recurrence's states, or a mask."""
+    """x, with a name by which a policy may save it: a product, a recurrence's states, or a mask."""
     named: jax.Array = checkpoint_name(x, kind)  # type: ignore[no-untyped-call]
     return named
 

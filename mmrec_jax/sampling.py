@@ -14,8 +14,8 @@ class Sampling:
     Attributes:
         temperature: divides the scores; 0 takes the likeliest token.
         top_k: only the k likeliest tokens; None allows all.
-        top_p: only the likeliest tokens that together have at least this probability, after
-            temperature and top_k; None allows all.
+        top_p: only the likeliest tokens that together have at least this probability, applied
+            after temperature and top_k; None allows all.
 
     Raises:
         ValueError: a value is out of its range.
@@ -42,7 +42,7 @@ def draw(logits: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
         logits, tokens = jax.lax.top_k(logits, sampling.top_k)
     largest = logits.max(axis=-1, keepdims=True)
-    temperature = max(sampling.temperature, 1.2e-38)  # float32 has none that is smaller
+    temperature = max(sampling.temperature, 1.2e-38)  # the smallest that float32 has
     weights = jnp.exp((logits - largest) / temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
         weights = _nucleus(weights, sampling.top_p)
@@ -65,12 +65,12 @@ def _first(true: jax.Array) -> jax.Array:
 
 
 def _nucleus(weights: jax.Array, share: float) -> jax.Array:
-    """Weights [B, N] in [0, 1] with those outside the smallest set that has a share of them at 0.
+    """Weights [B, N] in [0, 1], set to 0 outside the smallest set that has this share of the sum.
 
-    The least weight in the set is found by bisection, exactly: sorting takes thirty times as long.
-    Weights that equal it are all kept.
+    Bisection finds the least weight in the set exactly; sorting takes thirty times as long. All
+    weights that equal it are kept.
     """
-    # The bits of floats that are not negative order as the floats do.
+    # Floats that are not negative have the same order as their bits.
     bits = jax.lax.bitcast_convert_type(weights, jnp.int32)
     needed = share * weights.sum(axis=-1)
 

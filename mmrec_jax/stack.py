@@ -1,8 +1,8 @@
-"""Blocks in order and the norm after them, run over a sequence.
+"""Runs blocks in order, and the norm after them, over a sequence.
 
-A sequence is run in pieces, one after the other, and a `DecodeState` is all that passes from piece
-to piece (section 3.5): a whole sequence is one piece, `chunk_size` cuts it (section 3.1), a prompt
-is a sequence whose state is kept, and decoding continues from that state.
+A sequence is run in pieces, one after the other. Only a `DecodeState` passes from piece to piece
+(section 3.5). Without `chunk_size` the whole sequence is one piece; `chunk_size` cuts it (section
+3.1). Reading a prompt keeps the state at its end, and decoding continues from that state.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class StackOutput(NamedTuple):
         y: the normalised output [B, T, D].
         memory: the new long-term memory, one per layer, each [B, M, D].
         auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
-        health: of each layer [L].
+        health: one per layer [L].
     """
 
     y: jax.Array
@@ -70,11 +70,11 @@ class BlockStack(nnx.Module):
         Args:
             x: embeddings [B, T, D].
             memory: one per layer; None for zeros.
-            real: which tokens are no padding [B, T] bool; padding only follows other tokens. None
-                is for all.
-            chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
-                carried from piece to piece; None runs it whole.
-            router_threshold: certainty below which the sparse layer gives 0.
+            real: which tokens are not padding [B, T] bool; padding comes only after real tokens.
+                None means all.
+            chunk_size: cut the sequence into pieces of so many tokens, run them in order, and pass
+                each layer's memory from piece to piece; None runs it whole.
+            router_threshold: the certainty below which the sparse layer gives 0.
             dropout_key: None switches dropout off.
             remat: what the backward pass computes again instead of saving it, see `Remat`.
 
@@ -127,8 +127,8 @@ class BlockStack(nnx.Module):
         """Reads whole prompts, in one pass over all tokens (section 3.5).
 
         Args:
-            x: embeddings [B, T, D]; what follows a prompt's end is padding.
-            lengths: tokens of each prompt, from 1 to T [B].
+            x: embeddings [B, T, D]; after a prompt's end comes padding.
+            lengths: the number of tokens of each prompt, from 1 to T [B].
             memory: one per layer; None for zeros.
             chunk_size: as in `hidden_states`.
 
@@ -154,11 +154,12 @@ class BlockStack(nnx.Module):
             state: from `start_decoding`, `prefill_hidden_states` or an earlier call.
 
         Returns:
-            [B, T, D], equal to the full pass over all tokens so far, and the next state.
+            Outputs [B, T, D], equal to those of a full pass over all tokens so far, and the next
+            state.
         """
         layers: nnx.State | list[nnx.State]
         if x.shape[1] == 1 and isinstance(self.blocks, nnx.List):
-            # A scan over layers would take half the time of a token to get weights from the stack.
+            # A scan over layers would spend half of the time of a token on copying weights.
             graphdef, layers = listed(self.blocks)
         else:
             graphdef, layers = stacked(self.blocks)
@@ -173,7 +174,7 @@ class BlockStack(nnx.Module):
         pooled = pool_layers(memory, self.config, batch)
         shape = (self.config.num_layers, batch, self.config.model_dim)
         h = jnp.zeros(shape, self.norm.scale[...].dtype)
-        total = jnp.zeros(shape)  # float32 always: a sum in bfloat16 would stop growing
+        total = jnp.zeros(shape)  # always float32: a sum in bfloat16 would stop growing
         return DecodeState(h, pooled, total, jnp.zeros(batch, jnp.int32), chunk_size)
 
 
@@ -189,10 +190,10 @@ def _run(
     remat: Remat = "products",
     piece_tokens: int | None = None,
 ) -> tuple[jax.Array, Health, DecodeState]:
-    """Runs all layers over a sequence, piece by piece: [B, T, D], each layer's health, the state.
+    """Runs all layers, piece by piece: outputs [B, T, D], each layer's health, the state.
 
-    A piece is a chunk, from its first token on, or has `piece_tokens` tokens. Before a piece, the
-    memory is written of those sequences whose chunk is full. The other arguments are those of
+    A piece is a chunk, from its first token on, or has `piece_tokens` tokens. Before each piece,
+    the memory of the sequences whose chunk is full is written. The other arguments are those of
     `BlockStack.hidden_states`.
     """
     run_piece = functools.partial(_run_piece, graphdef, layers, router_threshold, remat)
@@ -204,14 +205,14 @@ def _run(
     pieces = jax.tree.map(lambda array: split_tokens(array[:, : whole * size], size), (x, real))
     y, health, after = run_piece(state, item((*pieces, keys), 0))
     if piece_tokens is None:
-        # All slots of a written memory are equal. One of them reads the same as all, and spares
-        # the queries a gradient that would be rounding errors only.
+        # All slots of a written memory are equal, so reading one of them gives the same result.
+        # With all of them, queries would get a gradient that is only rounding errors.
         slot = jnp.zeros_like(after.h)[:, :, None]
         after = dataclasses.replace(after, memory=LongTermMemory(slot, slot))
 
     def next_piece(state: DecodeState, inputs: Any) -> tuple[DecodeState, Any]:
         y, health, after = run_piece(with_full_chunks_written(state), inputs)
-        if real is not None:  # a sequence that ended in an earlier piece keeps the state of its end
+        if real is not None:  # a sequence that ended in an earlier piece keeps its last state
             after = select(inputs[1].any(axis=1), after, state)
         return after, (y, health)
 
@@ -242,12 +243,12 @@ def _continue(
     x: jax.Array,
     state: DecodeState,
 ) -> tuple[jax.Array, DecodeState]:
-    """Runs tokens [B, T, D] that follow a state; each sequence may be anywhere in its chunk."""
+    """Runs tokens [B, T, D] after a state; each sequence may be anywhere in its chunk."""
     one_by_one = None
     if state.chunk_size is not None:
         one_by_one = 1
-        # Only when a next token comes is a full chunk's memory written: the memory after the last
-        # token is that of the chunk which the token ends.
+        # A full chunk's memory is written only when the next token comes: the memory after the last
+        # token is still that of the chunk that the token completes.
         state = with_full_chunks_written(state)
     y, _, state = _run(graphdef, layers, x, state, piece_tokens=one_by_one)
     return y, state
@@ -261,7 +262,7 @@ def _run_piece(
     state: DecodeState,
     inputs: Any,
 ) -> tuple[jax.Array, Health, DecodeState]:
-    """Runs x [B, T, D], real and dropout key through all layers; the state after the piece."""
+    """Runs one piece x [B, T, D] through all layers; also returns the state after it."""
     x, real, dropout_key = inputs
     keys = None if dropout_key is None else jax.random.split(dropout_key, state.h.shape[0])
 
@@ -299,7 +300,7 @@ def _run_piece(
 
 
 def _mean_health(pieces: Health, tokens: jax.Array) -> Health:
-    """The health of a sequence from that of its pieces [pieces, L], with so many tokens each."""
+    """The health of a sequence, from its pieces' health [pieces, L] and their token counts."""
     shares = (tokens / tokens.sum())[:, None]
     return Health(
         (pieces.planning_loss * shares).sum(axis=0),

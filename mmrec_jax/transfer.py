@@ -1,7 +1,7 @@
 """From a base model to experts, and from two experts to one model (section 3.6).
 
-These are functions of models in memory: arrays are shared, never copied, as nothing changes an
-array in place.
+These functions work on models in memory. They share arrays instead of copying them, because nothing
+changes an array in place.
 """
 
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ from mmrec_jax.stack import BlockStack
 Stack = TypeVar("Stack", MMRecModel, ExpertModule)
 
 _SHAPELESS = ("num_heads", "sparse_chunk_size", "use_uboo", "use_dpg", "use_hem", "use_sparse")
-"""Settings that change what equal arrays compute."""
+"""Settings that change the results of a model with the same arrays."""
 
 
 class Transfer(NamedTuple):
-    """What `transfer_base_to_expert` did, and how the expert's blocks are to be trained.
+    """What `transfer_base_to_expert` did, and how to train the expert's blocks.
 
     Attributes:
-        expert: the expert that was given, its arrays replaced.
-        rates: for each block of the expert, its share of the learning rate; 0 where it is frozen.
-        copied: names of what is the base's now, such as "blocks.0" and "norm".
-        new: names of the expert's blocks that the base has no counterpart for; they keep their
-            initial values.
-        left_out: names of the base's blocks that the expert has no place for.
+        expert: the expert that was passed in, with its arrays replaced.
+        rates: for each block of the expert, its share of the learning rate; 0 if it is frozen.
+        copied: names of the parts that now are the base's, such as "blocks.0" and "norm".
+        new: names of the expert's blocks that the base does not have; they keep their initial
+            values.
+        left_out: names of the base's blocks that the expert does not have.
     """
 
     expert: ExpertModule
@@ -59,12 +59,12 @@ def transfer_base_to_expert(
 ) -> Transfer:
     """Gives an expert the base's blocks, one by one, and its final norm.
 
-    Their depths may differ: the first blocks of both are paired.
+    Their depths may differ: the first blocks of one become the first blocks of the other.
 
     Args:
-        base: where the arrays come from; it is not changed.
-        expert: where they go to; both have lists of blocks.
-        freeze_blocks, slow_blocks, slow_rate: how the expert's first blocks are to be trained, see
+        base: the model that the arrays come from; it is not changed.
+        expert: the model that gets them. Both must have lists of blocks.
+        freeze_blocks, slow_blocks, slow_rate: how to train the expert's first blocks, see
             `block_rates`.
 
     Raises:
@@ -137,7 +137,7 @@ def join_experts(
         ]
         if different:
             raise ValueError(f"the {name} expert does not fit: {'; '.join(different)}")
-    model = MMRec100M(_replaced(config, num_layers=1), rngs=rngs)  # its own experts are not kept
+    model = MMRec100M(_replaced(config, num_layers=1), rngs=rngs)  # its own experts are replaced
     model.config = config
     model.text_expert, model.code_expert, model.embedding = text_expert, code_expert, embedding
     return nnx.clone(model)
@@ -151,7 +151,7 @@ def start_as_ensemble(model: MMRec100M, size: float) -> None:
 
     Args:
         model: with any fusion layer.
-        size: root mean square of the experts' outputs, which the final norm brings back.
+        size: the root mean square of the experts' outputs, which the final norm restores.
     """
     dim = 2 * model.config.model_dim
     table = model.embedding.embedding[...].T / 2
@@ -175,7 +175,7 @@ def _replaced(config: ModelConfig, **changes: int) -> ModelConfig:
 
 
 def _structure(kind: type[Stack], config: ModelConfig) -> Stack:
-    """A model whose parts will be replaced, so the shapes of one block are enough."""
+    """A model whose parts will be replaced, so it needs the shapes of only one block."""
     model = nnx.eval_shape(lambda: kind(_replaced(config, num_layers=1), rngs=nnx.Rngs(0)))
     model.config = config
     return model

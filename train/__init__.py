@@ -4,5 +4,5 @@ import sys
 
 from train.system.interrupt import end_at_once
 
-if sys.argv[0] == "-m":  # python -m train.COMMAND is starting: what it needs is not imported yet
+if sys.argv[0] == "-m":  # python -m train.COMMAND is starting, before it imports what it needs
     end_at_once()

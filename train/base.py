@@ -8,7 +8,7 @@ from train.stages.base import BaseStage
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the base model and reports on it; raises what `open_session` raises."""
+    """Trains the base model and reports on it; see `open_session` for what is raised."""
     session = open_session(config, BaseStage(config), resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)

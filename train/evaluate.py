@@ -37,7 +37,7 @@ def main(config: Config) -> None:
         except UserError as error:
             raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
-    for path in paths:  # a mistake in the last one shows before the first is scored
+    for path in paths:  # so that a mistake in the last one shows before the first is scored
         load(path)
 
     networks = {path: functools.partial(load, path) for path in paths}

@@ -1,4 +1,4 @@
-"""`python -m train.fusion --config C`: joins both experts and trains what joins them."""
+"""`python -m train.fusion --config C`: joins both experts and trains the parts that join them."""
 
 from train.reports.run_report import report
 from train.run.session import open_session

@@ -19,7 +19,7 @@ from bridge.orbax_folder import state_folder, write_orbax
 from bridge.partial import LoadReport, load_partial
 
 REPORT = "load_report.json"
-"""The file in its folder in which a partial import says what became of each tensor."""
+"""The report of a partial import: what happened to each tensor. It lies in the run's folder."""
 
 
 def to_torch(options: argparse.Namespace) -> int:
@@ -83,7 +83,7 @@ def _import_partially(options: argparse.Namespace, **target: Any) -> int:
 
 
 def _check_free(folder: str) -> None:
-    """Refuses a folder that holds anything but the leftovers of a killed conversion."""
+    """Refuses a folder that has anything in it, except leftovers of a killed conversion."""
     place = Path(folder)
     with errors_about(folder):
         if place.exists() and not place.is_dir():
@@ -99,7 +99,7 @@ def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
         with errors_about(options.IN):
             raise FormatError(f"step is {loaded.step}: no state is before step 0")
     folder = state_folder(options.OUT_DIR, loaded.step)
-    for leftover in folder.parent.glob("*.partial"):  # of a conversion that was killed
+    for leftover in folder.parent.glob("*.partial"):  # left by a conversion that was killed
         shutil.rmtree(leftover)
     with timed(f"writing {folder}"):
         write_orbax(folder, loaded)

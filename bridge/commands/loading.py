@@ -1,4 +1,4 @@
-"""Loads what a command is given, and says on the terminal what is read and how long it took."""
+"""Loads a command's checkpoints, and prints what it reads and how long that takes."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from bridge.orbax_folder import find_state
 
 
 def load(path: str, options: argparse.Namespace, *, quiet: bool = False) -> LoadedCheckpoint:
-    """Loads a checkpoint as the command's options say, and prints what it is unless quiet."""
+    """Loads a checkpoint as the command's options say, and describes it unless quiet."""
     with reading(path, quiet=quiet):
         loaded = any_format.load(
             path,
@@ -50,10 +50,10 @@ def _summary(loaded: LoadedCheckpoint) -> str:
 
 @contextlib.contextmanager
 def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
-    """Says what is read, unless quiet, and afterwards what is odd about it."""
+    """Prints what is read, unless quiet, and then what is odd about it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", NonFiniteWarning)
-        if quiet or not os.path.exists(path):  # the error will say so
+        if quiet or not os.path.exists(path):  # the error message will say so
             yield
         else:
             place = find_state(path) if os.path.isdir(path) else path
@@ -71,7 +71,7 @@ def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Says what is done before it is done, and then how long it took."""
+    """Prints what is being done, and afterwards how long it took."""
     print(f"{what} ...", end="", flush=True)
     start = time.monotonic()
     try:

@@ -16,7 +16,7 @@ from bridge.resumability import obstacles
 PROGRAM = "python -m bridge"
 
 BASE_FOLDER = stage_folder("", "base").name
-"""The folder in its run_dir that `train.base` looks for."""
+"""The folder in run_dir in which `train.base` looks for its run."""
 
 
 def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:

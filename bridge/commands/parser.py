@@ -1,4 +1,4 @@
-"""The command line: what each command is called, takes and says about itself."""
+"""The command line: the name, the options and the help text of every command."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from bridge.keys import MODEL_CLASSES
 
 
 class _Parser(argparse.ArgumentParser):
-    """Without abbreviations, and with errors of one line."""
+    """A parser that accepts no abbreviated options and reports errors in one line."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -50,12 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         "to-torch",
         convert.to_torch,
         "write a run, a state or another file as a .pt or .safetensors file",
-        "The file holds optimizer and schedule too, unless --model-only is given. Weights\n"
-        "and moments are those of IN bit for bit.",
+        "The file has the optimizer and schedule too, unless --model-only is given. Weights\n"
+        "and moments equal those of IN bit for bit.",
         "to-torch runs/demo/checkpoints_base demo.safetensors",
     )
     _add_input(to_torch)
-    to_torch.add_argument("OUT", help="the file to write; its suffix names the format")
+    to_torch.add_argument("OUT", help="the file to write, ending in .pt or .safetensors")
     _add_loading(to_torch)
     to_torch.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -63,24 +63,25 @@ def build_parser() -> argparse.ArgumentParser:
         "from-torch",
         convert.from_torch,
         "turn a .pt or .safetensors file into a run's folder, to continue training",
-        "IN must hold exactly the tensors of a model. Otherwise the error lists all that are\n"
-        "missing, unexpected or misshapen. --partial loads those that fit, prints what became\n"
-        f"of each and writes that to OUT_DIR/{convert.REPORT}.",
+        "IN must have exactly the tensors of a model. Otherwise the error lists all tensors\n"
+        "that are missing, unexpected or of the wrong shape. --partial loads those that fit,\n"
+        "prints what happened to each tensor, and writes that to\n"
+        f"OUT_DIR/{convert.REPORT}.",
         "from-torch base_model_step_1000.pt runs/mine/checkpoints_base",
     )
     _add_input(from_torch)
     _add_output(from_torch)
     _add_loading(from_torch)
     from_torch.add_argument(
-        "--partial", action="store_true", help="load what fits, and draw the rest from --seed"
+        "--partial", action="store_true", help="load what fits; random values for the rest"
     )
-    _add_seed(from_torch, "of the initial values that --partial draws (default 0)")
+    _add_seed(from_torch, "for the random values of --partial (default 0)")
 
     adapt = command(
         "adapt",
         convert.adapt,
-        "load what fits of a foreign file into a model of your own, as a run's folder",
-        "As from-torch --partial, but the model is the section `model` of a training config.",
+        "load what fits of another model's file into your own model, as a run's folder",
+        "Like from-torch --partial, but section `model` of a training config says which model.",
         "adapt foreign.pt runs/mine/checkpoints_base --config configs/base.yaml",
     )
     _add_input(adapt, "FOREIGN")
@@ -91,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     adapt.add_argument(
         "--model-class",
         choices=MODEL_CLASSES,
-        help="default: what the file's names show, else MMRecModel",
+        help="default: the class that the file's names show, else MMRecModel",
     )
     _add_model_only(adapt)
     _add_seed(adapt, "of the initial values of what does not fit (default 0)")
@@ -115,10 +116,10 @@ def build_parser() -> argparse.ArgumentParser:
         "verify",
         describe.verify,
         "compare two checkpoints of any formats",
-        "Prints the largest difference of each weight and moment, and of what both models\n"
-        "compute for random tokens and memories. The exit code is 1 if one is above the\n"
-        "tolerance, or if anything else differs: names, shapes, config, step, loss, the\n"
-        "optimizer's settings, the schedule, and without a tolerance the dtypes.",
+        "Prints the largest difference of each weight and moment, and of the outputs of both\n"
+        "models for the same random tokens and memories. The exit code is 1 if a difference\n"
+        "is above the tolerance, or if anything else differs: names, shapes, config, step,\n"
+        "loss, the optimizer's settings, the schedule and, without a tolerance, the dtypes.",
         "verify demo.pt demo.safetensors",
     )
     _add_input(verify, "A", dest="A")
@@ -129,9 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=_tolerance,
         default=0.0,
         metavar="T",
-        help="the largest difference of a value that is accepted (default 0)",
+        help="the largest difference that is accepted (default 0)",
     )
-    _add_seed(verify, "of the random tokens and memories (default 0)")
+    _add_seed(verify, "for the random tokens and memories (default 0)")
     _add_json(verify)
     return parser
 
@@ -140,7 +141,7 @@ def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "I
     parser.add_argument(
         dest,
         metavar=name,
-        help="a .pt or .safetensors file, a run's folder (its newest state) or a state's",
+        help="a .pt or .safetensors file, a run's folder (its newest state), or a state's folder",
     )
 
 
@@ -165,7 +166,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--num-heads",
         type=_whole(1),
         metavar="H",
-        help="the heads of the attention, for a file that does not state them",
+        help="the number of attention heads, for a file that does not state it",
     )
 
 
@@ -173,7 +174,7 @@ def _add_model_only(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-only",
         action="store_true",
-        help="leave optimizer and schedule out; the step is 0",
+        help="without optimizer and schedule, at step 0",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the command line shows: reports as tables, readable on a terminal and in a file."""
+"""Prints reports as tables that are readable on a terminal and in a file."""
 
 import json
 import math
@@ -20,12 +20,12 @@ _PARTS = 12
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey: some of it comes out of files."""
+    """The text without control characters, since some of it comes from files."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(count: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Bytes in a suitable unit."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -39,7 +39,7 @@ def left_out(entries: Mapping[str, str]) -> str:
 
 
 def print_json(content: Any) -> None:
-    """Prints plain data as JSON; inf and nan, which JSON lacks, as strings."""
+    """Prints plain data as JSON, with inf and nan, which JSON does not have, as strings."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -52,7 +52,7 @@ def print_json(content: Any) -> None:
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Prints what a file is, one thing per line."""
+    """Prints the description of a file, one fact per line."""
     table = Table.grid(padding=(0, 2))
     for label, text in _described(inspection):
         table.add_row(label, printable(text))
@@ -60,7 +60,7 @@ def print_inspection(inspection: Inspection) -> None:
 
 
 def print_load_report(report: LoadReport) -> None:
-    """Prints what became of each tensor; those that were loaded are one row."""
+    """Prints what happened to each tensor; all loaded ones share one row."""
     table = Table(box=box.SIMPLE)
     for column in ("state", "tensor", "shape in the file", "shape in the model"):
         table.add_column(column, overflow="fold")
@@ -86,7 +86,7 @@ def print_load_report(report: LoadReport) -> None:
 
 
 def print_comparison(comparison: Comparison, tolerance: float) -> None:
-    """Prints the worst tensors, then one line for each kind that was compared, then the verdict."""
+    """Prints the tensors that differ most, one line for each kind of tensor, and the result."""
     worst = [item for item in comparison.tensors if item.difference > 0][:_WORST]
     if worst:
         table = Table(box=box.SIMPLE)

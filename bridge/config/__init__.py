@@ -1,1 +1,1 @@
-"""A model's config: as a checkpoint states it, as its tensors show it, and as YAML has it."""
+"""A model's config: as a checkpoint states it, as its tensors show it, or from YAML."""

@@ -1,4 +1,4 @@
-"""The fields of ModelConfig: which class of model has which, and of which type."""
+"""The fields of ModelConfig: which model classes have them, and their types."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,13 +32,13 @@ FIELDS: dict[str, dict[str, type]] = {
     "FusionLayer": _DIM | _FUSION,
     "MMRec100M": _VOCABULARY | _DIM | _BLOCK_FIELDS | _FUSION,
 }
-"""The fields of ModelConfig that shape each class; the others are left at their defaults."""
+"""The fields of ModelConfig that each class uses; the others keep their defaults."""
 
 OWN_NAMES = {
     "FusionLayer": {"model_dim": "expert_dim"},
     "MMRec100M": {"model_dim": "expert_dim"},
 }
-"""Where a class's checkpoint calls a field of ModelConfig by another name."""
+"""Fields of ModelConfig that have a different name in the checkpoints of a class."""
 
 VARIANT_OF = {
     "pe_dim": "use_hem",
@@ -47,21 +47,21 @@ VARIANT_OF = {
     "num_experts": "use_sparse",
     "sparse_chunk_size": "use_sparse",
 }
-"""Fields that mean something only in a variant."""
+"""Fields that matter only in one variant."""
 
 _LARGEST = 2**31
 
 
 def typed(name: str, value: Any, kind: type) -> Any:
-    """A stated value, if it is of a field's type.
+    """A stated value, if it has the field's type.
 
     Args:
-        name: of the field, for errors.
-        value: as it is stated.
-        kind: the type; a whole number is a float too.
+        name: the field's name, for errors.
+        value: the stated value.
+        kind: the type; a whole number also counts as a float.
 
     Raises:
-        ConfigError: it is of another type, or a number larger than any model has.
+        ConfigError: it has another type, or is a number larger than in any model.
     """
     if kind is float and type(value) is int and abs(value) < _LARGEST:
         return float(value)

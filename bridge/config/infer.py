@@ -10,10 +10,10 @@ _BLOCK = r"(?:(?:text|code)_expert\.)?blocks\.\d{1,6}\."
 
 
 def infer_class(shapes: Shapes) -> str:
-    """The class that has tensors of these names.
+    """The class whose tensors have these names.
 
     Raises:
-        ConfigError: none has.
+        ConfigError: there is none.
     """
     tops = {key.split(".")[0] for key in shapes}
     if tops & {"text_expert", "code_expert", "fusion"}:
@@ -28,9 +28,9 @@ def infer_class(shapes: Shapes) -> str:
 
 
 def infer_fields(model_class: str, shapes: Shapes) -> dict[str, Any]:
-    """The fields of ModelConfig that names and shapes show; those they do not are left out.
+    """The fields of ModelConfig that names and shapes show, without the others.
 
-    Blocks that are not numbered from 0 without gaps show no num_layers.
+    num_layers is shown only if the blocks are numbered from 0 without gaps.
     """
     found: dict[str, Any] = {}
 
@@ -65,7 +65,7 @@ def infer_fields(model_class: str, shapes: Shapes) -> dict[str, Any]:
     if "fusion_method" in fields:
         weighted = any(re.fullmatch(r"(fusion\.)?gate\..*", key) for key in shapes)
         found["fusion_method"] = "weighted" if weighted else "concatenate"
-        if model_class == "FusionLayer":  # in an MMRec100M it has no choice
+        if model_class == "FusionLayer":  # in an MMRec100M it is fixed
             read("fused_dim", r"fusion_proj\.weight", 0)
         read("doubled_dim", r"(fusion\.)?fusion_proj\.weight", 1)
         doubled = found.pop("doubled_dim", 0)
@@ -75,6 +75,6 @@ def infer_fields(model_class: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def block_numbers(shapes: Shapes) -> list[int]:
-    """The numbers of the blocks that have tensors, in order."""
+    """The numbers of the blocks that have tensors, in ascending order."""
     matches = (re.match(r"(?:\w+\.)?blocks\.(\d{1,6})\.", key) for key in shapes)
     return sorted({int(match[1]) for match in matches if match})

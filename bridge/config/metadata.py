@@ -34,7 +34,7 @@ def known_class(stated: Any) -> str:
     """The class that metadata names.
 
     Raises:
-        ConfigError: it is none of ours.
+        ConfigError: it is not one of ours.
     """
     if isinstance(stated, str) and stated in MODEL_CLASSES:
         return stated
@@ -50,9 +50,9 @@ def to_checkpoint(
 
     Args:
         model_class: the class's name.
-        config: of the model that is saved.
-        stated: the config of the file that the model came from, or nothing; keys that are not
-            ours (max_seq_len, num_memories) are kept, and ours come in the same order.
+        config: the config of the model that is saved.
+        stated: the config in the file that the model came from, if any. Its keys that are not
+            ours (max_seq_len, num_memories) are kept, and its order too.
     """
     own_names = OWN_NAMES.get(model_class, {})
     ours: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def to_checkpoint(
 
 
 def in_full(model_class: str, config: ModelConfig) -> dict[str, Any]:
-    """As `to_checkpoint`, with the dimensions that stand for their defaults spelt out."""
+    """Like `to_checkpoint`, but with dimensions that follow from others written out."""
     described = to_checkpoint(model_class, config, {})
     if described.get("use_hem"):
         described["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim

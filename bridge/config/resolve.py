@@ -9,16 +9,16 @@ from bridge.errors import ConfigError
 from mmrec_jax import ModelConfig
 
 _MOST_LAYERS = 2000
-"""Work with a config takes time in proportion to its layers, however few tensors a file holds."""
+"""The most layers: a config takes time in proportion to them, however few tensors a file has."""
 
 
 def resolve_config(
     model_class: str, stated: Mapping[str, Any], shapes: Shapes | None, num_heads: int | None
 ) -> ModelConfig:
-    """The config of a checkpoint: what it states, then what its shapes show, then the defaults.
+    """The config of a checkpoint: what it states, else what its shapes show, else the defaults.
 
-    Whether the tensors are those of this config is for the key table to say. Without shapes, what
-    is not stated has its default.
+    The key table checks later whether the tensors fit this config. Without shapes, what is not
+    stated gets its default.
 
     Raises:
         ConfigError: a stated value is impossible, or a dimension is neither stated nor shown.
@@ -32,7 +32,7 @@ def resolve_config(
     found = {} if shapes is None else infer_fields(model_class, shapes)
     for field, switch in VARIANT_OF.items():
         if not (found | values).get(switch):
-            values.pop(field, None)  # 0 and the like, where nothing reads it
+            values.pop(field, None)  # values such as 0, where nothing uses them
     values = found | values
     if "num_layers" in fields:
         _check_layers(values, shapes)
@@ -67,7 +67,7 @@ def resolve_config(
 
 
 def _stated_values(model_class: str, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The stated values by the fields of ModelConfig."""
+    """The stated values under the names of ModelConfig's fields."""
     own_names = OWN_NAMES.get(model_class, {})
     values: dict[str, Any] = {}
     for field, kind in FIELDS[model_class].items():
@@ -94,10 +94,10 @@ def _check_layers(values: Mapping[str, Any], shapes: Shapes | None) -> None:
 
 
 def check_config(model_class: str, config: ModelConfig) -> None:
-    """Makes sure that a class can have a config.
+    """Makes sure that a config is possible for a class.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not.
     """
     fused_dim = 2 * config.model_dim
     if model_class == "MMRec100M" and config.fusion_dim != fused_dim:
@@ -108,7 +108,7 @@ def check_config(model_class: str, config: ModelConfig) -> None:
 
 
 def contradictions(model_class: str, config: ModelConfig, shapes: Shapes) -> list[str]:
-    """Where the shapes show other dimensions or variants than the config, in words."""
+    """Messages about dimensions or variants that differ between the shapes and the config."""
     expected = {field: getattr(config, field) for field in FIELDS[model_class]}
     if "pe_dim" in expected:
         expected["pe_dim"] = config.fused_projection_dim - 5 * config.model_dim

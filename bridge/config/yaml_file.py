@@ -13,12 +13,12 @@ from mmrec_jax import ModelConfig
 
 
 def from_yaml(path: PathLike) -> ModelConfig:
-    """The model of a training config's YAML file; its other sections are ignored.
+    """The model that a training config in YAML describes; other sections are ignored.
 
     Raises:
         UnreadableFileError: it cannot be read.
-        ConfigError: it is not YAML, has no section `model`, or a key of that is unknown, set twice
-            or of a value that no model can have.
+        ConfigError: it is not YAML or has no section `model`, or a key in that section is unknown,
+            set twice, or has a value that no model can have.
     """
     with errors_about(path):
         try:

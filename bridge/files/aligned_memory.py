@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 ALIGNMENT = 64
-"""Bytes; JAX need not copy an array that starts at a multiple of it."""
+"""In bytes: JAX need not copy an array that starts at a multiple of this."""
 
 
 def aligned_bytes(count: int) -> npt.NDArray[Any]:

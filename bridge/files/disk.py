@@ -21,14 +21,14 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 @contextlib.contextmanager
 def opened(path: PathLike) -> Iterator[BinaryIO]:
-    """A file that has at least one byte, open for `read`.
+    """Opens a file for `read`; it must have at least one byte.
 
     Raises:
         UnreadableFileError: it is missing, a folder, not readable or empty.
     """
     with contextlib.ExitStack() as stack:
         try:
-            # Opening a pipe would wait for someone to write to it.
+            # Opening a pipe would wait until someone writes to it.
             if stat.S_ISFIFO(os.stat(path).st_mode):
                 raise UnreadableFileError("cannot be read: it is a pipe")
             file = stack.enter_context(open(path, "rb"))
@@ -45,12 +45,12 @@ def size(file: BinaryIO) -> int:
 
 
 def read(file: BinaryIO, position: int, length: int) -> memoryview:
-    """`length` bytes of a file, from a position on; any thread may read at any time.
+    """`length` bytes of a file from a position on; several threads may read at once.
 
     Raises:
         UnreadableFileError: it does not have them, or they cannot be read.
     """
-    # Before memory is allocated for what a file only claims.
+    # Checked before memory is allocated, since the file may claim anything.
     if position < 0 or position + length > size(file):
         raise UnreadableFileError("truncated or damaged: it refers to bytes that it does not have")
     try:
@@ -74,16 +74,16 @@ def _unreadable(error: Exception) -> UnreadableFileError:
 
 @contextlib.contextmanager
 def replacing_file(path: PathLike) -> Iterator[BinaryIO]:
-    """A file to write, which takes the path's place when the block ends well.
+    """A file to write, which gets its name when the block ends without an error.
 
-    An old file is replaced only once the new one is on the disk, so even after a crash of the
-    machine one of the two is there. Where there was no file, it does not wait for the disk.
+    An old file is replaced only when the new one is on the disk, so even after a crash of the
+    machine one of the two is there. If there was no old file, it does not wait for the disk.
 
     Raises:
         OSError: the path is a folder, or its folder does not exist, is not writable or full; what
-            the path held before is untouched.
+            the path held before is unchanged.
     """
-    target = pathlib.Path(os.path.realpath(path))  # a link stays, and what it names is replaced
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
@@ -106,12 +106,12 @@ def is_unfinished(name: str) -> bool:
 
 @contextlib.contextmanager
 def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder to fill, which takes the target's place when the block ends well.
+    """A new folder to fill, which gets its name when the block ends without an error.
 
-    It lies beside the target as `NAME.partial`; what a killed process left there is removed.
+    Until then it is called `NAME.partial`; one that a killed process left is removed.
 
     Raises:
-        OSError: a folder cannot be written; what the target held before is untouched.
+        OSError: a folder cannot be written; what the target held before is unchanged.
     """
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +127,7 @@ def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def replace_folder(new: pathlib.Path, target: pathlib.Path) -> None:
-    """Puts a finished folder in the target's place; the old one is whole until then."""
+    """Replaces the target by a finished folder; until then the old one is complete."""
     if target.exists():
         target.rename(_old(target))
     new.rename(target)
@@ -135,7 +135,7 @@ def replace_folder(new: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def restore_folder(target: pathlib.Path) -> None:
-    """Puts a folder back that `replace_folder` was killed over, or removes it once replaced."""
+    """Restores or removes the old folder, if `replace_folder` was killed in between."""
     if target.exists():
         shutil.rmtree(_old(target), ignore_errors=True)
     elif _old(target).exists():

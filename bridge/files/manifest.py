@@ -1,6 +1,6 @@
 """Folders with a manifest.json that lists the size and SHA-256 of every file.
 
-Orbax and numpy read a file with a flipped bit without an error; the manifest finds it.
+Orbax and numpy read a file with a flipped bit without an error. The manifest finds it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ MANIFEST = "manifest.json"
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size in bytes and SHA-256 of every file below a folder, by its path in it."""
+    """Size in bytes and SHA-256 of every file in a folder and its subfolders, by path."""
     return {
         path.relative_to(folder).as_posix(): _describe(path)
         for path in sorted(folder.rglob("*"))
@@ -21,23 +21,23 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def changed_file(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The first file that is not as a manifest describes it; None if all are.
+    """The first file that differs from a manifest; None if there is none.
 
     Raises:
         OSError: a file is missing or cannot be read.
     """
     for name, description in files.items():
         path = folder / name
-        if ".." in Path(name).parts or not path.is_file():  # a device would be read without end
+        if ".." in Path(name).parts or not path.is_file():  # a device has no end
             raise FileNotFoundError(2, "No such file or directory", str(path))
-        # The size first, as it costs nothing.
+        # The size first, because it costs nothing.
         if path.stat().st_size != description["bytes"] or _describe(path) != description:
             return name
     return None
 
 
 def unlisted_file(folder: Path, files: Mapping[str, Any]) -> str | None:
-    """The first file below a folder that its manifest does not list; None if it lists all."""
+    """The first file in a folder that its manifest does not list; None if it lists all."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return min((name for name in names if name not in files and name != MANIFEST), default=None)
 

@@ -1,7 +1,7 @@
 """Plain data: what a checkpoint holds besides tensors, kept in .pt files and as JSON.
 
-Also the limits that keep a small file from becoming large data, or a slow program: whatever its
-author meant, what a file holds is in proportion to what it is long.
+Also the limits that keep a small file from taking much memory or time, even if its author meant it
+to: what a file contains must be in proportion to its length.
 """
 
 import dataclasses
@@ -17,41 +17,41 @@ from bridge.errors import FormatError
 from bridge.files.tensors import Tensor
 
 MOST_PARTS = 2**20
-"""Of one pickle or JSON text, as each takes memory and time; 250 layers and their optimizer."""
+"""Values in one pickle or JSON text, as each takes memory and time; enough for 250 layers."""
 
 _MOST_VALUES = MOST_PARTS // 4
-"""Of metadata and the like. No value takes more than three parts, so that all can be read again."""
+"""Values in metadata and the like. Each has at most three parts, so all can be read again."""
 
 _MOST_TEXT = 2**24
-"""Characters of all strings together, each as often as it comes."""
+"""Characters of all strings together, counted each time that a string occurs."""
 
 _LARGEST_LIST = 2**14
-"""Values of a tensor, such as a random generator's state, that is kept as a list."""
+"""Values of a tensor that is kept as a list, such as a random generator's state."""
 
 _DEEPEST = 50
 _DEEPEST_OF_ALL = _DEEPEST + 10
-"""Metadata and the like are some levels down in the content of a file."""
+"""Levels of nesting; metadata and the like are already some levels down in a file."""
 
 _MOST_OTHER_KEYS = 2**17
-"""Keys that are not strings; only a string's hash is one that nobody can choose."""
+"""Keys that are not strings; of other keys an attacker can choose the hash."""
 
 _MOST_TIMES = 4
-"""How often a file's bytes may come in tensors, counted together; a tied tensor comes twice."""
+"""How often a file's bytes may be used in tensors, in all; a tied tensor uses them twice."""
 
 
 def safe_name(name: str) -> str:
-    """A file's own name for something, as a message can hold it: printable and not too long."""
+    """A name from a file in a form for messages: printable and not too long."""
     return repr(name[:80])[1:-1][:100]
 
 
 def plain(value: Any, where: str) -> Any:
-    """`value` made of dicts, lists, tuples, numbers, strings and None, nothing shared.
+    """`value` as dicts, lists, tuples, numbers, strings and None, with nothing shared.
 
-    Dataclasses become dicts, arrays and small tensors lists, paths and dates strings; `where` names
-    the value in errors.
+    Dataclasses become dicts, arrays and small tensors lists, paths and dates strings; `where` says
+    in errors which value it is.
 
     Raises:
-        FormatError: something has no such form, or there is too much of it.
+        FormatError: something cannot be put in this form, or there is too much of it.
     """
     left, text_left = _MOST_VALUES, _MOST_TEXT
     keys = Keys()
@@ -64,7 +64,7 @@ def plain(value: Any, where: str) -> Any:
             raise FormatError(f"{where.split('[')[0]} is nested too deeply or too large")
         if value is None:
             return None
-        # Subclasses of these, enums and numpy's among them, would be pickled by their own class.
+        # Subclasses of these, such as enums and numpy's, would be pickled with their own class.
         for kind in (bool, int, float, str):
             if isinstance(value, kind):
                 number = kind(value)
@@ -101,18 +101,18 @@ def plain(value: Any, where: str) -> Any:
 class Keys:
     """Checks the keys of a file's dictionaries.
 
-    A string is found as fast as any other, as nobody can choose its hash. Numbers and tuples can
-    be chosen so that all have the same, and a nested tuple so that computing it takes forever.
+    Nobody can choose the hash of a string, so strings are always found fast. Numbers and tuples
+    can be chosen so that all have the same hash, and a nested tuple so that its hash takes forever.
     """
 
     def __init__(self) -> None:
         self._left = _MOST_OTHER_KEYS
 
     def checked(self, key: Any) -> Any:
-        """The same key, if a dictionary of a checkpoint may have it.
+        """The key itself, if a dictionary in a checkpoint may have it.
 
         Raises:
-            FormatError: it is neither a string nor a usual number nor None, or one too many.
+            FormatError: it is not a string, a usual number or None, or there are too many keys.
         """
         if type(key) is str:
             return key
@@ -127,14 +127,14 @@ class Keys:
 
 
 def check_extent(content: Any, stored: int) -> None:
-    """Makes sure that what was read from a file is plain data and Tensors, and not too much.
+    """Makes sure that what was read from a file is only plain data and Tensors, and not too much.
 
-    A few bytes of pickle can put a container into itself, or one container or tensor any number
-    of times into another; what works with the content afterwards would meet it each time.
+    A few bytes of pickle can put a container into itself, or the same container or tensor into
+    another any number of times. Code that uses the content would then meet it each time.
 
     Args:
-        content: of the file.
-        stored: bytes that the file has.
+        content: the file's content.
+        stored: the number of bytes in the file.
 
     Raises:
         FormatError: it is nested too deeply or in itself, has too many values or larger tensors
@@ -143,7 +143,7 @@ def check_extent(content: Any, stored: int) -> None:
     known: dict[int, tuple[int, int, int]] = {}
 
     def extent(value: Any, depth: int) -> tuple[int, int, int]:
-        """The values, the bytes of tensors, and the levels of containers."""
+        """Counts the values, the bytes of tensors, and the levels of containers."""
         if isinstance(value, Tensor):
             return 1, value.nbytes, 0
         if value is None or isinstance(value, bool | int | float | str):
@@ -174,13 +174,13 @@ def check_extent(content: Any, stored: int) -> None:
 def to_json(value: Any, reference: Callable[[Tensor], str] | None = None) -> str:
     """Plain data as one line of JSON that `from_json` restores exactly.
 
-    What JSON lacks is marked: a tuple is {"tuple": [...]}, a dictionary whose keys are not all
-    strings, or which could be taken for a mark, is {"pairs": [[key, value], ...]}, and a Tensor is
-    {"tensor": its name}.
+    Types that JSON does not have are marked: a tuple is {"tuple": [...]}, and a Tensor is
+    {"tensor": its name}. A dictionary is {"pairs": [[key, value], ...]} if not all of its keys are
+    strings, or if it could be mistaken for a mark.
 
     Args:
         value: plain data.
-        reference: the name of a Tensor, where there are any.
+        reference: gives the name of a Tensor, if there are any.
     """
 
     def marked(value: Any) -> Any:
@@ -204,10 +204,10 @@ def from_json(text: str, tensors: Mapping[str, Tensor] | None = None) -> Any:
 
     Args:
         text: the JSON.
-        tensors: by the names that it refers to.
+        tensors: the tensors, by the names in the JSON.
 
     Raises:
-        FormatError: it is not JSON, names a key twice, or refers to a tensor that there is not.
+        FormatError: it is not JSON, has a key twice, or refers to a tensor that does not exist.
     """
     keys = Keys()
 
@@ -227,15 +227,15 @@ def from_json(text: str, tensors: Mapping[str, Tensor] | None = None) -> Any:
 
 
 def parsed(text: str, dictionary: Callable[[list[tuple[str, Any]]], Any]) -> Any:
-    """What a JSON text holds.
+    """The content of a JSON text.
 
     Args:
         text: the JSON.
-        dictionary: makes what stands for a dictionary from its pairs.
+        dictionary: makes a dictionary, or its replacement, from its pairs.
 
     Raises:
         FormatError: it has too many values.
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     if not is_short(text):
         raise FormatError(f"its JSON has more than {MOST_PARTS} values")
@@ -246,7 +246,7 @@ def parsed(text: str, dictionary: Callable[[list[tuple[str, Any]]], Any]) -> Any
 
 
 def is_short(text: str) -> bool:
-    """Whether a JSON text is one that `parsed` reads."""
+    """Whether `parsed` can read a JSON text."""
     return sum(map(text.count, ",[{")) <= MOST_PARTS
 
 
@@ -254,7 +254,7 @@ def unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """A dictionary of these pairs.
 
     Raises:
-        FormatError: a key comes twice.
+        FormatError: a key occurs twice.
     """
     found: dict[Any, Any] = {}
     for key, value in pairs:

@@ -1,9 +1,9 @@
 """The .safetensors file: a JSON header and the values of its tensors.
 
-The format is Hugging Face's, read and written tensor by tensor. What a checkpoint holds besides
-tensors is JSON in the header, and so are the SHA-256 of every tensor and of the header; the format
-itself would not notice a flipped bit. Files of other programs have neither and are bare state
-dicts.
+The format is Hugging Face's, read and written tensor by tensor. What a checkpoint has besides
+tensors is JSON in the header. The SHA-256 of every tensor and of the header are there too, because
+the format itself would not notice a flipped bit. Files of other programs have neither, and are bare
+state dicts.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 _LARGEST_HEADER = 2**25
-"""Bytes; a model of 100 million parameters needs a hundredth of it."""
+"""In bytes; a model of 100 million parameters needs a hundredth of this."""
 
 _MOST_DIMENSIONS = 8
 
@@ -54,17 +54,17 @@ _DIGESTS = "sha256"
 
 @contextlib.contextmanager
 def reading(path: PathLike) -> Iterator[Any]:
-    """What the file holds, its tensors as Tensor, readable until the block ends.
+    """The content of a file, its tensors as Tensor, which can be read until the block ends.
 
-    Every tensor of a file of ours has been checked against its SHA-256 when the block ends.
+    When the block ends, every tensor of a file that we wrote has been checked with its SHA-256.
 
     Returns:
-        What `write` was given; of a file that another program wrote, its tensors by name.
+        What was passed to `write`. For a file of another program, its tensors by name.
 
     Raises:
         UnreadableFileError: the file is missing, a folder, empty, truncated, damaged or of another
             kind.
-        FormatError: its header describes tensors impossibly.
+        FormatError: its header describes tensors that are impossible.
     """
     with disk.opened(path) as file:
         header, start = _read_header(file)
@@ -88,17 +88,17 @@ def reading(path: PathLike) -> Iterator[Any]:
             }
         check_extent(content, disk.size(file))
         yield content
-        for name in list(digests.keys() & tensors.keys()):  # what nobody has read yet
+        for name in list(digests.keys() & tensors.keys()):  # the tensors that nobody has read yet
             tensors[name].read()
 
 
 def write(path: PathLike, content: Mapping[str, Any]) -> None:
-    """Saves a checkpoint so that the path holds either the old file or the whole new one.
+    """Saves a checkpoint; if that fails, the path still has the old file.
 
-    A model's tensors have their own names, all others the path to them in the checkpoint.
+    The model's tensors have their own names. All others are named by their path in the checkpoint.
 
     Args:
-        path: where to.
+        path: the file to write.
         content: plain data and Tensors, the model's in "model_state_dict".
 
     Raises:
@@ -114,10 +114,10 @@ def write(path: PathLike, content: Mapping[str, Any]) -> None:
         else:
             names[id(tensor)] = name
             stored[name] = tensor
-    # The widest first, so that all values are aligned.
+    # The widest types first, so that all values are aligned.
     order = sorted(stored, key=lambda name: -stored[name].dtype.itemsize)
     text = to_json(content, lambda tensor: names[id(tensor)])
-    # As long as the digests that replace them when the tensors have been written.
+    # Placeholders of the same length: the digests replace them when the tensors are written.
     digests = {_CONTENT: _seal(text, stored)} | dict.fromkeys(order, "0" * 64)
     metadata = {"format": "pt", _CONTENT: text, **tied}
     header = _header(stored, order, metadata, digests)
@@ -169,7 +169,7 @@ def _header(
 
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The header, and where the values start."""
+    """The header, and the position where the values start."""
     size = disk.size(file)
     length = int.from_bytes(disk.read(file, 0, 8), "little") if size >= 8 else size
     if length > size - 8:
@@ -198,7 +198,7 @@ def _digests(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _tensors(
     file: BinaryIO, header: dict[str, Any], start: int, digests: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """The tensors, whose places are checked: one after the other, to the end of the file."""
+    """The tensors, after a check that they follow each other up to the end of the file."""
     size = disk.size(file) - start
     tensors = {}
     places = []
@@ -211,7 +211,7 @@ def _tensors(
         if not (
             len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and 0 <= n <= size for n in (begin, end, *shape))
-            # Nothing longer than the file, not even where the values are none.
+            # Nothing may be longer than the file, not even a tensor without values.
             and math.prod(length or 1 for length in shape) <= size
             and end - begin == math.prod(shape) * dtype.itemsize
         ):
@@ -246,6 +246,6 @@ def _reader(
 
 
 def _seal(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of what the header says: the checkpoint's JSON, and what tensors there are."""
+    """The SHA-256 of the header's content: the checkpoint's JSON, and the list of tensors."""
     described = [[name, str(tensors[name].dtype), tensors[name].shape] for name in sorted(tensors)]
     return hashlib.sha256(json.dumps([text, described]).encode()).hexdigest()

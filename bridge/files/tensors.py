@@ -1,4 +1,4 @@
-"""Tensors as files hold them, unread, and their way to JAX and back, bit for bit."""
+"""Tensors in files, unread, and how they become JAX arrays and back, bit for bit."""
 
 import collections
 import concurrent.futures
@@ -26,16 +26,16 @@ FLOATS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 class Tensor:
     """One tensor of a checkpoint in PyTorch's layout, whose values are read when they are needed.
 
-    What is read from a file and what will be written both have this form. So a checkpoint passes
-    from one to the other tensor by tensor. One object under two names is a tied tensor.
+    Tensors that are read from a file and tensors that will be written both have this form. So a
+    checkpoint is converted tensor by tensor. One object under two names is a tied tensor.
 
     Attributes:
-        shape: PyTorch's.
-        dtype: bfloat16, which numpy lacks, is the one that jax registers.
-        read: returns the values [shape], contiguous, to any thread; raises BridgeError where they
-            are damaged.
-        read_strips: of a matrix the same as consecutive blocks of its rows, where they can be had
-            without holding all of it.
+        shape: in PyTorch's layout.
+        dtype: for bfloat16, which numpy does not have, the one that jax registers.
+        read: returns the values [shape], contiguous, in any thread; raises BridgeError if they are
+            damaged.
+        read_strips: for a matrix, the same values as consecutive blocks of rows, if they can be
+            read without holding all of it.
     """
 
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Tensor:
 
 
 def tensor_of(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
-    """A tensor that holds an array's values, transposed if asked."""
+    """A tensor with an array's values, transposed if asked."""
 
     def read() -> Array:
         values = np.asarray(array)
@@ -71,7 +71,7 @@ def tensor_of(array: jax.Array | Array, *, transpose: bool = False) -> Tensor:
 
 
 def host_array(tensor: Tensor, *, transpose: bool) -> Array:
-    """A tensor's values in the host's memory, transposed if asked, of the same dtype."""
+    """A tensor's values in the host's memory, transposed if asked, with the same dtype."""
     if not transpose:
         return tensor.read()
     strips = [tensor.read()] if tensor.read_strips is None else tensor.read_strips()
@@ -81,7 +81,7 @@ def host_array(tensor: Tensor, *, transpose: bool) -> Array:
 def computed_ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     """The jobs' results in order, computed by two threads and never more than three ahead.
 
-    What is done with large arrays leaves other threads free, and three of them fit into memory.
+    Work on large arrays lets other threads run, and three large arrays fit into memory.
     """
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
@@ -94,15 +94,15 @@ def computed_ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
 
 
 def contiguous(values: Array) -> Array:
-    """The same values one after the other; numpy's ascontiguousarray has no scalars."""
+    """The same values, contiguous; numpy's ascontiguousarray does not keep scalars."""
     return values if values.flags.c_contiguous else values.copy()
 
 
 def _transposed(strips: Iterable[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """The contiguous transpose of a matrix that comes as consecutive blocks of its rows.
 
-    It is made in steps that fit into the cache, which is several times faster than numpy's own copy
-    of a large matrix. It is aligned, so JAX takes it over without a copy.
+    It is made in steps that fit into the cache, which is several times faster than numpy's copy of
+    a large matrix. It is aligned, so JAX takes it over without a copy.
     """
     rows, columns = shape
     result = aligned_bytes(rows * columns * dtype.itemsize).view(dtype).reshape(columns, rows)

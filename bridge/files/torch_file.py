@@ -1,7 +1,7 @@
 """The .pt file: a zip archive of one pickle and the values of its tensors.
 
-Reading executes nothing that is in it, and believes nothing before it is checked: sizes against the
-file's own, values against their CRC. Writing never leaves half a file.
+Reading executes nothing in the file and trusts nothing unchecked: sizes are compared with the
+file's size, values with their CRC. Writing never leaves half a file.
 """
 
 import contextlib
@@ -24,32 +24,32 @@ from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
 from bridge.files.torch_pickle import View, decode, encode
 
 _LARGE_RECORD = 2**30
-"""Bytes from which on a record is written in the form for large ones."""
+"""In bytes: a record of this size or more is written in the form for large records."""
 
 _LARGEST_PICKLE = 2**25
-"""Bytes; a model of 100 million parameters needs a hundredth of it."""
+"""In bytes; a model of 100 million parameters needs a hundredth of this."""
 
 _LARGEST_DIRECTORY = 2**24
-"""Bytes; likewise."""
+"""In bytes; likewise."""
 
 _STRIP = 2**20
-"""Bytes of a matrix that are read at once: they stay in the cache, and their memory is reused."""
+"""Bytes of a matrix to read at once: they stay in the cache, and their memory is reused."""
 
 _CHUNK = 2**24
-"""Bytes that are read at once of what is only compared with its CRC."""
+"""Bytes to read at once if they are only compared with their CRC."""
 
 
 @contextlib.contextmanager
 def reading(path: PathLike) -> Iterator[Any]:
     """What torch.save put into the file, its tensors as Tensor, readable until the block ends.
 
-    Every record has been checked against its CRC when the block ends.
+    When the block ends, every record has been checked with its CRC.
 
     Raises:
         UnreadableFileError: the file is missing, a folder, empty, truncated, damaged or of another
             kind.
         UnsafeFileError: it holds pickled objects other than tensors, containers and numbers.
-        FormatError: a tensor is described impossibly.
+        FormatError: a tensor's description is impossible.
     """
     with disk.opened(path) as file:
         records = _Records(file)
@@ -58,9 +58,9 @@ def reading(path: PathLike) -> Iterator[Any]:
 
 
 def write(path: PathLike, content: Any) -> None:
-    """Saves plain data and Tensors so that the path holds either the old file or the whole new one.
+    """Saves plain data and Tensors; if that fails, the path still has the old file.
 
-    Equal contents make equal files.
+    Equal contents give equal files.
 
     Raises:
         UnwritableFileError: the folder does not exist, is not writable or full.
@@ -86,7 +86,7 @@ def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: mem
     info.file_size = data.nbytes
     info.CRC = 0
     large = data.nbytes > _LARGE_RECORD
-    # As in torch an extra field pads the header: torch.load(mmap=True) wants aligned values.
+    # As in torch, an extra field pads the header: torch.load(mmap=True) needs aligned values.
     with_empty_field = file.tell() + len(info.FileHeader(zip64=large)) + 4
     padding = -with_empty_field % ALIGNMENT
     info.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
@@ -96,7 +96,7 @@ def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: mem
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Record:
-    """A named part of the archive: where its header starts, its bytes and their CRC-32."""
+    """A named part of the archive: its header's position, its bytes and their CRC-32."""
 
     name: str
     header: int
@@ -108,7 +108,7 @@ class _Records:
     """The records of an archive.
 
     Attributes:
-        content: what the pickle holds.
+        content: the content of the pickle.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -136,7 +136,7 @@ class _Records:
         check_extent(self.content, disk.size(file))
 
     def check_rest(self) -> None:
-        """Reads what nobody has read yet, for its CRC."""
+        """Reads what nobody has read yet, to check its CRC."""
         for record in self._unread.values():
             start, crc = self._start(record), 0
             for position in range(0, record.size, _CHUNK):
@@ -181,7 +181,7 @@ class _Records:
             data = self._shared.get(name)
             if data is None:
                 data = self._read(record)
-                if self._views[name] > 1:  # not to be read again for each of them
+                if self._views[name] > 1:  # read once for all of them
                     self._shared[name] = data
             flat = np.frombuffer(data, storage.dtype)[view.offset :]
             strides = [stride * storage.dtype.itemsize for stride in view.strides]
@@ -207,12 +207,12 @@ class _Records:
 
 
 def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
-    """The records by name, as the archive's directory lists them, and where that starts.
+    """The records by name, as the archive's directory lists them, and where the directory starts.
 
-    zipfile would raise nearly anything, and allocate what a file claims before it looks.
+    zipfile could raise nearly any exception, and allocates what a file claims without a check.
 
     Raises:
-        UnreadableFileError: it is no archive, or a truncated or damaged one.
+        UnreadableFileError: it is not an archive, or a truncated or damaged one.
         FormatError: it lists records that torch.save does not write.
     """
     size = disk.size(file)
@@ -238,7 +238,7 @@ def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
 
 
 def _place_of_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """How many records the archive's directory lists, its length and its start."""
+    """The number of records in the archive's directory, its length and its start."""
     position = size - _END.size
     signature, count, length, start, comment = _END.unpack(disk.read(file, position, _END.size))
     if disk.read(file, position - _LOCATOR_SIZE, 4) == _LOCATOR_SIGNATURE:
@@ -279,7 +279,7 @@ def _listed(directory: bytes) -> Iterator[_Record]:
 
 
 def _large_numbers(extra: bytes) -> Iterator[int]:
-    """What an entry's extra fields say in place of numbers that do not fit into 32 bits."""
+    """The numbers in an entry's extra fields, which replace those that do not fit into 32 bits."""
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, position)
@@ -298,15 +298,15 @@ def _compare(crc: int, record: _Record) -> None:
 
 
 _HEADER = struct.Struct("<4s22x2H")
-"""Before each record: signature, lengths of its name and of extra fields."""
+"""Before each record: signature, lengths of the name and of the extra fields."""
 
 _ENTRY = struct.Struct("<4s4x2H4x3I3H8xI")
-"""In the directory: signature, flags, method, CRC-32, packed and true size, lengths of name, extra
-fields and comment, position of the header."""
+"""In the directory: signature, flags, method, CRC-32, compressed and true size, lengths of name,
+extra fields and comment, position of the header."""
 
 _END = struct.Struct("<4s6xH2IH")
-"""Last in the file: signature, number of entries, length and start of the directory, length of a
-comment."""
+"""At the end of the file: signature, number of entries, length and start of the directory, length
+of a comment."""
 
 _END_64 = struct.Struct("<4s28x3Q")
 _LOCATOR_SIZE = 20

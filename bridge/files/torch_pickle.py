@@ -1,9 +1,9 @@
-"""The pickle inside a .pt file, read and written without ever running what a pickle can call.
+"""Reads and writes the pickle in a .pt file, without ever calling what a pickle can name.
 
-`decode` is an interpreter of the few opcodes that plain data and tensors need. It knows a fixed
-list of names; whatever else a pickle asks for, even to import it, is an error. It takes time and
-memory in proportion to the pickle. `encode` writes what torch.save writes, so that torch.load reads
-it with weights_only=True.
+`decode` is an interpreter for the few opcodes that plain data and tensors need. It knows a fixed
+list of names. Anything else that a pickle asks for is an error, even just to import it. Time and
+memory are in proportion to the pickle. `encode` writes what torch.save writes, so that torch.load
+reads it with weights_only=True.
 """
 
 import collections
@@ -33,15 +33,15 @@ _STORAGES: dict[str, np.dtype[Any]] = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-"""torch's classes of storages, by name, and what they hold."""
+"""torch's storage classes by name, and the dtypes of their values."""
 
 _MOST_DIMENSIONS = 8
 
 _LONGEST_KEY = 100
-"""Of a storage; torch counts them."""
+"""Characters in the key of a storage; torch uses numbers as keys."""
 
 _LARGEST = 2**48
-"""Of a tensor's sizes and strides: numpy still computes with their products in 64 bits."""
+"""The largest size or stride of a tensor, so that numpy can compute with them in 64 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Storage:
     """Consecutive values that tensors are views of.
 
     Attributes:
-        key: the record of the archive that holds them.
-        dtype: of the values.
-        size: their number.
+        key: the record in the archive that has them.
+        dtype: the dtype of the values.
+        size: the number of values.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A tensor's place in its storage; offset and strides count values."""
+    """A tensor's place in its storage; offset and strides are in values."""
 
     storage: Storage
     offset: int
@@ -84,19 +84,19 @@ _INERT = {
 
 
 def decode(data: bytes, tensor: Callable[[View], Any]) -> Any:
-    """What a pickle of plain data and tensors holds.
+    """The content of a pickle of plain data and tensors.
 
     Args:
         data: the pickle.
-        tensor: makes what stands for a tensor from its place; called once for each that the pickle
-            describes. The place is checked: it lies within the storage, and claims no more values
-            than that has.
+        tensor: makes the result for a tensor from its place; called once for each tensor in the
+            pickle. The place has been checked: it lies within the storage, and has no more values
+            than the storage.
 
     Raises:
         UnsafeFileError: it asks for anything that is not plain data or a tensor.
-        FormatError: a tensor, or a dictionary's key, is described impossibly or twice, or there is
-            too much of everything.
-        UnreadableFileError: it is damaged or no pickle.
+        FormatError: a tensor or a dictionary's key is impossible or occurs twice, or there is too
+            much of everything.
+        UnreadableFileError: it is damaged or not a pickle.
     """
     machine = _Machine(tensor)
     try:
@@ -107,7 +107,7 @@ def decode(data: bytes, tensor: Callable[[View], Any]) -> Any:
     except BridgeError:
         raise
     except Exception as error:
-        # A damaged pickle makes genops and the machine raise nearly anything.
+        # With a damaged pickle, genops and the machine can raise nearly any exception.
         raise UnreadableFileError(
             f"not a checkpoint that torch.save wrote, or a damaged one ({type(error).__name__})"
         ) from None
@@ -115,7 +115,7 @@ def decode(data: bytes, tensor: Callable[[View], Any]) -> Any:
 
 
 class _Machine:
-    """The stack and the memo of pickle's own machine; a mark puts the stack aside for a new one."""
+    """The stack and memo of pickle's machine; a mark puts the stack aside and starts a new one."""
 
     def __init__(self, tensor: Callable[[View], Any]) -> None:
         self.result: Any = None
@@ -219,7 +219,7 @@ class _Machine:
         match name, arguments:
             case "collections.OrderedDict", ():
                 return {}
-            # Nothing of any length is copied: a pickle could ask for it again and again.
+            # Nothing long is copied, because a pickle could ask for it again and again.
             case "torch.Size", (tuple() | list() as shape,) if len(shape) <= _MOST_DIMENSIONS:
                 return tuple(shape)
             case "torch.device", (str() as kind,) if len(kind) <= _LONGEST_KEY:
@@ -249,7 +249,7 @@ _CALLABLE = {
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
 }
-"""Names that a pickle may call, by what `_Machine._call` does in their place."""
+"""Names that a pickle may call, and what `_Machine._call` does instead."""
 
 
 def _storage(identifier: Any) -> Storage:
@@ -285,7 +285,7 @@ def _view(storage: Storage, offset: Any, shape: Any, strides: Any) -> View:
 def encode(content: Any) -> tuple[bytes, dict[str, Tensor]]:
     """The pickle of plain data and tensors as torch.save writes it, and the tensors by record.
 
-    A Tensor that comes more than once is one record.
+    A Tensor that occurs more than once is one record.
     """
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
@@ -295,7 +295,7 @@ def encode(content: Any) -> tuple[bytes, dict[str, Tensor]]:
 
 class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
-        import torch  # takes a second, which commands that write no file need not wait for
+        import torch  # takes a second, so only commands that write a file import it
 
         super().__init__(file, protocol=2)
         self._torch = torch

@@ -1,4 +1,4 @@
-"""The models again in PyTorch, to run an export there and to test the JAX ones against."""
+"""The same models in PyTorch, to run exported files there and to test the JAX models."""
 
 from bridge.twin.models import TWINS as TWINS
 from bridge.twin.models import Memory as Memory

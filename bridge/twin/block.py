@@ -1,7 +1,7 @@
 """The block in PyTorch, part by part (docs/model.md section 2).
 
-Classes and arguments are those of mmrec_jax, which describes them at more length. The twin favours
-clarity over speed: the recurrence is a loop over tokens.
+Classes and arguments are those of mmrec_jax, which describes them in more detail. The twin is
+written for clarity, not for speed: the recurrence is a loop over tokens.
 """
 
 import math
@@ -36,7 +36,7 @@ def _clip_decay(decay: Tensor) -> Tensor:
 
 
 class MDI(nn.Module):
-    """The memory's decay and integration: the decay networks, the h gate, the planners."""
+    """The decay networks, the gate of h, and the networks of UBOO's planning loss."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def forward(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Means of chunks [..., D] -> indices of both experts, and certainty, all [...]."""
+        """Means of chunks [..., D] -> indices of both experts, and the certainty, all [...]."""
         projections = means @ self.hyperplanes
         first = ((projections > 0) * self.powers).sum(dim=-1)
         distance = projections.abs()
@@ -121,7 +121,7 @@ class SparseFFN(nn.Module):
         self.chunk_size = config.sparse_chunk_size
 
     def forward(self, x: Tensor, router_threshold: float = 0.0) -> Tensor:
-        """x [B, T, D] -> [B, T, D]; chunks routed with less certainty than the threshold give 0."""
+        """x [B, T, D] -> [B, T, D]; chunks whose certainty is below the threshold give 0."""
         batch, tokens, dim = x.shape
         padded = F.pad(x, (0, 0, 0, -tokens % self.chunk_size))
         chunks = padded.reshape(batch, -1, self.chunk_size, dim)
@@ -182,8 +182,8 @@ class MMRecBlock(nn.Module):
         """Runs over all tokens, from z and g, both [B, T, D] (section 2.4).
 
         Returns:
-            The states from the one of zeros before the first token on [B, T + 1, D], and the MDI
-            gate m of each token [B, T, D].
+            The states [B, T + 1, D], starting with zeros before the first token, and the MDI gate m
+            of each token [B, T, D].
         """
         W_z, W_h = self.mdi.W_g.weight.chunk(2, dim=1)
         gate_z = F.linear(z, W_z, self.mdi.W_g.bias)
@@ -215,7 +215,7 @@ class MMRecBlock(nn.Module):
 
 
 def _fused_projection(config: ModelConfig) -> nn.Linear:
-    """Each of Q, K, V, Z, P, E is drawn as if it were a layer of its own (section 4)."""
+    """Draws each of Q, K, V, Z, P, E as if it were a separate layer (section 4)."""
     dim = config.model_dim
     layer = nn.Linear(dim, config.fused_projection_dim)
     widths = [dim, dim, dim, dim, config.fused_projection_dim - 5 * dim, dim]

@@ -1,8 +1,7 @@
 """The models in PyTorch (docs/model.md section 3).
 
-Modules are named as in the files and registered in their order, so an export loads with
-`load_state_dict(strict=True)`, and its optimizer state fits. Dropout follows `train()` and
-`eval()`.
+Modules have the names in the files, in the same order. So an exported file loads with
+`load_state_dict(strict=True)`, and its optimizer state fits. `train()` and `eval()` switch dropout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ class ModelOutput(NamedTuple):
 
     Attributes:
         logits: [B, T, V].
-        memory: the new one, each [B, M, D], without gradient; of MMRec100M by expert.
+        memory: the new memory, each [B, M, D], without gradient; for MMRec100M by expert.
         auxiliary_loss: lambda_P times the planning losses of all layers (section 2.10).
     """
 
@@ -66,9 +65,9 @@ class BlockStack(nn.Module):
         Args:
             x: embeddings [B, T, D].
             memory: one per layer; None for zeros.
-            chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
-                carried from piece to piece; None runs it whole.
-            router_threshold: certainty below which the sparse layer gives 0.
+            chunk_size: cut the sequence into pieces of so many tokens, run them in order, and pass
+                each layer's memory from piece to piece; None runs it whole.
+            router_threshold: the certainty below which the sparse layer gives 0.
 
         Returns:
             [B, T, D], the new memory, and the planning loss, summed over layers.
@@ -106,7 +105,7 @@ class MMRecModel(BlockStack):
         self.embedding = nn.Embedding(config.vocab_size, config.model_dim)
         self.add_blocks()
         self.lm_head = nn.Linear(config.model_dim, config.vocab_size, bias=False)
-        # This way round the table starts with the head's initial values, as section 4 has it.
+        # In this order the table starts with the head's initial values, as in section 4.
         self.embedding.weight = self.lm_head.weight
 
     def forward(
@@ -128,7 +127,7 @@ class MMRecModel(BlockStack):
 
 
 class ExpertModule(BlockStack):
-    """Blocks and a norm; it borrows the base model's embedding and head (section 3.2)."""
+    """Blocks and a norm; it uses the base model's embedding and head (section 3.2)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -193,7 +192,7 @@ class MMRec100M(nn.Module):
         Args:
             input_ids: [B, T].
             memory: {"text": one per layer, "code": one per layer}; a missing one is zeros.
-            expert_type: runs one expert alone, with zeros for the other's output; None runs both.
+            expert_type: runs only this expert, with zeros as the other's output; None runs both.
             chunk_size: see BlockStack.hidden_states.
 
         Raises:

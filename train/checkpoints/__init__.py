@@ -1,1 +1,1 @@
-"""Training states to checkpoints and back, and checkpoints of any stage read as language models."""
+"""Converts training states to checkpoints and back, and reads any stage as a language model."""

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits a config: the model that it holds, and how it was trained."""
+"""Checks that a checkpoint fits a config: its model, and how it was trained."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from train.settings.config import Config
 from train.system.errors import UserError
 
 _FREE = ("dropout", "lambda_P", "mem_dim")
-"""Entries of a checkpoint's config that the weights do not depend on."""
+"""Entries in a checkpoint's config that do not affect the weights."""
 
 
 def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
     """Makes sure that an imported checkpoint was trained with the config's optimizer and schedule.
 
     Raises:
-        UserError: it was not; lists all that differ.
+        UserError: it was not; the message lists all differences.
     """
     optimizer = config.optimizer
     pairs: dict[str, tuple[Any, Any]] = {}
@@ -42,7 +42,7 @@ def check_model(config: ModelConfig, model: bridge.Model) -> None:
     """Makes sure that a checkpoint's model is built as the config says, in float32.
 
     Raises:
-        UserError: it is not; lists all that differ.
+        UserError: it is not; the message lists all differences.
     """
     model_class = bridge.class_name(model)
     found, wanted = (_described(model_class, each) for each in (model.config, config))

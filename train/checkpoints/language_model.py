@@ -1,4 +1,4 @@
-"""Checkpoints of any stage read as language models: an expert with the base's embedding."""
+"""Reads checkpoints of any stage as language models; experts get the base's embedding."""
 
 import dataclasses
 import hashlib
@@ -36,12 +36,12 @@ def read(
 
     Args:
         path: the run's folder or the file.
-        config: says what the model must be, and which tokenizer it must have been trained with.
+        config: gives the model and the tokenizer that the checkpoint must have been trained with.
         key: the setting that names the path.
-        architecture: which of the config's dimensions and variants the model must have.
+        architecture: how much of the config's dimensions and variants the model must have.
 
     Raises:
-        UserError: it cannot be read, or is something else.
+        UserError: it cannot be read, or is a different model.
     """
     heads = None if architecture == "any" else config.model.num_heads
     try:
@@ -73,12 +73,12 @@ def read(
 
 
 def stage_folder(config: Config, stage: str) -> Path:
-    """Where a stage of the config's run lies."""
+    """The folder of a stage of the config's run."""
     return bridge.stage_folder(config.run_dir, stage)
 
 
 def read_base(config: Config) -> MMRecModel:
-    """The base that experts start from and whose embedding they share.
+    """The base that experts start from and whose embedding they use.
 
     Raises:
         UserError: there is none, or it does not fit the config.
@@ -96,17 +96,17 @@ def read_base(config: Config) -> MMRecModel:
 
 
 def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
-    """What scores tokens: an expert with the base's embedding and head, other models themselves.
+    """A model that scores tokens; an expert gets the base's embedding and head.
 
     Raises:
-        UserError: it is no model of tokens, or the base is not the one that it was trained with.
+        UserError: it cannot score tokens, or the base is not the one that it was trained with.
     """
     model = loaded.model
     if isinstance(model, FusionLayer):
         raise UserError("a FusionLayer alone is no model of tokens: name a fusion run or its file")
     if not isinstance(model, ExpertModule):
         return model
-    # The base has the expert's dimensions, which need not be the config's.
+    # The base must have the expert's dimensions, which may differ from the config's.
     base_config = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
     embedding = read_base(dataclasses.replace(config, model=base_config)).embedding
     if loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
@@ -117,7 +117,7 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
 
 
 def digest(embedding: Embedding) -> str:
-    """The SHA-256 of an embedding's values, to recognise it by."""
+    """The SHA-256 of an embedding's values, by which it is recognised."""
     array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
     return hashlib.sha256(array.tobytes()).hexdigest()
 

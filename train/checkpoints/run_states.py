@@ -1,4 +1,4 @@
-"""The states in a run's folder: written, read, and the oldest removed.
+"""Writes and reads the states in a run's folder, and removes the oldest.
 
 state/N/       what --resume continues from (bridge/orbax_folder.py)
 NAME_step_N.pt the same for PyTorch
@@ -19,11 +19,11 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
     """
     step = checkpoint.step
     if step in bridge.steps(run):
-        return  # replacing it would mean to be without it for a moment
+        return  # while it is replaced, there would be none for a moment
     folder = bridge.state_folder(run, step)
     try:
         if folder.is_dir():
-            shutil.rmtree(folder)  # incomplete, or `steps` would list it
+            shutil.rmtree(folder)  # incomplete, because `steps` does not list it
         for leftover in folder.parent.glob("*.partial"):
             shutil.rmtree(leftover)
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
@@ -49,7 +49,7 @@ def restore(run: Path, step: int) -> bridge.LoadedCheckpoint:
 
 
 def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
-    """Writes a .pt file; the path holds either what it held before or the whole new file.
+    """Writes a .pt file; if that fails, the path still has its old content.
 
     Raises:
         UserError: the file cannot be written.

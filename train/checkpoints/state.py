@@ -1,6 +1,6 @@
-"""A run's training state as a checkpoint, and a checkpoint as a training state.
+"""Converts a run's training state to a checkpoint, and a checkpoint to a training state.
 
-A checkpoint that another program wrote becomes a training state in the same way.
+The checkpoint may come from another program.
 """
 
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ def checkpoint_of(
     avg_loss: float,
     metadata: Mapping[str, Any],
 ) -> bridge.LoadedCheckpoint:
-    """All of a training state but its random key, which the config's seed gives.
+    """The whole training state except its random key, which follows from the config's seed.
 
-    Its arrays are brought to the host once and stay there, as numpy arrays.
+    Its arrays are copied to the host once, as numpy arrays.
 
     Args:
-        trainer: the run's.
-        state: its state.
+        trainer: the run's trainer.
+        state: the training state.
         avg_loss: the loss to state.
-        metadata: plain data to keep in it.
+        metadata: plain data to add to it.
     """
     config, total_steps = trainer.config.optimizer, trainer.config.training.steps
     state = jax.device_get(state)  # all at once; what follows are views
@@ -69,7 +69,7 @@ def checkpoint_of(
 
 
 def state_of(trainer: Trainer, checkpoint: bridge.LoadedCheckpoint) -> TrainState:
-    """The training state that a checkpoint holds, its model being what the trainer trains.
+    """The training state in a checkpoint; its model must be the one that the trainer trains.
 
     Raises:
         UserError: training cannot resume from it; says all reasons.

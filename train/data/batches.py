@@ -17,20 +17,20 @@ from train.settings.config import Config
 from train.system.errors import UserError
 
 _PADDING = -1
-"""Stands where a row has no token."""
+"""The value in a row where there is no token."""
 
 _BLOCK = 1 << 20
-"""Documents that are packed at once: their positions take some megabytes."""
+"""How many documents are packed at once; their positions take some megabytes."""
 
 
 class Batch(NamedTuple):
-    """What a model reads and what it is to predict from it: numpy arrays, under jit JAX's.
+    """What a model reads and what it must predict: numpy arrays, or JAX's under jit.
 
     Attributes:
         inputs: the tokens that the model reads [B, T].
         labels: the token after each of them [B, T].
-        weights: what each label counts in a mean [B, T]: 0 where it is padding, which only follows
-            other labels, else 1; None where there is no padding.
+        weights: how much each label counts in a mean [B, T]: 0 for padding, which comes only after
+            other labels, else 1. None if there is no padding.
     """
 
     inputs: jax.Array
@@ -39,23 +39,24 @@ class Batch(NamedTuple):
 
     @property
     def label_count(self) -> int:
-        """The labels that are no padding."""
+        """The number of labels that are not padding."""
         return int(self.labels.size if self.weights is None else np.count_nonzero(self.weights))
 
 
 def batch_of(rows: npt.NDArray[np.int32], *, padded: bool = False) -> Batch:
-    """Rows [B, T + 1] as a batch: each token but a row's first is predicted from those before it.
+    """Rows [B, T + 1] as a batch: every token except a row's first is predicted from those before.
 
     Args:
         rows: token ids.
-        padded: rows may end with padding, negative numbers; at least one label is none.
+        padded: rows may end with padding, which is negative numbers. At least one label must be
+            real.
     """
     inputs: Any = rows[:, :-1]
     labels: Any = rows[:, 1:]
     if not padded:
         return Batch(inputs, labels, None)
     weights: Any = (labels >= 0).astype(np.float32)
-    # Any token may stand for padding: nothing before it sees it.
+    # Padding can be any token, because nothing before it sees it.
     inputs, labels = np.maximum(inputs, 0), np.maximum(labels, 0)
     return Batch(inputs, labels, weights)
 
@@ -63,8 +64,8 @@ def batch_of(rows: npt.NDArray[np.int32], *, padded: bool = False) -> Batch:
 class Windows:
     """The contiguous windows of a token file, as a Grain source.
 
-    Item i holds `length` + 1 tokens, the last of which is also the first of item i + 1: every
-    token but the file's first, and less than a window at its end, is predicted once.
+    Item i has `length` + 1 tokens, and its last token is also the first of item i + 1. So every
+    token is predicted once, except the file's first and less than a window at its end.
     """
 
     def __init__(self, data_dir: str, domain: str, split: str, length: int) -> None:
@@ -89,11 +90,11 @@ class Windows:
 class DocumentRows:
     """The documents of a token file in rows, as a Grain source.
 
-    A row holds a run of whole documents in the order of the file, as many as fit. It begins with
-    the end-of-text before them, from which their first token is predicted; the file's first
-    document has none before it. A document that does not fit in a row is cut into rows of its own,
-    each of which begins with the last token of the one before. So every token but the file's first
-    is predicted once, as in `Windows`. What is left of a row is padding.
+    A row has as many whole documents as fit, in the order of the file. It begins with the
+    end-of-text token before them, from which their first token is predicted; the file's first
+    document has none before it. A document that does not fit in a row is cut into several rows,
+    each of which begins with the last token of the row before. So every token except the file's
+    first is predicted once, as in `Windows`. The rest of a row is padding.
 
     Attributes:
         padding: the share of the rows' labels that is padding.
@@ -113,7 +114,7 @@ class DocumentRows:
         return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
-        """Row `index`, [length + 1], at its end padding, -1."""
+        """Row `index`, [length + 1], with padding, -1, at its end."""
         first, last = self._bounds[index : index + 2]
         row = np.full(self.length + 1, _PADDING, np.int32)
         row[: last - first + 1] = self.tokens[first : last + 1]
@@ -128,14 +129,14 @@ def row_bounds(ends: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64
         length: labels in a row.
 
     Returns:
-        [rows + 1], rising: row i holds the tokens from bounds[i] to bounds[i + 1], inclusive.
+        [rows + 1], ascending: row i has the tokens from bounds[i] to bounds[i + 1], inclusive.
     """
-    runs = [np.zeros(1, np.int64)]  # the same bounds, with documents that do not fit still whole
+    runs = [np.zeros(1, np.int64)]  # the same bounds, but documents that do not fit are still whole
     document = 0
     for start in range(0, len(ends), _BLOCK):
         own = ends[start : start + _BLOCK]
         before = np.concatenate([ends[start - 1 : start] if start else [1], own[:-1]]) - 1
-        # For a row that begins with each of the documents, the first document that is too much.
+        # For every document: if a row begins with it, the first document that no longer fits.
         fitting = np.searchsorted(ends, before + length + 1, side="right")
         following = np.maximum(fitting, np.arange(start, start + len(own)) + 1).tolist()
         taken = []
@@ -154,7 +155,7 @@ Rows = Windows | DocumentRows
 
 
 class _OwnRows(grain.transforms.DatasetSelectionMap):  # type: ignore[misc]
-    """Picks the rows of one process out of all rows."""
+    """Picks the rows of one process from all rows."""
 
     def __init__(self, length: int, batch_size: int, index: int, count: int) -> None:
         self._length = length // count
@@ -167,7 +168,7 @@ class _OwnRows(grain.transforms.DatasetSelectionMap):  # type: ignore[misc]
         return self._length
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        """The dataset, of which there is one, and the place in it."""
+        """The dataset (there is only one) and the place in it."""
         batch, row = divmod(index, self._own)
         return 0, batch * self._whole + self._first + row
 
@@ -184,7 +185,7 @@ def order_seed(config: Config, stage: str) -> int:
 
 
 def training_rows(config: Config) -> dict[str, Rows]:
-    """What training draws its rows from: by domain, one source, or two that are to be mixed.
+    """The sources of training rows by domain: one, or two that will be mixed.
 
     Raises:
         UserError: the token files cannot be read, or have fewer tokens than one sequence.
@@ -206,20 +207,20 @@ def training_batches(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless batches of a stage, every epoch of a source in an order of its own.
+    """Endless batches of a stage, with a new order in every epoch of a source.
 
-    Sources are mixed evenly: of any B rows in succession, each source has its share of B, rounded
-    up or down. Grain rounds the ratio of two weights down to hundredths.
+    Sources are mixed evenly: in any B consecutive rows, each source has its share of B, rounded up
+    or down. Grain rounds the ratio of two weights down to hundredths.
 
     Args:
-        config: the run's.
-        stage: gives the order, see `order_seed`.
+        config: the run's config.
+        stage: decides the order, see `order_seed`.
         rows: from `training_rows`.
-        process_index, process_count: B is the share of one of many processes, and the batches are
-            its consecutive rows of the batches of one process; None asks JAX.
+        process_index, process_count: with several processes, B is the share of one, and it gets
+            its consecutive rows of every batch; None asks JAX.
 
     Raises:
-        UserError: the batch cannot be shared evenly.
+        UserError: the batch cannot be divided evenly.
     """
     training = config.training
     index = jax.process_index() if process_index is None else process_index
@@ -235,23 +236,23 @@ def training_batches(
     ]
     dataset = datasets[0]
     if training.mix is not None:
-        # Grain's integer weights are of the smallest times 100. It is 1 here, since rounding it
-        # down would take its last row from a batch.
+        # Grain makes integers of 100 times the weights. The smallest weight is 1 here: if it were
+        # rounded down, its source could lose the only row that it has in a batch.
         smallest = min(training.mix.values())
         weights = [training.mix[domain] / smallest for domain in rows]
         dataset = grain.MapDataset.mix(datasets, weights)
     own = _OwnRows(len(dataset), training.batch_size, index, count)
     dataset = grain.MapDataset.select_from_datasets([dataset], own)
-    # Reading a memory map is so fast that threads would only slow it down.
+    # Reading a memory map is so fast that threads would only make it slower.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    # Without end there is no remainder; where one is asked for, Grain rounds the length by floats.
+    # Endless data have no remainder. To keep one, Grain would compute the length in floats.
     batches = dataset.batch(training.batch_size // count, drop_remainder=True)
     batches = batches.map(functools.partial(batch_of, padded=training.packing == "documents"))
     return iter(batches.to_iter_dataset(options))
 
 
 def padding_share(config: Config, rows: Mapping[str, Rows]) -> float:
-    """The share of the labels in training batches that is padding; rows are `training_rows`."""
+    """The share of padding in the labels of training batches; rows are `training_rows`."""
     weights = config.training.mix or dict.fromkeys(rows, 1.0)
     shares = {
         domain: source.padding if isinstance(source, DocumentRows) else 0.0
@@ -268,7 +269,7 @@ def validation_rows(
     Args:
         windows: the split.
         batch_size: B.
-        limit: batches at most; 0 reads the whole split.
+        limit: the largest number of batches; 0 reads the whole split.
     """
     count = min(len(windows), limit * batch_size or len(windows))
     chosen = np.arange(count) * len(windows) // count
@@ -279,8 +280,8 @@ def validation_rows(
 def fingerprint(config: Config, manifest: Manifest, stage: str) -> str:
     """Identifies the order of a stage's training batches.
 
-    Grain accepts the position of any other pipeline without a word, so a checkpoint keeps this
-    beside it.
+    Grain silently accepts the position of a different pipeline, so a checkpoint keeps this with
+    the position.
     """
     training = config.training
     identity: dict[str, Any] = {
@@ -290,7 +291,7 @@ def fingerprint(config: Config, manifest: Manifest, stage: str) -> str:
         "batch_size": training.batch_size,
         "seed": order_seed(config, stage),
     }
-    # What has its default is left out, so that runs older than a setting can resume.
+    # Defaults are left out, so that runs from before a setting existed can resume.
     if training.packing != "contiguous":
         identity["packing"] = training.packing
     if training.mix is not None:

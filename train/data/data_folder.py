@@ -1,7 +1,7 @@
 """The prepared data folder: token files, and a manifest with the hash of every file.
 
 tokenizer.json
-account.json                 what became of every document, see preparation/account.py
+account.json                 what happened to every document, see preparation/account.py
 manifest.json
 {text,code,mixed}/{train,validation,test}/...       see token_files.py
 """
@@ -34,11 +34,11 @@ class Manifest:
     """What a prepared data folder holds and what it was made from.
 
     Attributes:
-        vocab_size: tokens of the tokenizer.
-        prepare: the settings that decide what the data are.
+        vocab_size: the number of tokens of the tokenizer.
+        prepare: the settings that the data depend on.
         inputs: changes when a file that was read changes, see `preparation.listing.digest`.
         counts: the sizes by domain and split, see `token_files`.
-        cut: the number of held-out documents that lost passages which training has too.
+        cut: the number of held-out documents that lost passages because training has them too.
         files: for each file, its path in the folder, its size in bytes and its SHA-256.
         versions: of Python and of the packages that the data depend on.
     """
@@ -70,7 +70,7 @@ def write_manifest(
 
 
 def load_manifest(data_dir: str | Path) -> Manifest:
-    """The manifest of a prepared data folder, after checking every file against it.
+    """The manifest of a prepared data folder, after a check of every file.
 
     Raises:
         UserError: there is no manifest, it is not one of ours, or a file is missing or changed.
@@ -104,8 +104,8 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
     """The folder beside data_dir that a preparation works in.
 
     An interrupted preparation leaves its folder behind. The next one continues in it if inputs and
-    settings are the same, and removes it otherwise. The folder is also removed when the block ends,
-    unless it was interrupted or a task failed, so that trying again can help.
+    settings are the same, and removes it otherwise. When the block ends, the folder is removed too,
+    unless the block was interrupted or a task failed, so that another try can continue.
 
     Args:
         data_dir: the folder to be made.
@@ -121,7 +121,7 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
     keep = False
     try:
         above.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(above / ".lock", timeout=0):  # a killed process holds it no longer
+        with filelock.FileLock(above / ".lock", timeout=0):  # the lock of a killed process is gone
             try:
                 restore_folder(data_dir)
                 # A task of another, killed preparation may still be writing into its own folder.
@@ -149,10 +149,10 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
 
 
 def replace_data(data_dir: Path, finished: Path) -> None:
-    """Puts a finished folder in data_dir's place; the old data stay whole until then.
+    """Replaces data_dir by a finished folder; the old data stay complete until then.
 
     Raises:
-        UserError: data_dir may not be replaced.
+        UserError: data_dir must not be replaced.
         OSError: it cannot be replaced.
     """
     check_replaceable(data_dir)
@@ -160,7 +160,7 @@ def replace_data(data_dir: Path, finished: Path) -> None:
 
 
 def check_replaceable(data_dir: Path) -> None:
-    """Checks that a data folder may be replaced: that it holds nothing but prepared data.
+    """Checks that a data folder may be replaced, because it has nothing but prepared data.
 
     Raises:
         UserError: it is a file, or it has files that `train.prepare` did not write.
@@ -196,14 +196,14 @@ def _read_manifest(data_dir: Path) -> Manifest:
 
 
 def _listed_files(data_dir: Path) -> set[str]:
-    """The files that a manifest lists, one of an older version too."""
+    """The files that a manifest lists, even one of an older version."""
     with _reading_manifest(data_dir) as (_, content):
         return set(content["files"])
 
 
 @contextlib.contextmanager
 def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """A manifest's version and content; what the block finds wrong with it is a UserError."""
+    """A manifest's version and content; errors about it in the block become UserErrors."""
     path = data_dir / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

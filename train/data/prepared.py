@@ -1,4 +1,4 @@
-"""All that a run reads of a prepared folder."""
+"""Everything that a run reads from a prepared folder."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ from train.system.errors import UserError
 
 
 class PreparedData:
-    """What training reads of a prepared folder.
+    """What training reads from a prepared folder.
 
     Attributes:
-        tokenizer: the folder's.
-        splits: the validation split of "text" and "code".
+        tokenizer: the folder's tokenizer.
+        splits: the validation splits of "text" and "code".
         batches: endless training batches, whose position can be read and set.
-        padding: the share of padding in them.
-        order: identifies the batches' order, see data.fingerprint.
+        padding: the share of padding in the batches.
+        order: identifies the order of the batches, see `fingerprint`.
     """
 
     def __init__(self, config: Config, stage: str) -> None:
-        """Opens and checks `config.data_dir`; raises UserError where it does not fit the config."""
+        """Opens and checks `config.data_dir`; raises UserError if it does not fit the config."""
         manifest = load_manifest(config.data_dir)
         if manifest.vocab_size != config.model.vocab_size:
             raise UserError(
@@ -47,5 +47,5 @@ class PreparedData:
         self.order = fingerprint(config, manifest, stage)
 
     def skip(self, count: int) -> None:
-        """Moves the training batches to the place after the first `count` of them."""
+        """Skips the first `count` training batches."""
         self.batches.set_state({"next_index": int(count)})

@@ -3,8 +3,8 @@
     {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
     {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
 
-Each document ends with END_OF_TEXT. "mixed" has the documents of both domains. Choose between
-recipes on validation, and report the chosen one on test.
+Each document ends with END_OF_TEXT. "mixed" has the documents of both domains. Validation serves to
+choose settings, test to report how good the chosen ones are.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class TokenFile:
 
     Attributes:
         tokens: [N] uint16 or uint32.
-        ends: [number of documents] int64, rising; the last is N.
+        ends: [number of documents] int64, ascending; the last is N.
     """
 
     tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -44,7 +44,7 @@ class TokenFile:
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The type that token ids are stored in."""
+    """The type in which token ids are stored."""
     return np.uint16 if vocab_size <= 65535 else np.uint32
 
 
@@ -52,7 +52,7 @@ class SplitWriter:
     """Writes one split's token files of every domain, a document at a time.
 
     Attributes:
-        counts: the sizes by domain, when the block that it is used in has ended.
+        counts: the sizes by domain; complete when the block has ended.
     """
 
     def __init__(self, data_dir: Path, split: str, dtype: npt.DTypeLike) -> None:
@@ -88,7 +88,7 @@ class SplitWriter:
 
 
 class _ArrayFile:
-    """A .npy file of one axis that grows; numpy leaves room for the length in its header."""
+    """A one-dimensional .npy file that grows; numpy's header has room for the length."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
         self._dtype = np.dtype(dtype)
@@ -122,7 +122,7 @@ def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
         split: "train", "validation" or "test".
 
     Raises:
-        UserError: a file is missing, unreadable, or does not fit the other.
+        UserError: a file is missing or unreadable, or the two do not fit.
     """
     folder = Path(data_dir) / domain / split
     arrays = []

@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE, trained on the corpus that the model is trained on."""
+"""The tokenizer: byte-level BPE, trained on the same corpus as the model."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from train.system.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Words with the blank before them, numbers of up to three digits, runs of signs, and white space:
-# a token never reaches across these, so it never reaches across the signs of END_OF_TEXT either.
+# Text is split into words with the blank before them, numbers of up to three digits, signs, and
+# white space. No token crosses these borders, so none crosses the signs of END_OF_TEXT either.
 _PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -41,10 +41,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """A tokenizer of exactly `vocab_size` tokens; the same texts give the same one.
+        """A tokenizer with exactly `vocab_size` tokens; the same texts give the same one.
 
         Raises:
-            UserError: the size is below 257, or the texts do not have that many tokens in them.
+            UserError: the size is below 257, or the texts are too few for so many tokens.
         """
         if vocab_size < _SMALLEST_VOCABULARY:
             raise UserError(

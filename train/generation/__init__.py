@@ -1,1 +1,1 @@
-"""Text that a trained run writes after prompts."""
+"""How a trained run continues prompts."""

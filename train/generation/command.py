@@ -22,25 +22,32 @@ from train.system.errors import UserError
 
 
 def command() -> None:
-    """The command line: prints prompts with their continuations."""
+    """Prints the prompts of the command line with their continuations."""
     parser = argparse.ArgumentParser(
         prog="python -m mmrec_jax.generate",
-        description="Continue prompts with a trained run.",
+        description="Continue prompts with a trained model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
     parser.add_argument(
         "--prompt", action="append", help="text to continue; give it again for more texts"
     )
-    parser.add_argument("--length", type=int, default=200, help="most tokens to sample")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest token")
-    parser.add_argument("--top_k", type=int, help="sample from the k likeliest tokens only")
+    parser.add_argument("--length", type=int, default=200, help="sample at most so many tokens")
     parser.add_argument(
-        "--top_p", type=float, help="sample from the likeliest tokens of this probability together"
+        "--temperature",
+        type=float,
+        default=0.8,
+        help="divides the scores; 0 always takes the likeliest token",
+    )
+    parser.add_argument("--top_k", type=int, help="sample only from the k likeliest tokens")
+    parser.add_argument(
+        "--top_p",
+        type=float,
+        help="sample only from the likeliest tokens that together have this probability",
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
     parser.add_argument(
-        "--stop", action="append", default=[], help="end before this text; give it again for more"
+        "--stop", action="append", default=[], help="end before this text; repeatable"
     )
 
     def main(options: argparse.Namespace) -> None:

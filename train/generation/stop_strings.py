@@ -10,7 +10,7 @@ class Continuation:
 
     Attributes:
         text: the text so far, without an end that may be half a character or half a stop string.
-        finished: it has its length, or reached the end of the text or a stop string.
+        finished: it has reached its length, the end of the text or a stop string.
     """
 
     def __init__(self, tokenizer: Tokenizer, length: int, stop: Sequence[str] = ()) -> None:

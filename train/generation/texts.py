@@ -30,7 +30,7 @@ def continuations(
     """Samples continuations of prompts, each the beginning of a document, piece by piece.
 
     Yields:
-        For each prompt the text that was added, and its whole continuation.
+        For each prompt, the text that was added and the whole continuation so far.
 
     Raises:
         UserError: the model cannot be sampled from, or an option is out of its range.

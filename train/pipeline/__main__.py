@@ -1,7 +1,7 @@
 """`python -m train.pipeline --config C`: every stage, from documents to the report.
 
-A stage is skipped if its result is complete and its settings and inputs are the same; one that was
-interrupted is resumed. run_dir/pipeline.json records both.
+A stage is skipped if its result is complete and its settings and inputs are the same. An
+interrupted stage is resumed. run_dir/pipeline.json records which stages are complete.
 """
 
 import jsonargparse
@@ -19,7 +19,7 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
     """Runs what is left of the pipeline.
 
     Raises:
-        UserError: a stage cannot be run, or would replace a result that other settings gave.
+        UserError: a stage cannot be run, or would replace a result of other settings.
         KeyboardInterrupt: interrupted; the same command resumes.
     """
     record = PipelineRecord(config, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""The models of all stages as files for others."""
+"""Exports the models of all stages as files for other programs."""
 
 import shutil
 from pathlib import Path

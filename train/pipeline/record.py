@@ -1,8 +1,8 @@
-"""Which stages of a pipeline are complete, and with which settings and inputs they were made.
+"""Records which stages of a pipeline are complete, and their settings and inputs.
 
-A stage's identity is its settings and the results of the stages before it. pipeline.json holds the
-identity of every stage that was begun, and a digest of its result once it is complete. So a result
-is never taken for one that other settings would give.
+A stage's identity is its settings and the results of the stages before it. pipeline.json has the
+identity of every stage that was started, and a digest of its result when it is complete. So a
+result is never used for settings that it was not made with.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ Identity = dict[str, Any]
 
 
 class PipelineRecord:
-    """What a pipeline has done so far, and what is left."""
+    """What a pipeline has done so far, and what is left to do."""
 
     def __init__(self, config: PipelineConfig, *, overwrite: bool) -> None:
-        """Reads pipeline.json; with `overwrite`, results that other settings gave may be deleted.
+        """Reads pipeline.json; with `overwrite`, results of other settings may be deleted.
 
         Raises:
             UserError: pipeline.json is damaged.
@@ -79,7 +79,7 @@ class PipelineRecord:
         if (folder / MANIFEST).exists():
             try:
                 described = data_folder.load_manifest(folder)
-            except UserError as error:  # of an older version, or damaged
+            except UserError as error:  # made by an older version, or damaged
                 console.print(str(error), markup=False)
             else:
                 found = {
@@ -95,12 +95,12 @@ class PipelineRecord:
             console.rule("prepare")
             prepare(config)
         self._results["prepare"] = file_digest(folder / MANIFEST)
-        for domain in token_files.DOMAINS:  # too short a split is found before anything is trained
+        for domain in token_files.DOMAINS:  # a split that is too short is an error before training
             length = config.training.sequence_length
             Windows(config.data_dir, domain, config.evaluate.split, length)
 
     def train(self, name: str) -> None:
-        """Trains a stage, or what is left of it."""
+        """Trains a stage, or resumes it."""
         config = self._config.stage(name)
         folder = stage_folder(config, name)
         stage = STAGES[name](config)
@@ -113,7 +113,7 @@ class PipelineRecord:
         else:
             self._begin(name, identity, folder, result)
             if (folder / CONFIG).exists() and not steps(folder):
-                delete_run(folder)  # it was killed before its first state
+                delete_run(folder)  # it was killed before it saved its first state
             console.rule(name)
             session = open_session(
                 config, stage, resume=(folder / CONFIG).exists(), overwrite=False
@@ -123,7 +123,7 @@ class PipelineRecord:
         self._results[name] = self._record[name]["result"]
 
     def make(self, name: str, product: Callable[[PipelineConfig], Path]) -> None:
-        """Makes a product of the trained stages; `product` returns the file that it writes last."""
+        """Makes a result of the trained stages; `product` returns the file that it writes last."""
         identity = self._identity(name, self._config.stage("base"))
         entry = self._record.get(name)
         if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):
@@ -159,7 +159,7 @@ class PipelineRecord:
         )
 
     def _begin(self, name: str, identity: Identity, folder: Path, result: Path) -> None:
-        """Records that a stage is begun; what other settings or commands left is removed."""
+        """Records that a stage has started; removes what other settings or commands left."""
         entry = self._record.get(name)
         old = with_defaults(entry["identity"], identity) if entry else {}
         if entry and old == identity and result.is_file():

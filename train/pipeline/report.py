@@ -1,4 +1,4 @@
-"""What a finished pipeline shows: the gain of each stage, and samples."""
+"""Reports on a finished pipeline: the gain of each stage, and samples."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from train.system.write import write_text
 
 
 def report(pipeline: PipelineConfig) -> None:
-    """Prints what each stage gained, and writes report.md; raises UserError where it cannot."""
+    """Prints what each stage gained, and writes report.md; raises UserError if it cannot."""
     run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
     scores = read_scores(run_dir, split)
     verdicts = [

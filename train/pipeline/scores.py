@@ -1,4 +1,4 @@
-"""The scores of all stages of a pipeline, and the gains that they should show."""
+"""The scores of all stages of a pipeline, and which should be better than which."""
 
 import functools
 import json
@@ -21,13 +21,13 @@ MODEL_NAMES = {
     "code": "code expert",
     "fusion": "fusion",
 }
-"""What the scores call each stage's model."""
+"""The name of each stage's model in the scores."""
 
 _FUSION_START = "fusion at step 0"
 
 
 def evaluate(pipeline: PipelineConfig) -> Path:
-    """Scores every stage, and the fusion before its first step too; returns the JSON's path."""
+    """Scores every stage, and the fusion before its first step; returns the JSON's path."""
     config = pipeline.stage("fusion")
     data = PreparedData(config, FusionStage.name)
 
@@ -43,10 +43,10 @@ def evaluate(pipeline: PipelineConfig) -> Path:
 
 
 def read_scores(run_dir: Path, split: str) -> Scores:
-    """What `evaluate` wrote.
+    """The scores that `evaluate` wrote.
 
     Raises:
-        UserError: it is not there, or not readable.
+        UserError: they are not there, or not readable.
     """
     path = run_dir / f"evaluation-{split}.json"
     try:
@@ -60,7 +60,7 @@ def read_scores(run_dir: Path, split: str) -> Scores:
 
 
 def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, float]]:
-    """What training in stages should gain: a sentence, the loss that should be lower, the other."""
+    """The expected gains: a sentence, the loss that should be lower, and the other loss."""
     base, control, fusion = MODEL_NAMES["base"], MODEL_NAMES["continued"], MODEL_NAMES["fusion"]
     pairs = (
         ("text", MODEL_NAMES["text"], base),

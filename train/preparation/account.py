@@ -1,4 +1,4 @@
-"""The account of a preparation: what became of every document."""
+"""The account of a preparation: what happened to every document."""
 
 import dataclasses
 from collections import Counter
@@ -14,16 +14,16 @@ Reason = Literal[
     "empty",  # only white space
     "binary",  # a zero byte
     "undecodable",  # neither UTF-8, nor UTF-16 or UTF-32 with a byte-order mark
-    "too long",  # above prepare.max_document_bytes
+    "too long",  # larger than prepare.max_document_bytes
     "not parseable",  # a module of Python's library that cannot be parsed
     "unreadable",  # a file that cannot be opened, or a damaged archive or table
     "duplicate",  # the same text as an earlier document
     "near-duplicate",  # nearly the same words as another document
-    "in training",  # of validation or test, and training has all of it too
+    "in training",  # a document of validation or test that training has completely
 ]
 """Why a document was rejected."""
 
-EXAMPLES = 3  # names kept per reason and source
+EXAMPLES = 3  # how many names to keep per reason and source
 
 
 class Source(NamedTuple):
@@ -42,16 +42,16 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass
 class SourceAccount:
-    """What became of the documents of one source.
+    """What happened to the documents of one source.
 
     Attributes:
         files: the number of files that were opened.
         bytes: their sizes together.
         sha256: of their names and contents; where there is more than one, of the list of these.
-        documents: their number by label; those of "data" are dropped.
-        rejected: the number of documents that were not taken, by reason.
+        documents: the number of documents by label; those labelled "data" are dropped.
+        rejected: the number of rejected documents, by reason.
         skipped: what is not a document: hidden files, special files, links to folders.
-        examples: the first names of each reason.
+        examples: the first names for each reason.
     """
 
     files: int = 0
@@ -64,16 +64,16 @@ class SourceAccount:
 
     @property
     def total(self) -> int:
-        """All documents, the rejected ones included."""
+        """The number of all documents, including rejected ones."""
         return self.documents.total() + self.rejected.total()
 
     def reject(self, reason: Reason, name: str) -> None:
-        """Counts a document that was not taken; `name` is its file with its line or row."""
+        """Counts a rejected document; `name` is its file with its line or row."""
         self.rejected[reason] += 1
         self._add_example(reason, name)
 
     def withdraw(self, label: str, reason: Reason, name: str) -> None:
-        """Rejects a document that was already counted as taken."""
+        """Rejects a document that was counted as accepted before."""
         self.documents[label] -= 1
         self.reject(reason, name)
 

@@ -19,11 +19,11 @@ from train.preparation.window_hashes import Hashes
 
 
 class Assembled(NamedTuple):
-    """What the token files hold.
+    """What the token files contain.
 
     Attributes:
         counts: their sizes by domain and split.
-        cut: the number of held-out documents that lost a part because training has it too.
+        cut: the number of held-out documents that lost passages because training has them too.
     """
 
     counts: dict[str, dict[str, SplitCounts]]
@@ -31,13 +31,13 @@ class Assembled(NamedTuple):
 
 
 def assemble(folder: Path, data_dir: Path, tokenizer: Tokenizer, account: Account) -> Assembled:
-    """Writes the token files of all splits, in an order that the seed gives.
+    """Writes the token files of all splits, in an order that depends on the seed.
 
     Args:
         folder: the preparation's.
         data_dir: receives the files.
-        tokenizer: gave the tokens.
-        account: held-out documents of which nothing is left are moved to "in training".
+        tokenizer: the one that the tokens come from.
+        account: held-out documents with nothing left are counted as "in training".
     """
     shards.allow_many_files()
     shared = leaks.shared_hashes(folder)
@@ -69,10 +69,10 @@ class _WrittenSplit(NamedTuple):
 
     Attributes:
         counts: the sizes by domain.
-        pieces: by domain, for each document that was written, which piece it is: all pieces of the
-            split's documents are numbered in their order.
-        removed: source, domain and name of the documents of which nothing was left.
-        cut: the number of documents that lost a part.
+        pieces: by domain, the number of the piece that each written document is; the pieces of all
+            the split's documents are numbered in order.
+        removed: source, domain and name of the documents with nothing left.
+        cut: the number of documents that lost passages.
     """
 
     counts: dict[str, SplitCounts]
@@ -94,10 +94,10 @@ def _write_split(
     Args:
         folder: the preparation's.
         data_dir: receives the files.
-        tokenizer: gave the tokens.
+        tokenizer: the one that the tokens come from.
         split: its name.
-        shared: the hashes, sorted, of the runs that are cut out of held-out documents.
-        beginnings: by the number of a piece, the tokens to cut from its beginning.
+        shared: the sorted hashes of the runs of tokens to cut out of held-out documents.
+        beginnings: for the number of a piece, how many tokens to cut from its beginning.
     """
     end_of_text = np.array([tokenizer.end_of_text], token_dtype(tokenizer.vocab_size))
     token_bytes = tokenizer.token_bytes

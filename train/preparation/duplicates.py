@@ -1,9 +1,9 @@
 """Documents that repeat others: the same bytes, or nearly the same words.
 
-Of equal documents the first stays, in the order in which the sources are read. Near-duplicates
-are found by datatrove's MinHash: 14 bands of 8 hashes over runs of five words, so that documents
-which share 72 % of their runs are a pair with a chance of one half, 85 % with 99.6 %; one of
-each group of such documents stays.
+Of equal documents the first stays, in the order in which the sources are read. datatrove's MinHash
+finds near-duplicates, with 14 bands of 8 hashes over runs of five words. Two documents that share
+72 % of these runs are found with a probability of one half; with 85 % it is 99.6 %. One document of
+each group of near-duplicates stays.
 """
 
 import hashlib
@@ -35,20 +35,20 @@ _WORD = re.compile(r"\w+")
 
 
 def hash_ranges(folder: Path) -> int:
-    """How many ranges of hashes are needed for each to fit in memory."""
+    """The number of ranges of hashes, so that each fits in memory."""
     paths = [folder / "read" / f"{name}.npy" for name in shards.names(folder)]
     documents = sum(len(np.load(path, mmap_mode="r")) for path in paths)
     return documents // _RANGE_DOCUMENTS + 1
 
 
 class FindExact:
-    """One task per range of hashes: which documents have a hash that came before."""
+    """One task per range of hashes: finds documents whose hash came before."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        """Writes the (shard, index) of every document but the first of its hash."""
+        """Writes the (shard, index) of every document except the first with its hash."""
         parts = []
         for shard, name in enumerate(shards.names(self._folder)):
             hashes = np.load(self._folder / "read" / f"{name}.npy")
@@ -65,13 +65,13 @@ class FindExact:
 
 
 class ReadShard:
-    """A shard's documents as datatrove takes them."""
+    """A shard's documents in datatrove's form."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, data: Any, rank: int, world_size: int) -> Iterator[DatatroveDocument]:
-        """Yields them in the order that the shard's near-duplicates are numbered by."""
+        """Yields them in the order in which the shard's near-duplicates are numbered."""
         with Meter(self._folder, "signatures", rank) as meter:
             for document in shards.without_exact_duplicates(self._folder, rank):
                 yield DatatroveDocument(text=document.text, id=document.name)
@@ -95,7 +95,7 @@ class Signatures(MinhashDedupSignature):
         return np.unique(window_hashes(hashes, min(_CONFIG.n_grams, len(words)))).reshape(-1, 1)
 
     def get_signature(self, shingles: npt.NDArray[np.uint64]) -> list[list[int]]:
-        """The least hashes of a document; in pieces, as each run takes a kilobyte."""
+        """The smallest hashes of a document, computed in pieces, as each run takes a kilobyte."""
         pieces = np.split(shingles, range(4096, len(shingles), 4096))
         least = np.array([super(Signatures, self).get_signature(piece) for piece in pieces])
         return least.min(axis=0).tolist()
@@ -114,14 +114,14 @@ class Buckets(MinhashDedupBuckets):
 
 
 class Cluster(MinhashDedupCluster):
-    """datatrove's groups of near-duplicates, and which documents of them go."""
+    """datatrove's groups of near-duplicates, and which documents to remove."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder / "pairs"), str(folder / "near"), config=_CONFIG)
 
 
 class _NoWords(WordTokenizer):
-    """Stands where datatrove would load a network that splits English into words."""
+    """Replaces a network that datatrove would load to split English into words."""
 
     word_tokenize = sent_tokenize = span_tokenize = None
 

@@ -1,4 +1,4 @@
-"""Encodes documents: the token ids of each shard, and the hashes of all runs of tokens in it."""
+"""Encodes documents: writes each shard's token ids, and the hashes of all runs of tokens."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ _RECORD = np.dtype(
 
 
 class Encode:
-    """One task per shard: the token ids of its documents, sorted by split and place in it."""
+    """One task per shard: the token ids of its documents, sorted by split, then by place in it."""
 
     def __init__(self, folder: Path, borders: Borders, seed: int, tokenizer: Path) -> None:
         self._folder = folder
@@ -74,11 +74,11 @@ class EncodedDocument(NamedTuple):
     """A document as token ids.
 
     Attributes:
-        key: its place in its split; documents are sorted by it, then by `shard`.
+        key: decides its place in its split: documents are sorted by key, then by `shard`.
         shard: the shard that it is in.
         domain: "text" or "code".
         source: the index of its source.
-        name: for people; "" for training documents, which nothing is told about.
+        name: for messages; "" for training documents, which no message is about.
         ids: its tokens, without END_OF_TEXT.
     """
 

@@ -33,10 +33,10 @@ _DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
-    """Runs steps one after the other, and shows how far they are."""
+    """Runs steps one after the other, and shows their progress."""
 
     def __init__(self, config: EngineConfig, folder: Path, console: rich.console.Console) -> None:
-        """`folder` is that of the preparation, on a disk that all workers share."""
+        """`folder` is the preparation's folder, on a disk that all workers share."""
         self._config = config
         self._folder = folder
         self._console = console
@@ -47,10 +47,10 @@ class Engine:
         """Runs what is left of a step's tasks.
 
         Args:
-            name: the step.
-            tasks: their number.
-            actions: what each task does, one after the other, as datatrove takes it.
-            total: the bytes that all tasks will count, 0 where it is unknown.
+            name: the name of the step.
+            tasks: the number of tasks.
+            actions: what each task does, one after the other, in datatrove's form.
+            total: the bytes that all tasks together will count; 0 if unknown.
 
         Raises:
             TasksFailedError: a task failed where its error cannot be seen from here.
@@ -119,12 +119,12 @@ class Engine:
             time.sleep(_POLL_SECONDS)
             command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
             queue = subprocess.run(command, capture_output=True, text=True)
-            # A job that has just ended, or a disk that shows its files late, gets a moment.
+            # Wait a moment, for a job that has just ended or a disk that shows its files late.
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
     @contextlib.contextmanager
     def _progress(self, name: str, total: int) -> Iterator[None]:
-        """A line with documents, MB/s and the time left, while the block runs."""
+        """Shows a line with documents, MB/s and the time left while the block runs."""
         progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -155,7 +155,7 @@ class Engine:
 
 
 class _Local(LocalPipelineExecutor):
-    """Tasks in processes of their own; a single one in this process."""
+    """Runs tasks in separate processes, or a single task in this process."""
 
     def run(self) -> None:
         """Runs what is left."""
@@ -165,15 +165,15 @@ class _Local(LocalPipelineExecutor):
                     self._run_for_rank(rank)
             else:
                 self._run_in_pool()
-        logger.remove()  # datatrove's last task left its log on stderr
+        logger.remove()  # datatrove's last task left its log handler on stderr
 
     def _run_in_pool(self) -> None:
-        # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
+        # Not a fork: in a pipeline this process has JAX's threads, which do not survive a fork.
         pool = concurrent.futures.ProcessPoolExecutor(
             self.workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
         )
         try:
-            # datatrove's own pool waits without end for the task of a worker that was killed.
+            # datatrove's own pool would wait forever for the task of a worker that was killed.
             running = [
                 pool.submit(self._run_for_rank, rank) for rank in self.get_incomplete_ranks()
             ]
@@ -191,8 +191,8 @@ class _Local(LocalPipelineExecutor):
 def _silent_stderr() -> Iterator[None]:
     """Keeps this process, and the workers that it starts, from writing to the terminal.
 
-    datatrove logs to stderr what it logs to a file too, and each worker that Ctrl-C ends would
-    print a traceback.
+    datatrove logs to stderr what it also logs to a file, and after Ctrl-C every worker would print
+    a traceback.
     """
     stderr = os.dup(2)
     os.dup2(_DEV_NULL.fileno(), 2)
@@ -205,7 +205,7 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, killed for instance."""
+    """Ends this worker when the process that started it is gone, for instance killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -217,7 +217,7 @@ def _end_with_parent() -> None:
 
 
 class _Ray(RayPipelineExecutor):
-    """datatrove's own, without its log on the terminal."""
+    """datatrove's own executor, without its log on the terminal."""
 
     def run(self) -> None:
         """Runs what is left."""

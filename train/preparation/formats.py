@@ -1,7 +1,7 @@
-"""From a file to its documents: plain files, notebooks, lines of JSON, Parquet, Python's library.
+"""Reads the documents in a file: plain text, notebooks, lines of JSON, Parquet, Python's library.
 
 Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Other encodings are not guessed, because
-a wrong guess would not be noticed. Blank lines between lines of JSON are not documents.
+nobody would notice a wrong guess. Blank lines between lines of JSON are not documents.
 """
 
 import codecs
@@ -41,11 +41,11 @@ class Document(NamedTuple):
     """One text.
 
     Attributes:
-        text: the whole document, with its newlines as they were.
+        text: the whole document, with its original newlines.
         domain: "text" or "code".
-        name: its file, with its line or row, for people; unique within its domain and source.
-        group: documents of one group never lie in different splits. A file is a group, and so is
-            each record of JSON or Parquet, because such a file may hold a whole corpus.
+        name: its file, with its line or row, for messages; unique within its domain and source.
+        group: documents of one group are never in different splits. A file is a group. In JSON and
+            Parquet files each record is one, because such a file may be a whole corpus.
         source: the index of its source.
     """
 
@@ -62,7 +62,7 @@ class Document(NamedTuple):
 
 
 class Rejected(Exception):
-    """A document that is not taken, and why."""
+    """Raised for a document that is rejected; says why."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -70,7 +70,7 @@ class Rejected(Exception):
 
 
 class Reader:
-    """Reads files into documents, and counts what became of them."""
+    """Reads documents from files, and counts what happened to them."""
 
     def __init__(
         self, prepare: PrepareConfig, sources: list[Source], parts: list[SourceAccount]
@@ -82,7 +82,7 @@ class Reader:
         self._labeller: Labeller | None = None
 
     def read(self, file: File) -> Iterator[Document]:
-        """The documents of a file; whatever else it holds is counted."""
+        """The documents of a file; everything else in it is counted."""
         source, part = self._sources[file.source], self._parts[file.source]
         if not file.path:
             for topic, text in python_library.topics().items():
@@ -140,7 +140,7 @@ class Reader:
 
     def _json_lines(self, file: File, name: str) -> Iterator[Document]:
         part = self._parts[file.source]
-        # A line may hold other fields too, and write each character of the text as six or twelve.
+        # A line may have other fields too, and may use six or twelve bytes per character of text.
         longest = 16 * self._prepare.max_document_bytes + 1_000_000
         number = 0
         try:
@@ -182,7 +182,7 @@ class Reader:
                         part.reject("missing field", f"{name} row {number + 1}")
                     return
                 for batch in table.iter_batches(64, columns=fields, use_threads=False):
-                    names = batch.schema.names  # two may be alike: the first counts
+                    names = batch.schema.names  # two may have the same name: the first counts
                     columns = [_strings(batch.column(names.index(field))) for field in fields]
                     for values in zip(*columns, strict=True):
                         row += 1
@@ -197,11 +197,11 @@ class Reader:
                         label = self._label(file.source, "", text)
                         yield from self._accept(text, label, place, place, file.source)
         except (OSError, ValueError, LookupError, pyarrow.ArrowException):
-            # A damaged table may even name its columns in what is no text.
+            # In a damaged table even the names of columns may be invalid text.
             part.reject("unreadable", f"{name} after row {row}")
 
     def _file_text(self, file: File, name: str) -> str | None:
-        """A plain file's text, or None after counting why it is not taken."""
+        """A plain file's text, or None if it was rejected and counted."""
         try:
             if file.size > self._prepare.max_document_bytes:
                 raise Rejected("too long")
@@ -221,7 +221,7 @@ class Reader:
             raise Rejected("wrong type")
         try:
             size = len(content.encode())
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain
             raise Rejected("undecodable") from None
         if size > self._prepare.max_document_bytes:
             raise Rejected("too long")
@@ -251,7 +251,7 @@ def decode(content: bytes) -> str:
     """The text of bytes, without the byte-order mark.
 
     Raises:
-        Rejected: they are binary, or not text in one of the encodings above.
+        Rejected: they are binary, or not in one of the encodings above.
     """
     encoding = "utf-8"
     for mark, marked in _MARKS:
@@ -267,7 +267,7 @@ def decode(content: bytes) -> str:
 
 
 def notebook_text(text: str) -> str:
-    """The cells of a notebook, one after the other, without what running them printed.
+    """The cells of a notebook, one after the other, without their output.
 
     Raises:
         Rejected: it is not a notebook.

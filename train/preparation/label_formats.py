@@ -1,12 +1,12 @@
-r"""Text, code or data within a format that can hold more than one of them.
+r"""Whether a document is text, code or data, if its format can be more than one of them.
 
 - Markdown is code if more than half of its characters are in fenced or indented blocks.
 - A notebook is code if its code cells hold at least half of the characters of its cells.
 - LaTeX without `\begin{document}` is code if more than 15 % of its lines define macros, or if it
   has no environment and does not read like prose.
 - HTML is code if it is a template. Otherwise it is text if its paragraphs (at least 60 characters,
-  with the end of a sentence) hold 200 characters and a third of all that is shown. Otherwise it is
-  code if its scripts and style sheets are twice as long as what is shown, else data.
+  with the end of a sentence) have 200 characters and a third of the visible text. Otherwise it is
+  code if its scripts and style sheets are twice as long as the visible text, else data.
 - XML is code if it is XSLT, and text if its root is that of DocBook or another kind of document and
   it has sentences; else it is data.
 - Data and text are code if lines begin with a template's block tag, such as `{% if`.
@@ -40,7 +40,7 @@ TEMPLATE_TAG = re.compile(r"\{%-? ?\w|\{\{-? ?[\w.$]|<%|<\?(?:php|=)")
 _BLOCK_TAG = re.compile(
     r"^[ \t]*\{%-? *(?:if|for|set|block|extends|include|import|macro)\b", re.MULTILINE
 )
-# In text, examples of them are indented.
+# In text, examples of block tags are indented.
 _BLOCK_TAG_AT_MARGIN = re.compile(_BLOCK_TAG.pattern.replace(r"[ \t]*", "", 1), re.MULTILINE)
 _PARAGRAPH_CHARACTERS = 60
 
@@ -103,7 +103,7 @@ def _label_of_notebook(text: str) -> Label:
 
 
 def _is_latex_code(text: str) -> bool:
-    """Whether it is LaTeX of definitions rather than of prose."""
+    """Whether the LaTeX consists of definitions rather than prose."""
     lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "%"]
     definitions = sum(map(bool, map(_LATEX_DEFINITION.match, lines)))
     if "\\begin{document}" in text:
@@ -123,7 +123,7 @@ def _label_of_xml(text: str) -> Label:
 
 
 def _xml_root(text: str) -> str:
-    """The name of the first element in lower case, "" where there is none."""
+    """The name of the first element in lower case, or "" if there is none."""
     begin = text.find("<")
     while begin >= 0:
         if text.startswith("<!--", begin):
@@ -140,8 +140,8 @@ def _xml_root(text: str) -> str:
 def _label_of_html(text: str) -> Label:
     """Reads a page in one pass.
 
-    The parsers in Python's library take quadratic time for some broken pages; this one passes each
-    character a fixed number of times and stops where something is not closed.
+    The parsers in Python's library take quadratic time for some broken pages. This one passes each
+    character a fixed number of times, and stops where something is not closed.
     """
     lower = text.lower()
     if len(lower) != len(text):  # few letters have a lower case of another length

@@ -1,6 +1,6 @@
-"""The names and words that tell what a file is: extensions, names, formats, elements.
+"""The names and words that show what a file is: extensions, names, formats, elements.
 
-Tables only; the rules that use them are in labels.py and label_formats.py.
+These are only tables. The rules that use them are in labels.py and label_formats.py.
 """
 
 from typing import Literal

@@ -5,26 +5,26 @@ what is executed, compiled or built with, including style sheets, templates and 
 everything else and is not trained on: JSON, YAML, TOML, CSV, XML, settings, lock files, message
 catalogues, logs.
 
-The name decides where it, or its extension, says what the file is. (Of 1492 such files of the
-development set's packages, see benchmarks/label_accuracy.py, magika contradicted 16 with a score of
-0.8 or more, and was right about one.) Hidden files are settings unless their name says otherwise,
-and a name that ends in a section number of the manual, such as `.1`, is text if it has troff's
-requests.
+The name decides if it, or its extension, says what the file is. (There are 1492 such files in the
+development set's packages, see benchmarks/label_accuracy.py. magika disagreed on 16 of them with a
+score of 0.8 or more, and was right about one.) Hidden files are settings unless their name says
+otherwise. A name that ends in a section number of the manual, such as `.1`, is text if the file has
+requests of troff.
 
-Otherwise the content decides, by the first rule that applies:
+Otherwise the content decides. The first rule that applies is used:
 
-1. `#!`, `<?php`, `#compdef` or `#autoload` at the beginning make code.
-2. Requests of troff make text: a manual page.
-3. An XML declaration makes XML, or HTML if there is an `<html>`.
-4. One element that HTML does not have, checksums, or nothing but requirements and comments make
+1. `#!`, `<?php`, `#compdef` or `#autoload` at the beginning mean code.
+2. Requests of troff mean text: a manual page.
+3. An XML declaration means XML, or HTML if there is an `<html>`.
+4. One element that HTML does not have, checksums, or only requirements and comments mean
    data.
-5. `/*` at the beginning, or the header of a diff, make code.
-6. What magika says, where it is sure. What it calls plain text or is unsure about is data if it is
+5. `/*` at the beginning, or the header of a diff, mean code.
+6. If magika is sure, its answer. What it calls plain text or is unsure about is data if it is
    a table, text if it reads like prose (without its `#` comments), else magika's guess if that is
    likely, else data.
 
-A format that can hold more than one kind is then decided by label_formats.py, however the format
-was found.
+If the format can be more than one of text, code and data, label_formats.py then decides, whether
+the name or the content gave the format.
 """
 
 import re
@@ -55,10 +55,10 @@ _SURE = 0.5
 labelled wrongly."""
 
 _LIKELY = 0.3
-"""From this score on, its answer is still the best guess for what does not read like prose."""
+"""From this score on, its answer is still the best guess if the text is not like prose."""
 
 _READ = 4096
-"""Magika looks at no more than this many bytes at either end."""
+"""Magika looks at so many bytes at most at either end."""
 
 # zsh's functions begin with #compdef and #autoload.
 _PROGRAM_STARTS = ("#!", "<?php", "#compdef ", "#autoload")
@@ -72,7 +72,7 @@ _XML = re.compile(
 )
 _ELEMENT = re.compile(r"\s*<([a-zA-Z][\w.:-]*)[\s>]")
 _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
-# Packages and the like are described by such lines, and so are mails, which are text.
+# Such lines describe packages and the like, and also mails, which are text.
 _HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
 _MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
 _BODY = re.compile(r"\n\r?\n\s*\S")
@@ -89,10 +89,10 @@ class Labeller:
         self._magika = OneThreadMagika()
 
     def label(self, name: str, text: str) -> Label:
-        """The label of a document; the same for the same arguments.
+        """The label of a document; the same arguments give the same label.
 
         Args:
-            name: the base name of its file, or "" where there is none.
+            name: the base name of its file, or "" if there is none.
             text: all of it.
         """
         if not text.strip():
@@ -100,7 +100,7 @@ class Labeller:
         return label_in_format(_format_of_name(name, text) or self._format_of(text), text)
 
     def _format_of(self, text: str) -> Format:
-        """What a document is by its content alone."""
+        """What a document is, from its content alone."""
         if text.startswith(_PROGRAM_STARTS):
             return "code"
         if _TROFF_REQUEST.search(text, 0, _READ):
@@ -134,7 +134,7 @@ class Labeller:
 
 
 def _format_of_name(name: str, text: str) -> Format | None:
-    """What a name says, or None where it says too little."""
+    """What a name says, or None if it says too little."""
     executable = text.startswith(_PROGRAM_STARTS)
     stem, _, suffix = name.rpartition(".")
     if name.lower() in FORMAT_OF_NAME:
@@ -152,7 +152,7 @@ def _format_of_name(name: str, text: str) -> Format | None:
     if stem:
         if suffix.lower() in FORMAT_OF_EXTENSION:
             format = FORMAT_OF_EXTENSION[suffix.lower()]
-            # "README.mac" and "INSTALL.pt" are read.
+            # people read "README.mac" and "INSTALL.pt"
             if format == "code" and stem.isupper() and stem.lower() in TEXT_STEMS:
                 return "code" if executable else "text"
             return "code" if format == "text" and executable else format
@@ -165,7 +165,7 @@ def _format_of_name(name: str, text: str) -> Format | None:
         return "data"
     if template:
         return "code"
-    # "README-alpha" and "LICENSE_MIT" are read, but "announce-gen" and "install" are programs.
+    # "README-alpha" and "LICENSE_MIT" are texts, but "announce-gen" and "install" are programs.
     first = re.split("[.]" if name.islower() else "[-._]", name, maxsplit=1)[0]
     if first.lower() in CODE_STEMS:
         return "code"
@@ -175,7 +175,7 @@ def _format_of_name(name: str, text: str) -> Format | None:
 
 
 def _is_element(text: str) -> bool:
-    """Whether all of it is one element, with a name that HTML does not have."""
+    """Whether the whole text is one element, with a name that HTML does not have."""
     element = _ELEMENT.match(text)
     return (
         element is not None

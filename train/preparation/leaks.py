@@ -1,11 +1,11 @@
-"""Finds what training and the held-out splits share.
+"""Finds passages that training and the held-out splits share.
 
-The held-out splits, validation and test, hold no 50 tokens in a row that training has too: a model
-that had learnt such a text by heart would seem to understand it. Runs of `WINDOW` tokens within a
-document that training has are cut out of held-out documents. What is left on either side becomes a
-document of its own if it has at least `WINDOW` tokens, and is dropped otherwise, so that a short
-document may go whole. Where the end of one document and the beginning of the next are such 50
-tokens, that beginning is cut too.
+Validation and test, the held-out splits, must not have 50 tokens in a row that training has too: a
+model that had memorised such a text would seem to understand it. Runs of `WINDOW` tokens in one
+document that training has too are cut out of held-out documents. What is left before or after a cut
+becomes a separate document if it has at least `WINDOW` tokens, and is dropped otherwise. So a short
+document may be dropped completely. If the end of one document and the beginning of the next
+together are such 50 tokens, that beginning is cut too.
 """
 
 import itertools
@@ -21,14 +21,14 @@ from train.preparation import shards
 from train.preparation.window_hashes import Hashes, window_hashes
 
 WINDOW = 49
-"""Tokens of a shared run. With the end of a document on one side of it, it makes 50."""
+"""Tokens in a shared run; with the end-of-text token beside it, these are 50."""
 
 _CHUNK_TOKENS = 1_000_000
 _CHUNK_BORDERS = 50_000
 
 
 class FindShared:
-    """One task per range of hashes: which runs training and the held-out documents both have."""
+    """One task per range of hashes: finds runs in both training and held-out documents."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,7 +55,7 @@ class FindShared:
 
 
 def shared_hashes(folder: Path) -> Hashes:
-    """The hashes, sorted, of all runs that training and the held-out documents share."""
+    """The sorted hashes of all runs that training and the held-out documents share."""
     ranks = range(len(shards.names(folder)))
     found = [np.load(shards.encoded_path(folder, rank, "shared.npy")) for rank in ranks]
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
@@ -64,11 +64,11 @@ def shared_hashes(folder: Path) -> Hashes:
 def sorted_run_hashes(
     tokens: npt.NDArray[Any], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
 ) -> Hashes:
-    """The hashes, sorted, of all runs of WINDOW tokens within documents.
+    """The sorted hashes of all runs of WINDOW tokens within documents.
 
     Args:
-        tokens: of all documents, [N].
-        begins: where each document begins, rising.
+        tokens: the tokens of all documents [N].
+        begins: where each document begins, ascending.
         ends: where it ends, exclusive: where the next one begins.
     """
     hashes = np.empty(int(np.maximum(ends - begins - WINDOW + 1, 0).sum()), np.uint64)
@@ -89,7 +89,7 @@ def _run_hashes(
         after = max(int(np.searchsorted(ends, begins[index] + _CHUNK_TOKENS)), index + 1)
         first, last = begins[index], ends[after - 1]
         hashes = window_hashes(np.asarray(tokens[first:last]), WINDOW)
-        # A window that begins fewer than WINDOW tokens before a document's end is in two of them.
+        # A window that begins fewer than WINDOW tokens before a document's end is in two documents.
         inside = np.ones(last - first + 1, bool)
         for end in ends[index : after - 1] - first:
             inside[max(end - WINDOW + 1, 0) : end] = False
@@ -98,11 +98,11 @@ def _run_hashes(
 
 
 def clean_pieces(ids: npt.NDArray[Any], shared: Hashes) -> list[npt.NDArray[Any]]:
-    """What is left of a document without the runs whose hashes are in `shared`, sorted."""
+    """What is left of a document without the runs whose hashes are in `shared` (sorted)."""
     starts = np.flatnonzero(_is_among(window_hashes(ids, WINDOW), shared))
     if not len(starts):
         return [ids]
-    # +1 where a run begins, -1 behind its end: a token is in one where the sum is above zero.
+    # +1 where a run begins, -1 after its end: a token is in a run if the sum is above zero.
     changes = np.zeros(len(ids) + 1, np.int64)
     np.add.at(changes, starts, 1)
     np.add.at(changes, starts + WINDOW, -1)
@@ -114,10 +114,10 @@ def clean_pieces(ids: npt.NDArray[Any], shared: Hashes) -> list[npt.NDArray[Any]
 def pieces_that_leak(
     data_dir: Path, split: str, pieces: Mapping[str, Sequence[int]], trained: Iterable[str]
 ) -> set[int]:
-    """The pieces of a held-out split that begin within 50 tokens which training has in a row.
+    """The pieces of a held-out split that begin inside 50 tokens that training also has.
 
     Args:
-        data_dir: has the token files of the split and of training.
+        data_dir: the folder with the token files of the split and of training.
         split: its name.
         pieces: by domain, the number of the piece that each document in its token file is.
         trained: the domains that have training documents.
@@ -143,7 +143,7 @@ def pieces_that_leak(
 
 
 def _border_hashes(file: TokenFile) -> Iterator[tuple[int, Hashes]]:
-    """The hashes of all WINDOW + 1 tokens in a row that hold an end of text and what follows it.
+    """The hashes of all WINDOW + 1 tokens in a row with an end of text and a token after it.
 
     Yields:
         The index of a document, and for it and those after it [documents, WINDOW + 1], some at a
@@ -152,13 +152,13 @@ def _border_hashes(file: TokenFile) -> Iterator[tuple[int, Hashes]]:
     ends = file.ends[:-1]
     for first in range(0, len(ends), _CHUNK_BORDERS):
         around = ends[first : first + _CHUNK_BORDERS, None] - 1 + np.arange(-WINDOW, WINDOW + 1)
-        # Near the file's ends a token is repeated; no row of another file looks like that.
+        # Near the file's ends a token is repeated, which no row of another file looks like.
         tokens = file.tokens[np.clip(around, 0, len(file.tokens) - 1)]
         yield first, window_hashes(tokens, WINDOW + 1)
 
 
 def _is_among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
-    """For each of the values, of any shape, whether it is among the known ones, sorted."""
+    """Whether each value, in an array of any shape, is among the known ones (sorted)."""
     if not len(known):
         return np.zeros(values.shape, bool)
     places = np.minimum(np.searchsorted(known, values), len(known) - 1)

@@ -1,4 +1,4 @@
-"""Lines of files, plain or compressed by gzip or Zstandard."""
+"""Reads lines of files, plain or compressed with gzip or Zstandard."""
 
 import codecs
 import gzip
@@ -20,7 +20,7 @@ def open_lines(path: str) -> IO[bytes]:
 
 
 def read_lines(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
-    """Lines; None stands for one that is longer than `longest`, which is never held whole."""
+    """Lines; None for one that is longer than `longest`, which is never completely in memory."""
     first = True
     while line := stream.readline(longest):
         if len(line) == longest and not line.endswith(b"\n"):
@@ -33,9 +33,9 @@ def read_lines(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
 
 
 class _Zstandard(io.RawIOBase):
-    """Reads frames one after the other, and says so when the last one is cut off.
+    """Reads frames one after the other, and raises an error if the last one is cut off.
 
-    zstandard's own reader ends there as if all were well.
+    zstandard's own reader would end there without an error.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -50,7 +50,7 @@ class _Zstandard(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._plain:
-            # Few bytes at a time, as four of them may stand for 128 KB.
+            # Few bytes at a time, because four of them can expand to 128 KB.
             chunk = self._compressed or self._file.read(256)
             if not chunk:
                 if self._frame is not None and not self._frame.eof:

@@ -21,7 +21,7 @@ from train.system.errors import UserError
 
 TASK_BYTES = 128_000_000
 TASK_FILES = 50_000
-"""What one task reads at most, unless one file is larger."""
+"""The most bytes that one task reads, unless one file is larger."""
 
 
 class File(NamedTuple):
@@ -29,9 +29,9 @@ class File(NamedTuple):
 
     Attributes:
         source: the index of the source that lists it.
-        path: where it is; "" stands for the documentation topics of Python's library.
-        size: bytes.
-        changed: when its content and its entry were changed, in nanoseconds.
+        path: where it is; "" means the documentation topics of Python's library.
+        size: in bytes.
+        changed: when its content and its directory entry were changed, in nanoseconds.
     """
 
     source: int
@@ -43,7 +43,7 @@ class File(NamedTuple):
 def sources(prepare: PrepareConfig) -> list[Source]:
     """The entries of the config, in the order in which they are read.
 
-    Where two hold the same document, the first has it.
+    If two have the same document, it counts for the first.
     """
     listed = [
         *(Source("prepare.text", path, "text") for path in sorted(prepare.text)),
@@ -62,8 +62,8 @@ def files(
 
     Args:
         listed: the sources.
-        exclude: folders that are not entered, such as the one being written.
-        skipped: one counter per source, of what is not a file to read, by reason.
+        exclude: folders to leave out, such as the one being written.
+        skipped: one counter per source, which counts entries that are not read, by reason.
 
     Raises:
         UserError: a source does not exist, or its pattern matches nothing.
@@ -90,7 +90,7 @@ def files(
 
 
 def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
-    """A hash that changes when a listed file is changed, added or removed; files are not read.
+    """A hash that changes if a listed file is changed, added or removed; files are not read.
 
     Args:
         prepare: the sources.
@@ -113,7 +113,7 @@ def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
 def write_tasks(
     folder: Path, listed: list[Source], exclude: Iterable[str | Path]
 ) -> tuple[int, int, list[Counter[str]]]:
-    """Divides the files among tasks, in their order, the same on every machine.
+    """Divides the files among tasks, in order, the same on every machine.
 
     Args:
         folder: receives a file `00000.jsonl` per task.
@@ -174,7 +174,7 @@ def _source_files(
         raise UserError(f"{source.key}: nothing matches {source.path}: correct the pattern")
     folders = {os.path.normpath(path) for path in matches if os.path.isdir(path)}
     for path in matches:
-        # A pattern may match a folder and what is in it, which the folder's walk finds already.
+        # A pattern may match a folder and also files in it, which reading the folder finds anyway.
         above = os.path.dirname(os.path.normpath(path))
         while above not in folders and above != os.path.dirname(above):
             above = os.path.dirname(above)
@@ -183,9 +183,9 @@ def _source_files(
 
 
 def _matches(pattern: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
-    """The paths that match a pattern; links to folders are followed where it spells them out.
+    """The paths that match a pattern; follows links to folders only if the pattern names them.
 
-    Python's glob follows all of them, without end where they loop.
+    Python's glob follows all links, and never ends if they loop.
     """
     parts = [part for part in pattern.split("/") if part]
     yield from _matches_below("/" if pattern.startswith("/") else "", parts, excluded, skipped)
@@ -206,7 +206,7 @@ def _matches_below(
     if part == "**":
         yield from _matches_below(folder, rest, excluded, skipped)
         if not rest:
-            return  # the folder stands for all that is in it
+            return  # the folder includes everything in it
     if not os.path.isdir(folder or "."):
         return
     for entry in _entries(folder or ".", excluded, skipped):
@@ -222,7 +222,7 @@ def _matches_below(
 
 
 def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterator[str]:
-    """The files at or below a path, sorted; links to folders may loop and are not entered."""
+    """The files at or below a path, sorted; links to folders may loop, so they are skipped."""
     if not os.path.isdir(path):
         yield path
         return
@@ -244,7 +244,7 @@ def _walk(path: str, excluded: Collection[str], skipped: Counter[str]) -> Iterat
 def _entries(
     folder: str, excluded: Collection[str], skipped: Counter[str]
 ) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, sorted by name; nothing where it is excluded or may not be read."""
+    """The entries of a folder, sorted by name; none if it is excluded or cannot be read."""
     if excluded and os.path.realpath(folder) in excluded:
         return iter(())
     try:

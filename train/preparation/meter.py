@@ -1,4 +1,4 @@
-"""How far the tasks of a step are, wherever they run: each keeps its counts in a small file."""
+"""The progress of a step's tasks, wherever they run: each writes its counts to a small file."""
 
 import os
 import time
@@ -11,7 +11,7 @@ class Meter:
     """Counts a task's documents and bytes."""
 
     def __init__(self, folder: Path, step: str, rank: int) -> None:
-        """A task of a step; `folder` is that of the preparation."""
+        """For one task of a step; `folder` is the preparation's folder."""
         path = folder / "progress" / step / f"{rank:05d}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "wb")  # noqa: SIM115 - closed in __exit__
@@ -26,7 +26,7 @@ class Meter:
         self._file.close()
 
     def add(self, documents: int, size: int) -> None:
-        """Counts documents and their bytes that are done."""
+        """Counts documents that are done, and their bytes."""
         self._documents += documents
         self._bytes += size
         if time.monotonic() >= self._next:
@@ -34,12 +34,12 @@ class Meter:
             self._next = time.monotonic() + _INTERVAL
 
     def _write(self) -> None:
-        # Always as long, and over what is there: whoever reads meanwhile finds two whole numbers.
+        # Always the same length, over the old text: a reader always finds two complete numbers.
         os.pwrite(self._file.fileno(), f"{self._documents:20} {self._bytes:20}".encode(), 0)
 
 
 def counts(folder: Path, step: str) -> tuple[int, int]:
-    """The documents and bytes that all tasks of a step have done until now."""
+    """The documents and bytes that all tasks of a step have done so far."""
     documents = size = 0
     for path in (folder / "progress" / step).glob("[0-9]*"):
         if done := path.read_text().split():

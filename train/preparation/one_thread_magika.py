@@ -1,6 +1,6 @@
 """Magika in one thread.
 
-A module of its own, because magika takes 25 MB, and most workers label nothing.
+It is a separate module because magika takes 25 MB, and most workers do not label anything.
 """
 
 import onnxruntime

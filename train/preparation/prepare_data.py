@@ -1,7 +1,7 @@
-"""Prepares a data folder: runs all steps, prints what became of the documents, writes the folder.
+"""Prepares a data folder: runs all steps, prints what happened to the documents, writes the folder.
 
-The steps work in a hidden folder beside data_dir, and their result takes data_dir's place when all
-of it is complete. After an interruption the same command continues.
+The steps work in a hidden folder beside data_dir. Their result replaces data_dir when all of it is
+complete. After an interruption the same command continues.
 """
 
 import json
@@ -23,12 +23,12 @@ def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> N
     """Prepares `config.data_dir`.
 
     Args:
-        config: its `prepare` section, `model.vocab_size`, `data_dir` and `run_dir`.
+        config: `prepare`, `model.vocab_size`, `data_dir` and `run_dir` are used.
         strict: write nothing and exit with 1 if any document is rejected.
         dry_run: do all the work, print the tables and write nothing.
 
     Raises:
-        UserError: the config or the sources are at fault, or a task failed.
+        UserError: the config or the sources are wrong, or a task failed.
         SystemExit: a document is rejected, and `strict` is set.
         KeyboardInterrupt: interrupted; the same command continues.
     """
@@ -37,7 +37,7 @@ def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> N
     data_folder.check_replaceable(data_dir)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     exclude = data_dir, config.run_dir
-    # Before the files are read: a change in the meantime is found at the next comparison.
+    # Before the files are read, so that the next comparison finds a change in the meantime.
     inputs = listing.digest(settings, exclude)
     identity = run_steps.identity(settings, vocab_size, inputs, data_folder.package_versions())
     try:

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 READ_CHARACTERS = 1 << 15
-"""Characters that are looked at to tell prose from data."""
+"""How many characters are used to decide between prose and data."""
 
 SENTENCE_END = re.compile(r"[.!?:][^\w\s]{0,3}(?:\s|$)|[\u3002\uff01\uff1f\u0964\u06d4]")
 _PUNCTUATION = re.compile(
@@ -20,7 +20,7 @@ def is_prose(text: str, *, sentences: bool) -> bool:
 
     Args:
         text: the document.
-        sentences: only ends of sentences count as punctuation.
+        sentences: count only ends of sentences as punctuation.
     """
     lines = text_lines(text)
     text = "\n".join(lines)
@@ -38,7 +38,7 @@ def is_prose(text: str, *, sentences: bool) -> bool:
 
 
 def is_table(text: str) -> bool:
-    """Whether nearly all lines have a separator equally often."""
+    """Whether nearly all lines have the same number of a separator."""
     lines = text_lines(text)
     for separator in "|;:\t":
         counts = Counter(line.count(separator) for line in lines)
@@ -51,7 +51,7 @@ def is_table(text: str) -> bool:
 
 
 def letter_share(text: str) -> float:
-    """The share of letters in what is not white space."""
+    """The share of letters among the characters that are not white space."""
     text = text[:READ_CHARACTERS]
     return _letters(text) / max(1, sum(map(len, text.split())))
 

@@ -32,7 +32,7 @@ def modules(root: str) -> Iterator[str]:
             f"prepare.python_library: this Python has no library folder {root}: list folders"
         )
     for folder, folders, files in os.walk(root):
-        # Installed packages and build files lie in folders that no import statement can name.
+        # Installed packages and build files are in folders that no import statement can name.
         folders[:] = sorted(
             name for name in folders if name.isidentifier() and name not in _SKIPPED_PACKAGES
         )
@@ -45,11 +45,11 @@ def modules(root: str) -> Iterator[str]:
 def topics() -> dict[str, str]:
     """The language reference by topic, without the topics that longer ones repeat.
 
-    A third of the topics are sections of others, and could end up in another split than these.
+    A third of the topics are sections of longer ones, and could get into a different split.
     """
     try:
         from pydoc_data.topics import topics as texts
-    except ImportError:  # some distributions package it apart
+    except ImportError:  # some distributions have it in a separate package
         return {}
     seen: set[str] = set()
     kept = {}
@@ -86,9 +86,9 @@ def cut_docstrings(source: str) -> tuple[str, list[tuple[str, str]]]:
         source: a Python module.
 
     Returns:
-        The source without its docstrings: their lines are cut out and every other byte stays, and
-        a body that has nothing else gets `pass`. And the docstrings in their order, each with its
-        qualified name ("" is the module) and as `inspect.cleandoc` leaves it.
+        The source without its docstrings: their lines are cut out, every other byte stays, and a
+        body that has nothing else gets `pass`. Then the docstrings in order, each with its
+        qualified name ("" is the module) and its text from `inspect.cleandoc`.
 
     Raises:
         SyntaxError: the source is not Python.
@@ -96,7 +96,7 @@ def cut_docstrings(source: str) -> tuple[str, list[tuple[str, str]]]:
     """
     data = source.encode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes in the source, which we do not maintain
+        warnings.simplefilter("ignore")  # warnings about escapes in the source, which is not ours
         tree = ast.parse(source)
     starts = [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
     spans: list[tuple[int, int, bytes]] = []
@@ -129,7 +129,7 @@ def _docstring_span(
     starts: list[int],
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
 ) -> tuple[int, int, bytes]:
-    """The bytes [begin, stop) of a node's docstring, and what takes their place."""
+    """The bytes [begin, stop) of a node's docstring, and what replaces them."""
     statement = node.body[0]
     assert statement.end_lineno is not None and statement.end_col_offset is not None
     begin = starts[statement.lineno - 1] + statement.col_offset
@@ -137,14 +137,14 @@ def _docstring_span(
     line_begin = starts[statement.lineno - 1]
     line_stop = starts[statement.end_lineno] if statement.end_lineno < len(starts) else len(data)
     after = data[stop:line_stop].strip()
-    # Where more statements follow on other lines, none stands before it on its own.
+    # If more statements follow on other lines, the docstring has its line to itself.
     if after[:1] in (b"", b"#") and (len(node.body) > 1 or isinstance(node, ast.Module)):
         return line_begin, line_stop, b""
     return begin, stop, b"pass"
 
 
 def _is_generated(path: str) -> bool:
-    """Whether a module is a table of a character encoding, or the variables of Python's build."""
+    """Whether a module is a table of a character encoding, or has variables of Python's build."""
     folder, name = os.path.split(path)
     if os.path.basename(folder) != "encodings":
         return name.startswith("_sysconfigdata")

@@ -1,4 +1,4 @@
-"""The first steps: from files to the documents that stay, and which split each lies in."""
+"""The first steps: from files to the documents that stay, and the split of each."""
 
 import hashlib
 import itertools
@@ -18,7 +18,7 @@ from train.settings.prepare_config import PrepareConfig
 
 
 class Read:
-    """One task per list of files: its documents become shards, with its account beside them."""
+    """One task per list of files: writes their documents as shards, and an account."""
 
     def __init__(self, folder: Path, prepare: PrepareConfig, sources: list[Source]) -> None:
         self._folder = folder
@@ -32,7 +32,7 @@ class Read:
 
         def documents(meter: Meter) -> Iterator[Document]:
             for file in listing.read_task(self._folder / "tasks", rank):
-                # Of a file with many documents, each stands for its share; the last for the rest.
+                # Each document counts for its own bytes of the file, the last one for the rest.
                 counted = 0
                 for document in reader.read(file):
                     size = min(document.size, file.size - counted)
@@ -50,7 +50,7 @@ class Read:
 
 
 class Survey:
-    """One task per shard: what of it was removed, and how many groups of each kind are left."""
+    """One task per shard: counts what was removed, and how many groups of each kind are left."""
 
     def __init__(self, folder: Path, sources: list[Source], seed: int) -> None:
         self._folder = folder
@@ -96,10 +96,10 @@ def add_accounts(folder: Path, step: str, tasks: int, account: Account) -> int:
         folder: the preparation's.
         step: "read" or "survey".
         tasks: their number.
-        account: what is added to.
+        account: the account to add to.
 
     Returns:
-        The bytes of the documents that the tasks passed on.
+        The bytes of the documents that stayed.
     """
     size = 0
     for rank in range(tasks):
@@ -155,7 +155,7 @@ def documents_with_splits(
 def tokenizer_texts(
     folder: Path, borders: splits.Borders, seed: int, share: float
 ) -> Iterator[str]:
-    """The texts that a tokenizer is trained on: a share of the training documents."""
+    """The texts to train the tokenizer on: a share of the training documents."""
     limit = int(share * 2**32)
     for rank in range(len(shards.names(folder))):
         for split, document in documents_with_splits(folder, rank, borders, seed):

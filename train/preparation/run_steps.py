@@ -1,4 +1,4 @@
-"""The order of all steps of a preparation."""
+"""Runs all steps of a preparation in order."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
 TOKENIZER_BYTES = 100_000_000
-"""The most text that the tokenizer is trained on: more would change little and take memory."""
+"""The most text to train the tokenizer on: more would change little and take memory."""
 
 
 def run(
@@ -28,21 +28,21 @@ def run(
     data_dir: Path,
     console: Console,
 ) -> tuple[Account, assemble.Assembled]:
-    """Runs all steps, or what is left of them.
+    """Runs all steps that are not yet done.
 
     Args:
         prepare: the settings.
-        vocab_size: tokens of the tokenizer.
+        vocab_size: the number of tokens of the tokenizer.
         exclude: folders that are not read.
-        folder: where the steps keep what they pass on.
+        folder: where the steps keep their results.
         data_dir: receives tokenizer and token files.
         console: where progress is shown.
 
     Returns:
-        What became of every document, and the sizes of the token files.
+        The account of all documents, and the sizes of the token files.
 
     Raises:
-        UserError: the sources or the settings are at fault, or a task failed.
+        UserError: the sources or the settings are wrong, or a task failed.
     """
     engine = Engine(prepare.engine, folder, console)
     sources = listing.sources(prepare)
@@ -93,7 +93,7 @@ def run(
 
 
 def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: object) -> str:
-    """A hash of all that a preparation depends on.
+    """A hash of everything that a preparation depends on.
 
     Args:
         prepare: the settings.
@@ -130,7 +130,7 @@ def _list_files(
 
 
 def _check_documents(account: Account) -> None:
-    """Raises a UserError where a source or a domain has no documents."""
+    """Raises a UserError if a source or a domain has no documents."""
     for source, part in zip(account.sources, account.parts, strict=True):
         if not part.documents.total():
             raise UserError(

@@ -1,4 +1,4 @@
-"""The folder of an unfinished preparation: documents between the steps, in shards of one size.
+"""The folder of an unfinished preparation: documents between steps, in shards of similar size.
 
     tasks/00000.jsonl            what each task reads (listing.py)
     read/00000-00000.zst         documents: task, number within it
@@ -7,12 +7,12 @@
     duplicates/00000.npy         exact duplicates of one range of hashes: (shard, index)
     near/000000.remove           near-duplicates of a shard, by datatrove
     survey/00000.json, .npy      what was removed of a shard, and the groups that are left
-    encoded/00000.*              a shard's token ids, and the hashes that leaks are found with
-    progress/STEP/00000          how far a task is (meter.py)
+    encoded/00000.*              a shard's token ids, and the hashes for finding leaks
+    progress/STEP/00000          the progress of a task (meter.py)
     logs/STEP/...                what datatrove writes about each task
 
-A shard fits in memory, whatever the size of the file that it came from. Results are written under
-another name and renamed, so that what a killed task leaves is never taken for a result.
+A shard fits in memory, even if it comes from a larger file. Results are written under another name
+and then renamed, so leftovers of a killed task are never mistaken for results.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SHARD_BYTES = 64_000_000
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, in a folder that is made for it; see `bridge.replacing_file`."""
+    """A file to write; its folder is created if needed. See `bridge.replacing_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing_file(path) as stream:
         yield stream
@@ -48,13 +48,13 @@ def allow_many_files() -> None:
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Writes an array whole or not at all."""
+    """Writes an array completely or not at all."""
     with writing(path) as stream:
         np.save(stream, array)
 
 
 def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
-    """Writes a task's documents as shards, with their hashes; a group lies in one shard.
+    """Writes a task's documents as shards, with their hashes; a group stays in one shard.
 
     Returns:
         The bytes of their texts.
@@ -69,7 +69,7 @@ def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
                 text, group = following.text.encode(), following.group
                 hashes.append(hashlib.sha256(text).digest()[:16])
                 line = json.dumps(following, ensure_ascii=False) + "\n"
-                stream.write(line.encode(errors="surrogatepass"))  # files' names may have them
+                stream.write(line.encode(errors="surrogatepass"))  # names of files may have them
                 size += len(text)
                 following = next(documents, None)
         total += size
@@ -80,12 +80,12 @@ def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
 
 
 def encoded_path(folder: Path, rank: int, name: str) -> Path:
-    """Where a file about a shard's token ids lies."""
+    """The path of a file about a shard's token ids."""
     return folder / "encoded" / f"{rank:05d}.{name}"
 
 
 def names(folder: Path) -> list[str]:
-    """The shards in the order of their documents; a shard's index in it is its rank."""
+    """The shards in the order of their documents; a shard's index here is its rank."""
     return sorted(path.stem for path in (folder / "read").glob("*.zst"))
 
 

@@ -1,8 +1,8 @@
-"""Decides which split a group of documents lies in, by a seeded hash of its name.
+"""Decides which split a group of documents goes to, by a seeded hash of its name.
 
-Groups with text and code, with text only and with code only are split separately, each at the
-configured shares. A split is a range of hashes. Its ends are found from the number of groups in
-each small range, so the memory does not grow with the corpus.
+Groups with text and code, with text only and with code only are split separately, each with the
+configured shares. A split is a range of hashes. Its ends are computed from the number of groups in
+each small range, so memory does not grow with the corpus.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from train.data.token_files import SPLITS
 from train.system.errors import UserError
 
 KINDS = ("both", "text", "code")
-"""What a group's documents are."""
+"""Which domains the documents of a group have."""
 
 _BITS = 20
 
@@ -24,19 +24,19 @@ Histogram = npt.NDArray[np.int64]
 
 
 def shuffle_key(seed: int, name: str) -> int:
-    """A 64-bit number that orders names at random, the same on every machine for one seed."""
+    """A 64-bit number that orders names at random; on every machine the same for one seed."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8])
 
 
 def kind_of(domains: Iterable[str]) -> str:
-    """The kind of a group whose documents are of these domains."""
+    """The kind of a group whose documents have these domains."""
     present = set(domains)
     return present.pop() if len(present) == 1 else "both"
 
 
 def no_groups() -> Histogram:
-    """The number of groups of each kind in each small range, [3, 2**20]: none yet."""
+    """The number of groups of each kind in each small range, [3, 2**20]: zero at first."""
     return np.zeros((len(KINDS), 1 << _BITS), np.int64)
 
 
@@ -47,7 +47,7 @@ def count_group(histogram: Histogram, kind: str, key: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Borders:
-    """Where the splits begin and end: for each kind, where validation's range ends and test's."""
+    """The borders of the splits: for each kind, the ends of the ranges of validation and test."""
 
     ends: dict[str, tuple[int, int]]
 
@@ -61,7 +61,7 @@ class Borders:
 def choose_borders(
     histogram: Histogram, validation_fraction: float, test_fraction: float
 ) -> Borders:
-    """Borders that give each split its share, and documents of both domains.
+    """Borders that give each split its share, and documents from both domains.
 
     Args:
         histogram: the groups, [3, 2**20].

@@ -9,20 +9,20 @@ Hashes = npt.NDArray[np.uint64]
 def window_hashes(values: npt.NDArray[np.unsignedinteger], width: int) -> Hashes:
     """The hash of every window along the last axis.
 
-    Equal windows have equal hashes, always; different ones nearly never (one pair in 2**64).
+    Equal windows always have equal hashes, different ones almost never (one pair in 2**64).
 
     Args:
         values: [..., N] integers.
-        width: values in a window, W, at least 1.
+        width: the number of values in a window, W, at least 1.
 
     Returns:
-        [..., max(N - W + 1, 0)], the window that begins at each position.
+        [..., max(N - W + 1, 0)], the hash of the window that begins at each position.
     """
     *leading, count = values.shape
     if count < width:
         return np.zeros((*leading, 0), np.uint64)
-    # By doubling: `powers` hashes windows of 1, 2, 4, ... values, and those that W is the sum of
-    # are joined from the left.
+    # By doubling: `powers` hashes windows of 1, 2, 4, ... values. W is a sum of some of these
+    # lengths, and their hashes are joined from the left.
     powers, size = mixed(values.astype(np.uint64)), 1
     whole, done = np.zeros((*leading, count - width + 1), np.uint64), 0
     while True:

@@ -1,1 +1,1 @@
-"""What a finished run shows."""
+"""Reports on finished runs."""

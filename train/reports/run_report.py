@@ -1,4 +1,4 @@
-"""What a finished run shows: its scores beside the baselines', samples, and where things are."""
+"""Reports on a finished run: scores beside those of the baselines, samples, and files."""
 
 from mmrec_jax.sampling import Sampling
 from train.data.token_files import read_tokens
@@ -20,10 +20,10 @@ SAMPLE_TEMPERATURE = 0.8
 
 
 def report(session: Session, config: Config) -> None:
-    """Scores the whole validation splits, samples, prints it all, and writes report.json.
+    """Scores the whole validation splits, samples, prints everything, and writes report.json.
 
     Args:
-        session: a run whose training is over.
+        session: a run that has finished training.
         config: its config.
     """
     console.print("scoring the validation splits")

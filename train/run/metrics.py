@@ -1,4 +1,4 @@
-"""A run's numbers over time: metrics.jsonl, TensorBoard events, and the loss plot."""
+"""A run's metrics over time: metrics.jsonl, TensorBoard events, and the loss plot."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ class MetricsWriter:
     """Appends records to metrics.jsonl and TensorBoard; a reader only ever finds whole lines."""
 
     def __init__(self, run: Path, step: int) -> None:
-        """Opens a run's metrics, and drops records after `step`: those steps will be made again."""
+        """Opens a run's metrics, and drops records after `step`, since those steps come again."""
         kept = [record for record in read_metrics(run) if record["step"] <= step]
         write_text(run / METRICS, "".join(map(_line, kept)))
         self._file = (run / METRICS).open("a", encoding="utf-8")
@@ -35,7 +35,7 @@ class MetricsWriter:
 
     @functools.cached_property
     def _events(self) -> Any:
-        # Imported only now, as it brings torch along: the first step need not wait for that.
+        # Imported only now, because it imports torch: the first step need not wait for that.
         import tensorboardX
 
         return tensorboardX.SummaryWriter(
@@ -43,7 +43,7 @@ class MetricsWriter:
         )
 
     def sync(self) -> None:
-        """Makes sure that what is written outlasts a crash of the machine."""
+        """Makes sure that what was written survives a crash of the machine."""
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> "MetricsWriter":
@@ -56,7 +56,7 @@ class MetricsWriter:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All records of a run; a line that a killed run left unfinished is skipped."""
+    """All records of a run, without an unfinished line that a killed run may leave."""
     path = run / METRICS
     if not path.is_file():
         return []
@@ -76,7 +76,7 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         run: the run's folder.
         levels: losses drawn as horizontal lines, by name.
     """
-    import matplotlib.figure  # when there is something to draw: the first step need not wait for it
+    import matplotlib.figure  # imported only when there is something to draw
 
     records = read_metrics(run)
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")

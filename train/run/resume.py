@@ -1,4 +1,4 @@
-"""How a run resumes: the checks before, its newest state, and its position in the data."""
+"""How a run resumes: the checks before it, the newest state, and the position in the data."""
 
 import dataclasses
 from collections.abc import Collection
@@ -22,10 +22,10 @@ from train.system.interrupt import uninterrupted
 from train.system.terminal import console
 
 POSITION = "position"
-"""The entry of a checkpoint's metadata that says where in the data it was."""
+"""The entry in a checkpoint's metadata with its position in the data."""
 
 _SEPARATE = {"prepare", "expert", "fusion", "evaluate"}
-"""Sections that not every stage reads; what matters of `prepare` shows in the data."""
+"""Sections that not every stage reads; the data themselves show what matters of `prepare`."""
 
 
 class StartingPoint(NamedTuple):
@@ -34,8 +34,8 @@ class StartingPoint(NamedTuple):
     Attributes:
         trainer: the run's compiled functions.
         state: the state before the next step.
-        loss_sum: the sum of the losses of all steps made.
-        metadata: what all of the run's checkpoints note, without the position.
+        loss_sum: the sum of the losses of all steps so far.
+        metadata: the metadata of all of the run's checkpoints, without the position.
     """
 
     trainer: Trainer
@@ -48,9 +48,9 @@ def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> No
     """Makes sure that the run in a folder may resume with a config; changes nothing.
 
     Args:
-        config: what it is to resume with.
+        config: the config to resume with.
         run: the folder.
-        sections: those of the config that the run's stage reads and others do not.
+        sections: the sections of the config that this stage reads and others do not.
 
     Raises:
         UserError: there is no run, or it was started with other settings.
@@ -81,7 +81,7 @@ def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> No
 def restore_newest(
     config: Config, stage: Stage, data: PreparedData, run: Path
 ) -> StartingPoint | None:
-    """The run's newest state, with the data moved to its position; None where none is saved.
+    """The run's newest state, with the data at its position; None if none is saved.
 
     Raises:
         UserError: the state is damaged, does not fit the config, or is from other data.
@@ -98,7 +98,7 @@ def restore_newest(
     step = saved_steps[-1]
     with uninterrupted():
         saved = run_states.restore(run, step)
-    if not (run / CONFIG).exists():  # imported, and not trained here yet
+    if not (run / CONFIG).exists():  # imported, and not yet trained here
         check_training(config, saved)
     check_model(config.model, saved.model)
     model = stage.resumed(saved)
@@ -109,8 +109,8 @@ def restore_newest(
     if position is not None:
         loss_sum = _move_to(position, config, data, run)
     else:
-        # Another program wrote it, or trained it further, or it begins at step 0 with the weights
-        # of another run: count the first data of this order as seen.
+        # Another program wrote it, or trained it further, or it starts at step 0 with the weights
+        # of another run: skip the data of the steps so far.
         data.skip(step * config.training.accumulation)
         loss_sum = saved.avg_loss * step
     console.print(f"resuming from step {step}")
@@ -118,7 +118,7 @@ def restore_newest(
 
 
 def data_position(step: int, data: PreparedData, loss_sum: float) -> dict[str, Any]:
-    """What a checkpoint's metadata note under POSITION, plain data."""
+    """The value for POSITION in a checkpoint's metadata, as plain data."""
     return {
         "step": step,
         "order": data.order,

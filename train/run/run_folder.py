@@ -24,7 +24,7 @@ def contents(run: Path) -> set[str]:
     """The names in a run's folder; none where there is no folder.
 
     Raises:
-        UserError: it is no folder, or neither a run's nor an import's.
+        UserError: it is not a folder, or not one of a run or an import.
     """
     if not run.exists():
         return set()
@@ -115,7 +115,7 @@ def newest_step(run: Path) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What the run's last digits depend on: versions, device, cores."""
+    """What the last digits of the results depend on: versions, device, cores."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {
         "python": platform.python_version(),

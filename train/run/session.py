@@ -1,4 +1,4 @@
-"""One stage's training run, from its start to its last step; the loop calls its hooks."""
+"""The training run of one stage, from its start to its last step; the loop calls its hooks."""
 
 import dataclasses
 import functools
@@ -34,13 +34,13 @@ from train.system.terminal import TrainingProgress, console
 
 
 def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool) -> "Session":
-    """Starts or resumes a run; the next step is made by `Session.train`.
+    """Starts or resumes a run; `Session.train` then makes the next step.
 
     Args:
-        config: the run's.
-        stage: what is trained.
+        config: the run's config.
+        stage: what to train.
         resume: resume the run in the folder, from its newest state.
-        overwrite: delete the run in the folder, once nothing speaks against the new one.
+        overwrite: delete the run in the folder, after all checks of the new one.
 
     Raises:
         UserError: the data, the folder or its states do not allow it.
@@ -102,7 +102,7 @@ class Session:
         return np.asarray(self.trainer.token_losses(self.state, batch))
 
     def train(self) -> None:
-        """Makes the steps that are left.
+        """Makes all remaining steps.
 
         Raises:
             UserError: training diverged.
@@ -126,7 +126,7 @@ class Session:
         ]
         with progress, metrics:
             train(self.trainer, self.state, self.data.batches, hooks, save, progress)
-            if not self.checkpoint_path.exists():  # a finished run that has lost it
+            if not self.checkpoint_path.exists():  # a finished run that has lost its .pt file
                 save(self.state, {})
 
     def _advance(self, state: TrainState, values: Values) -> None:
@@ -173,7 +173,7 @@ class Session:
             metadata=self._metadata | {POSITION: data_position(step, self.data, self._loss_sum)},
         )
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
-        # The state last: whatever a killed run has not written before it is written again.
+        # The state comes last: if the run is killed before it, all of this is written again.
         metrics.sync()
         run_states.export_torch(self.checkpoint_path, content)
         run_states.save(self.run, content, self._config.training.keep_checkpoints)

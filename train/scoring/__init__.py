@@ -1,1 +1,1 @@
-"""How well a model predicts a split, beside n-gram baselines."""
+"""How well a model predicts a split, compared with n-gram baselines."""

@@ -8,17 +8,17 @@ import numpy.typing as npt
 Ids = npt.NDArray[Any]
 
 COUNTED_TOKENS = 50_000_000
-"""Training tokens that are counted at most, so that memory is bounded."""
+"""The most training tokens to count, so that memory is bounded."""
 
 
 class NGramBaselines:
     """A unigram with one added to every count, and a Witten-Bell bigram that falls back on it.
 
-    Witten-Bell has no constant to choose: a token followed by many different others trusts the
-    unigram more.
+    Witten-Bell has no constant to choose: the more different tokens follow a token, the more the
+    unigram counts after it.
 
     Attributes:
-        counted: training tokens that were counted.
+        counted: the number of training tokens that were counted.
     """
 
     def __init__(self, tokens: Ids, vocab_size: int) -> None:
@@ -36,11 +36,11 @@ class NGramBaselines:
         self._previous = np.bincount(previous, self._pair_counts, minlength=vocab_size)
 
     def unigram_losses(self, targets: Ids) -> npt.NDArray[np.float64]:
-        """Cross entropy of each token in nats, of targets' shape."""
+        """Cross entropy of each token in nats, in the shape of `targets`."""
         return -np.log(self._unigram[targets])
 
     def bigram_losses(self, previous: Ids, targets: Ids) -> npt.NDArray[np.float64]:
-        """Cross entropy of each token after the one before it in nats; all of one shape."""
+        """Cross entropy in nats of each token after the one before it; all have one shape."""
         pairs = previous.astype(np.int64) * self._vocab_size + targets
         place = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
         count = np.where(self._pairs[place] == pairs, self._pair_counts[place], 0)

@@ -1,4 +1,4 @@
-"""Losses on validation data, of the model and of the n-gram baselines on the same tokens."""
+"""The loss of a model, and of n-gram baselines, on one split (see train/evaluate.py)."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ class Score:
     """How well some tokens were predicted.
 
     Attributes:
-        loss: mean cross entropy in nats per token.
+        loss: mean cross entropy per token in nats, the unit with the natural logarithm.
         perplexity: exp(loss).
-        bits_per_byte: bits per byte of the text that the tokens stand for; unlike the others it
-            compares across tokenizers.
-        tokens: tokens predicted.
+        bits_per_byte: bits per byte of the tokens' text; unlike the others it can be compared
+            between tokenizers.
+        tokens: the number of predicted tokens.
     """
 
     loss: float
@@ -37,7 +37,7 @@ def score(
     batch_size: int,
     limit: int = 0,
 ) -> Score:
-    """Predicts a split.
+    """Scores the predictions of a split.
 
     Args:
         token_losses: a batch -> cross entropies in nats [B, T].

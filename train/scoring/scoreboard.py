@@ -28,7 +28,7 @@ from train.system.terminal import console
 from train.system.write import write_json
 
 Scores = Mapping[str, Mapping[str, Score]]
-"""By domain, then by the predictor's name."""
+"""Scores by domain, then by the predictor's name."""
 
 _ROUTINGS: tuple[tuple[str, ExpertType | None], ...] = (
     ("", None),
@@ -43,15 +43,15 @@ def score_networks(
     tokenizer: Tokenizer,
     unrouted: Collection[str] = (),
 ) -> Scores:
-    """Scores models on every domain of a split, an MMRec100M once for each of its routings.
+    """Scores models on every domain of a split, an MMRec100M with both experts and with each alone.
 
     The unigram and the bigram of the training tokens are scored too.
 
     Args:
-        networks: for each name, what loads the model; one at a time is held.
+        networks: for each name, a function that loads the model; only one is in memory at a time.
         config: says which data, which split and how much of it.
-        tokenizer: that of the data.
-        unrouted: names of MMRec100Ms that are scored with both experts only.
+        tokenizer: the data's tokenizer.
+        unrouted: names of MMRec100Ms that are scored only with both experts.
     """
     settings, training = config.evaluate, config.training
     windows = {
@@ -76,7 +76,7 @@ def score_networks(
 
 
 def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
-    """A table of all scores, domain by domain; `bold` names the predictor that stands out."""
+    """A table of all scores, domain by domain; `bold` names the predictor to print in bold."""
     table = rich.table.Table(title=title)
     left = ("domain", "predictor")
     for heading in (*left, "nats/token", "perplexity", "bits/byte", "tokens"):
@@ -98,7 +98,7 @@ def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
 
 
 def as_plain(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
-    """The scores as JSON has them."""
+    """The scores in the form for JSON."""
     return {
         domain: {name: dataclasses.asdict(value) for name, value in of_domain.items()}
         for domain, of_domain in scores.items()
@@ -147,7 +147,7 @@ def _plot(scores: Scores, path: Path) -> None:
 def _predictors(
     network: Network, chunk_size: int | None, routed: bool
 ) -> Iterator[tuple[str, Callable[[Batch], jax.Array]]]:
-    """For each routing, its suffix and (batch) -> losses [B, T]."""
+    """For both experts, and each alone: a suffix for the name, and (batch) -> losses [B, T]."""
     graphdef, state = nnx.split(stack_blocks(network))
     routings = _ROUTINGS if routed and isinstance(network, MMRec100M) else _ROUTINGS[:1]
     for suffix, expert_type in routings:

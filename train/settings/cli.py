@@ -1,7 +1,8 @@
 """The command line that every `python -m train.X` shares: a config file, overrides, clear errors.
 
-The file of `--config` is read first and dotted options override it, wherever they stand. A wrong
-setting prints one error line, with its place, and exits with code 2.
+The `--config` file is read first. Options such as `--model.num_layers` override it, even if they
+come before `--config`. A wrong setting prints one error line that says where it is, and the command
+exits with code 2.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def parse_command(
     kind: type[Settings],
     add_flags: AddFlags | None = None,
 ) -> tuple[Settings, dict[str, Any]]:
-    """The config, and the values of the command's own flags by name.
+    """The config, and the values of the command's own flags, by name.
 
     Args:
         argv: the arguments after the program's name.
@@ -57,7 +58,7 @@ def parse_command(
         SystemExit: `--help` or `--print_config` was asked for and is printed.
     """
     parser = _parser(description, kind, add_flags)
-    # jsonargparse applies options in their order, so an override before --config would be lost.
+    # jsonargparse applies options in order: --config would undo an override before it.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     try:
@@ -140,7 +141,7 @@ def _parser(
         action="config",
         required=True,
         metavar="FILE",
-        help="YAML file of the settings below; the options override it.",
+        help="YAML file with the settings below; options override it.",
     )
     if add_flags is not None:
         add_flags(parser)
@@ -163,7 +164,7 @@ def _sections(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, type[Any
 def _built(
     kind: type[Settings], values: Mapping[str, Any], prefix: str, place: Callable[[str], str]
 ) -> Settings:
-    """A config of parsed values, the sections in it first, so that each error names its place."""
+    """A config of parsed values; sections are built first, so that each error can say where."""
     sections = {
         name: _built(section, vars(values[name]), f"{prefix}{name}.", place)
         for name, section in _sections(kind)
@@ -181,7 +182,7 @@ def _built(
 def _fails_alike(
     parser: jsonargparse.ArgumentParser, argv: Sequence[str], error: Exception
 ) -> bool:
-    """Whether fewer arguments give the same error, and are therefore its cause."""
+    """Whether these arguments alone already give the error."""
     try:
         parser.parse_args(argv)
     except (argparse.ArgumentError, TypeError, ValueError) as other:
@@ -192,7 +193,7 @@ def _fails_alike(
 def _refuse_nulls(
     values: dict[str, Any], kind: type, prefix: str, place: Callable[[str], str]
 ) -> None:
-    """jsonargparse lets null pass for every type."""
+    """Refuses null where the type does not allow it; jsonargparse allows it everywhere."""
     for name, hint in typing.get_type_hints(kind).items():
         if values[name] is None and type(None) not in typing.get_args(hint):
             key = prefix + name
@@ -202,7 +203,7 @@ def _refuse_nulls(
 def _describe(
     error: Exception, kind: type[Any], lines: dict[str, int], path: str | None, origin: str
 ) -> str:
-    """jsonargparse's message in one line, with the key's place and without the reprs of types."""
+    """jsonargparse's message in one line, with the place of the key and readable types."""
     message = one_line(str(error)).replace('in "<unicode string>", ', "")
     wrong = re.search(r'Parser key "([\w.]+)":.* (?:Got|Given) value: ?(.*)', message)
     if wrong:

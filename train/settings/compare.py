@@ -1,4 +1,4 @@
-"""Settings compared: those that something was made with, and those that are asked for now."""
+"""Compares the settings that something was made with and the settings given now."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ CHANGEABLE = WITHOUT_EFFECT | {"training.precision", "optimizer.learning_rate"}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted keys."""
+    """Nested settings as one dictionary with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -36,13 +36,13 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings that an older program wrote, with defaults for those that it did not know."""
+    """Flat settings that an older version wrote, with defaults for the ones it did not have."""
     defaults = flat(dataclasses.asdict(Config(data_dir="unknown", run_dir="unknown")))
     return {key: defaults[key] for key in new.keys() & defaults.keys()} | dict(old)
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between flat settings: a text such as "seed (0 there, 1 now)" for each key."""
+    """The differences of flat settings by key, as texts such as "seed (0 there, 1 now)"."""
     return {
         key: f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in dict.fromkeys([*new, *old])

@@ -46,40 +46,39 @@ class OptimizerConfig:
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError if the seed cannot give a random key."""
+    """Raises ValueError if the seed cannot make a random key."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), not {seed}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The length and the rhythm of a training run.
+    """How long a run trains, on which batches, and how often it logs, validates and saves.
 
     Attributes:
-        start_from: run or checkpoint file whose weights a base run starts from, at step 0; null
-            starts from random weights.
-        domain: the prepared token files that are trained on.
-        mix: the weights of "text" and "code" in domain mixed, such as {text: 0.7, code: 0.3}: their
-            share of the sequences of every micro-batch; null takes documents as they come.
-        packing: "contiguous" cuts the documents, one after the other, into sequences without
-            padding; "documents" fills each sequence with whole documents, the rest of it with
-            padding that is not learned from, and cuts only a document that is longer.
-        steps: optimizer steps N in all.
-        batch_size: sequences in a micro-batch, of all processes together.
+        start_from: run or checkpoint file whose weights a base run starts with, at step 0; null
+            starts with random weights.
+        domain: the documents to train on; "mixed" is text and code.
+        mix: in domain mixed, the shares of text and code in every micro-batch, such as {text: 0.7,
+            code: 0.3}; null takes them in the proportion that the data have.
+        packing: "contiguous" joins all documents and cuts them into sequences without padding;
+            "documents" puts only whole documents into a sequence and fills the rest of it with
+            padding that is not learned from. Only documents longer than a sequence are cut.
+        steps: optimizer steps in all (N).
+        batch_size: sequences in a micro-batch, over all processes.
         sequence_length: tokens in a sequence.
-        chunk_size: tokens after which the long-term memory is written and read again (section
-            3.1); null runs each sequence whole, with a memory of zeros.
+        chunk_size: write the long-term memory after so many tokens, and read it from then on
+            (section 3.1); null runs each sequence whole, with a memory of zeros.
         accumulation: micro-batches per optimizer step.
-        remat: what the backward pass computes again instead of keeping it: "elementwise" operations
-            only; matrix "products" too; or whole "layers". Each needs less memory than the one
-            before.
-        precision: "bfloat16" rounds the operands of linear layers' products; all else stays
-            float32.
-        log_every: steps between lines of metrics.jsonl.
+        remat: what the backward pass computes again to save memory: only "elementwise" operations;
+            matrix "products" too; or whole "layers". Each needs less memory than the one before.
+        precision: "bfloat16" rounds the operands of the linear layers' matrix products; everything
+            else stays float32.
+        log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between validations.
-        validation_batches: batches of each domain read by a validation; 0 reads the whole split.
+        validation_batches: batches per domain in a validation; 0 takes the whole split.
         checkpoint_every: steps between checkpoints.
-        keep_checkpoints: newest Orbax states that are kept; .pt files are all kept.
+        keep_checkpoints: how many of the newest Orbax states to keep; all .pt files are kept.
     """
 
     start_from: str | None = None
@@ -101,7 +100,7 @@ class TrainingConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are trained on in all, padding included."""
+        """The number of tokens that the run trains on, including padding."""
         return self.steps * self.accumulation * self.batch_size * self.sequence_length
 
     def __post_init__(self) -> None:
@@ -135,10 +134,10 @@ class ExpertConfig:
     """How an expert is trained from the base (docs/model.md section 5.6).
 
     Attributes:
-        freeze_embedding: freeze the base's embedding, and with it the head.
-        freeze_blocks: the first blocks that are frozen; fewer than model.num_layers.
-        slow_blocks: the first blocks that are trained at a smaller rate, unless they are frozen.
-        slow_rate: their share of the learning rate, in (0, 1].
+        freeze_embedding: freeze the base's embedding and with it the head, the same table.
+        freeze_blocks: how many of the first blocks are frozen; less than model.num_layers.
+        slow_blocks: how many of the first blocks are trained at a smaller rate, unless frozen.
+        slow_rate: the rate of the slow blocks as a share of the learning rate, in (0, 1].
     """
 
     freeze_embedding: bool = True
@@ -147,7 +146,7 @@ class ExpertConfig:
     slow_rate: float = 0.1
 
     def blocks(self) -> dict[str, Any]:
-        """The settings of the blocks, which are the arguments of `block_rates`."""
+        """The settings for blocks, as the arguments of `block_rates`."""
         return {key: value for key, value in vars(self).items() if key != "freeze_embedding"}
 
 
@@ -156,11 +155,11 @@ class FusionConfig:
     """How two experts are joined (docs/model.md section 5.7).
 
     Attributes:
-        text_expert: the text expert's run or file; null is the one in run_dir.
-        code_expert: the code expert's; null is the one in run_dir.
-        embedding: whose embedding both get, and the head's first values; null is the base's, and
-            is refused where an expert has trained its own.
-        start: "ensemble" begins with the mean of both experts' logits, "random" with random values.
+        text_expert: run or file of the text expert; null is the one in run_dir.
+        code_expert: run or file of the code expert; null is the one in run_dir.
+        embedding: whose embedding both experts get, and the head starts with; null is the base's,
+            and is an error if an expert has trained its own.
+        start: "ensemble" starts with the mean of both experts' logits, "random" with random values.
         trainable: the parts that are trained.
     """
 
@@ -182,9 +181,9 @@ class EvaluateConfig:
     """What `python -m train.evaluate` scores.
 
     Attributes:
-        checkpoints: runs and files; empty is every stage that run_dir has.
-        split: choose recipes on "validation", and report "test".
-        batches: batches of each domain at most, spread over the split; 0 reads all of it.
+        checkpoints: the runs and files to score; empty is every stage in run_dir.
+        split: use "validation" to choose settings, and "test" to report how good they are.
+        batches: at most so many batches per domain, spread over the split; 0 takes all of it.
     """
 
     checkpoints: list[str] = dataclasses.field(default_factory=list)
@@ -198,15 +197,15 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run of any stage; each stage reads its own sections only.
+    """The settings of one run, of any stage; each stage reads only the sections that it needs.
 
     Attributes:
         data_dir: where `train.prepare` writes and training reads.
         run_dir: where training writes, one folder per stage (`checkpoints_base`, ...).
-        base_model: the base's run or file, which experts start from and take their embedding
-            from; null is the one in run_dir.
-        seed: of the initial values, the order of the data and dropout.
-        prompts: texts that the samples at the end of a run continue.
+        base_model: run or file of the base, which experts start from and whose embedding they use;
+            null is the one in run_dir.
+        seed: for the initial values, the order of the data, and dropout.
+        prompts: texts that the final report shows continuations of.
     """
 
     data_dir: str

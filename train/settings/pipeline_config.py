@@ -28,11 +28,11 @@ class StagesConfig:
 
     Attributes:
         base: trains the base, on mixed data.
-        text: trains the text expert from it; its training.domain is "text".
-        code: trains the code expert from it; its training.domain is "code".
-        fusion: joins both, on mixed data.
-        continued: the control, which trains the base further on mixed data, on as many tokens as
-            text, code and fusion together.
+        text: trains the text expert from the base; its training.domain is "text".
+        code: trains the code expert from the base; its training.domain is "code".
+        fusion: joins both experts, on mixed data.
+        continued: the control to compare with, which trains the base further on mixed data, on
+            as many tokens as text, code and fusion together.
     """
 
     base: StageConfig
@@ -67,11 +67,11 @@ class StagesConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """All stages of one pipeline; the sections but `stages` are those of `Config`.
+    """All stages of one pipeline; the sections other than `stages` are those of `Config`.
 
     Attributes:
         data_dir, run_dir, seed, prompts: as in `Config`.
-        stages: the optimizer and the training of every stage.
+        stages: the optimizer and training settings of every stage.
     """
 
     data_dir: str
@@ -104,7 +104,7 @@ class PipelineConfig:
                 raise ValueError(f"{place}{error}") from None
 
     def stage(self, name: str) -> Config:
-        """The config of one stage's own command."""
+        """The config that one stage's own command would have."""
         stage: StageConfig = getattr(self.stages, name)
         shared = {
             field.name: getattr(self, field.name)

@@ -6,13 +6,13 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmConfig:
-    """What a Slurm cluster is asked for; used where the engine is slurm.
+    """What each task asks of a Slurm cluster; used only with the engine slurm.
 
     Attributes:
-        partition: where the tasks run.
-        time: limit of a task, as sbatch takes it.
+        partition: the partition that the tasks run in.
+        time: time limit of a task, in the form that sbatch takes.
         memory_gb: memory of a task.
-        qos: the quality of service; empty is the cluster's own.
+        qos: the quality of service; empty is the cluster's default.
     """
 
     partition: str = ""
@@ -23,12 +23,12 @@ class SlurmConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Where the tasks run; the data do not depend on it.
+    """Where the tasks run; the result does not depend on it.
 
     Attributes:
-        kind: processes of this machine, a Ray cluster (RAY_ADDRESS; without one, Ray is started
+        kind: processes on this machine, a Ray cluster (RAY_ADDRESS; without it, Ray is started
             on this machine) or Slurm. Ray and Slurm need data_dir on a disk that all nodes share.
-        workers: tasks that run at the same time; null is the number of this machine's cores.
+        workers: how many tasks run at the same time; null is the number of cores here.
     """
 
     kind: Literal["local", "ray", "slurm"] = "local"
@@ -46,24 +46,24 @@ class EngineConfig:
 class PrepareConfig:
     """What `python -m train.prepare` reads and how it splits it.
 
-    A source is a file, a folder, which is read at any depth, or a pattern with `*`, `?`, `[...]`
-    or `**`. Files ending in .jsonl, .ndjson and .parquet, and .jsonl, .ndjson and .json with .gz
-    or .zst behind, hold a document a record; any other file is a document.
+    A source is a file, a folder with all its subfolders, or a pattern with `*`, `?`, `[...]` or
+    `**`. Files that end in .jsonl, .ndjson or .parquet, or in .jsonl, .ndjson or .json followed by
+    .gz or .zst, hold one document per record. Any other file is one document.
 
     Attributes:
         text: sources whose documents are text, whatever they look like.
         code: sources whose documents are code, whatever they look like.
         detect: sources whose documents are labelled one by one; data (JSON, tables, settings)
-            are dropped, and counted.
-        python_library: adds the running Python's standard library: sources as code, documentation
-            topics and docstrings as text.
-        text_fields: the fields of a record that may hold its text; the first that it has counts.
-        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
-            between recipes.
-        test_fraction: share of the source files kept for the test split, in (0, 1): to report
-            what the chosen recipe reaches. Together they are below 1.
+            are dropped and counted.
+        python_library: adds the standard library of the running Python: its source as code, its
+            documentation topics and docstrings as text.
+        text_fields: fields of a record that may hold its text; the first one that exists is used.
+        validation_fraction: share of the source files for validation, which serves to choose
+            settings; in (0, 1).
+        test_fraction: share of the source files for the test split, which serves to report how
+            good the chosen settings are; in (0, 1). The two together must be below 1.
         max_document_bytes: longer documents are rejected.
-        seed: of the splits and of the documents' order.
+        seed: for the splits and the order of the documents.
         engine: where the work is done.
     """
 
@@ -95,5 +95,5 @@ class PrepareConfig:
             raise ValueError("text_fields must name at least one field, and none may be empty")
 
     def choices(self) -> dict[str, object]:
-        """The settings that decide what the data are: all but the engine."""
+        """The settings that the data depend on: all except the engine."""
         return {key: value for key, value in vars(self).items() if key != "engine"}

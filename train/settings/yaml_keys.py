@@ -1,4 +1,4 @@
-"""The keys of a YAML config file: on which line each stands, and that every one is known."""
+"""The keys of a YAML config file: the line of each, and a check that all are known."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,7 @@ from train.system.errors import UserError
 
 
 def key_lines(path: str, kind: type[Any]) -> dict[str, int]:
-    """The line of every dotted key in a config file.
+    """The line of every key in a config file, by its dotted name.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.

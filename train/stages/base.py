@@ -10,7 +10,7 @@ from train.stages.stage import Stage, expect_class
 
 
 class BaseStage(Stage):
-    """The base: a language model from scratch, or from another one's weights."""
+    """The base: a language model from scratch, or from the weights of another one."""
 
     name = "base"
     checkpoint_name = "base_model"

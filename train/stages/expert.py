@@ -19,8 +19,8 @@ from train.system.terminal import console
 class ExpertStage(Stage):
     """The expert of training.domain; it uses the base's embedding and head.
 
-    With a frozen embedding its checkpoints hold an ExpertModule. If it trains an embedding of its
-    own, it is a language model by itself, and they hold that.
+    With a frozen embedding its checkpoints hold an ExpertModule. If it trains its own embedding, it
+    is a complete language model, and its checkpoints hold that.
     """
 
     sections = ("expert",)
@@ -65,7 +65,7 @@ class ExpertStage(Stage):
         return expect_class(MMRecModel, network_of(loaded, self.config))
 
     def saved(self, network: bridge.Model) -> bridge.Model:
-        """The expert alone, unless the embedding is trained with it."""
+        """Only the expert, unless the embedding is trained with it."""
         model = expect_class(MMRecModel, network)
         return without_embedding(model) if self.config.expert.freeze_embedding else model
 

@@ -23,7 +23,7 @@ from train.step.frozen import Frozen
 from train.system.errors import UserError
 
 _MEASURED_BATCHES = 4
-"""Batches that the size of the experts' outputs is measured on."""
+"""How many batches are used to measure the size of the experts' outputs."""
 
 
 class FusionStage(Stage):
@@ -39,7 +39,7 @@ class FusionStage(Stage):
         self.frozen = Frozen(frozenset({"embedding", "text_expert", "code_expert", *frozen}))
 
     def start(self) -> MMRec100M:
-        """The experts joined: the rest starts as their ensemble or with random values."""
+        """Both experts in one model; the rest starts as their ensemble or with random values."""
         config = self.config
         base = read_base(config)
         text, text_embedding = self._expert("text", base)
@@ -55,7 +55,7 @@ class FusionStage(Stage):
         return model
 
     def resumed(self, loaded: bridge.LoadedCheckpoint) -> MMRec100M:
-        """The checkpoint's model, experts included."""
+        """The checkpoint's model, including the experts."""
         return expect_class(MMRec100M, loaded.model)
 
     def _expert(
@@ -83,7 +83,7 @@ class FusionStage(Stage):
         return without_embedding(model), model.embedding if trained else None
 
     def _embedding(self, base: Embedding, trained: dict[str, Embedding | None]) -> Embedding:
-        """The embedding that both experts get; `trained` has those that experts have trained."""
+        """The embedding that both experts get; `trained` has those that experts trained."""
         choice = self.config.fusion.embedding
         experts = [name for name, embedding in trained.items() if embedding is not None]
         if choice is None and experts:

@@ -18,7 +18,7 @@ class Stage(abc.ABC):
         name: its folder in run_dir is `checkpoints_NAME`.
         checkpoint_name: its .pt files are called `CHECKPOINT_NAME_step_N.pt`.
         sections: the sections of the config that it reads and other stages do not.
-        frozen: what it does not train.
+        frozen: the parts that it does not train.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Stage(abc.ABC):
     frozen: Frozen = Frozen()
 
     def __init__(self, config: Config) -> None:
-        """Raises UserError where the config does not fit this stage."""
+        """Raises UserError if the config does not fit this stage."""
         self.config = config
 
     def file(self, step: int) -> str:
@@ -47,15 +47,15 @@ class Stage(abc.ABC):
         return network
 
     def notes(self, network: Network) -> dict[str, Any]:
-        """What is added to the metadata of its checkpoints."""
+        """What to add to the metadata of its checkpoints."""
         return {}
 
 
 def expect_class(kind: type[Class], model: object) -> Class:
-    """The model, if it is of the class.
+    """The model, if it has this class.
 
     Raises:
-        UserError: it is of another one.
+        UserError: it has another class.
     """
     if not isinstance(model, kind):
         raise UserError(

@@ -1,9 +1,10 @@
-"""What of a model is frozen: a frozen array has no gradient and no moments (section 5.6).
+"""Which parts of a model are frozen: these have no gradient and no moments (section 5.6).
 
-A stage's `frozen` says which modules and blocks those are: an expert's from `block_rates`, which
-the transfer uses too, and the fusion's from fusion.trainable. `Parameters` separates a model's
-trained arrays from its others. Arrays are held by their path in the model, with stacked blocks.
-Where the first blocks are frozen, each array of the blocks is cut in two along its axis of layers.
+A stage's `frozen` says which modules and blocks are frozen. For an expert that comes from
+`block_rates`, which the transfer uses too; for the fusion, from fusion.trainable. `Parameters`
+separates a model's trained arrays from the others. Arrays are stored under their path in the model,
+with stacked blocks. If the first blocks are frozen, each stacked array is cut in two along its axis
+of layers.
 """
 
 import dataclasses
@@ -20,17 +21,17 @@ from mmrec_jax.layer_paths import VariablePath
 
 Arrays = dict[VariablePath, jax.Array]
 Network = MMRecModel | MMRec100M
-"""What is trained: a model from token ids to scores."""
+"""A model that can be trained: it scores tokens from token ids."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """What is not trained, or is trained more slowly.
+    """The parts that are not trained, or are trained more slowly.
 
     Attributes:
-        modules: names of modules whose parameters are all frozen.
-        rates: each block's share of the learning rate, 0 where it is frozen, as
-            mmrec_jax.block_rates gives it; empty where all blocks are trained alike.
+        modules: names of modules that are frozen completely.
+        rates: each block's share of the learning rate, 0 if it is frozen, from
+            mmrec_jax.block_rates; empty if all blocks are trained alike.
     """
 
     modules: frozenset[str] = frozenset()
@@ -38,10 +39,10 @@ class Frozen:
 
 
 class Parameters:
-    """Separates a model's trained arrays from its others, and joins them again."""
+    """Separates a model's trained arrays from the others, and joins them again."""
 
     def __init__(self, model: Network, frozen: Frozen) -> None:
-        """For models that are built like `model`, whose blocks are stacked."""
+        """For models with the structure of `model`, whose blocks are stacked."""
         self._rates = frozen.rates
         self._modules = frozen.modules | set(model.config.untrained_modules)
         self._graphdef: nnx.GraphDef[Network] = nnx.graphdef(model)
@@ -49,7 +50,7 @@ class Parameters:
         self._variables = list(_flat(jax.eval_shape(lambda: nnx.state(model))))
 
     def split(self, model: Network) -> tuple[Arrays, Arrays]:
-        """A model's trained arrays and its others, as copies that may be given up."""
+        """A model's trained arrays and the others, as copies whose buffers may be reused."""
         trained: Arrays = {}
         others: Arrays = {}
         for path, variable in _flat(nnx.state(model)):
@@ -63,7 +64,7 @@ class Parameters:
         return trained, others
 
     def join(self, trained: Arrays, others: Arrays) -> Network:
-        """The model of both, its blocks stacked."""
+        """The model with both, its blocks stacked."""
 
         def array(path: VariablePath) -> jax.Array:
             parts = [arrays[path] for arrays in (others, trained) if path in arrays]
@@ -80,7 +81,7 @@ class Parameters:
         return {path: self._rate(path, array) for path, array in trained.items()}
 
     def frozen_layers(self, path: VariablePath) -> int:
-        """How many of an array's first layers are frozen."""
+        """How many of the first layers of an array are frozen."""
         return self._rates.count(0.0) if "blocks" in path else 0
 
     def _rate(self, path: VariablePath, array: jax.Array) -> Any:

@@ -21,20 +21,20 @@ def train(
     save: Hook,
     progress: TrainingProgress,
 ) -> None:
-    """Makes the steps that are left.
+    """Makes all remaining steps.
 
     Args:
         trainer: the run's compiled functions.
         state: where to continue from.
         batches: the micro-batches of all steps, one after the other.
-        hooks: (every, hook): called after each `every` steps and after the last one with the
-            state and the step's values: loss, auxiliary_loss, max_state, mean_decay, grad_norm,
-            learning_rate, parameter_norm.
+        hooks: pairs (every, hook). A hook is called after every `every` steps and after the last
+            one, with the state and the values of the step: loss, auxiliary_loss, max_state,
+            mean_decay, grad_norm, learning_rate, parameter_norm.
         save: the hook that is also called before an interrupted run ends.
-        progress: is told of every micro-batch.
+        progress: gets a call after every micro-batch.
 
     Raises:
-        UserError: a loss or gradient is not finite; that state reaches no hook.
+        UserError: a loss or gradient is not finite; no hook gets that state.
         KeyboardInterrupt: the run was interrupted; its state is saved.
     """
     training = trainer.config.training
@@ -47,10 +47,10 @@ def train(
             for every, hook in hooks:
                 if last or (step + 1) % every == 0:
                     hook(state, values)
-            if step == first:  # what was compiled and opened on the way is no part of the rate
+            if step == first:  # compiling and opening files do not count for the rate
                 progress.paused()
             if stop.requested:
-                if not last:  # the last step is saved by its hook
+                if not last:  # its hook saves the last step
                     save(state, values)
                 raise KeyboardInterrupt(
                     f"at step {step + 1}, which is saved: continue with --resume"

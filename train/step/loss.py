@@ -1,4 +1,4 @@
-"""The training loss (section 5.1), without ever holding the logits of a whole batch."""
+"""The training loss (section 5.1), without the logits of a whole batch in memory."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from train.data.batches import Batch
 from train.step.frozen import Network
 
 CHUNK_TOKENS = 1024
-"""Tokens whose logits are held at once: few enough for them to stay in a CPU's cache."""
+"""How many tokens' logits are in memory at once: few enough to stay in a CPU's cache."""
 
 
 def token_losses(hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross entropy of each token in nats [B, T], to be looked at; `mean_loss` is for training.
+    """Cross entropy of each token in nats [B, T], for scoring; `mean_loss` is for training.
 
     Args:
         hidden: the model's normalised output [B, T, D].
@@ -37,10 +37,10 @@ def token_losses(hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array) -
 def mean_loss(
     hidden: jax.Array, head_kernel: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """The mean cross entropy of all labels, weighted.
+    """The weighted mean of the cross entropy of all labels.
 
-    Its gradient, by `hidden` and `head_kernel`, is formed in the forward pass, while a chunk's
-    logits are there: they are neither kept nor computed twice.
+    The forward pass also computes the gradient for `hidden` and `head_kernel`, while a chunk's
+    logits are in memory. So logits are neither kept nor computed twice.
 
     Args:
         hidden: the model's normalised output [B, T, D].
@@ -65,8 +65,8 @@ def _mean_loss_forward(
         exponentials = jnp.exp(logits - largest)
         sums = exponentials.sum(axis=1, keepdims=True)
         losses = jnp.log(sums) + largest - jnp.take_along_axis(logits, labels, axis=1)
-        # The gradient by the logits is weights * (exponentials / sums - 1 at the label): the
-        # division is left to the small side of the products, and the label to the end.
+        # The gradient for the logits is weights * (exponentials / sums - 1 at the label). The
+        # division is done on the small side of the products, and the label comes at the end.
         scales = weights / sums
         exponentials = operand(exponentials)
         d_hidden = product(exponentials, kernel_T) * scales
@@ -77,7 +77,7 @@ def _mean_loss_forward(
     zeros = jnp.zeros(()), jnp.zeros(head_kernel.shape)
     (total, d_kernel), d_hidden = jax.lax.scan(chunk, zeros, _chunks(hidden, labels, weights))
     d_hidden = d_hidden.reshape(-1, hidden.shape[-1])[: labels.size].reshape(hidden.shape)
-    # Rounded as in the products, so that both cancel where the model is sure of the label.
+    # Rounded as in the products, so that both cancel if the model is sure of the label.
     weights = weights[..., None]
     at_labels = jnp.moveaxis(kernel[:, labels].astype(head_kernel.dtype), 0, -1)
     d_hidden -= at_labels * weights
@@ -95,7 +95,7 @@ mean_loss.defvjp(_mean_loss_forward, _mean_loss_backward)
 
 
 def _chunks(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Arrays [B, T, ...] as [chunks, CHUNK_TOKENS, ...], with zeros behind their ends."""
+    """Arrays [B, T, ...] as [chunks, CHUNK_TOKENS, ...], with zeros after their ends."""
     tokens = arrays[-1].size
     chunk = min(CHUNK_TOKENS, tokens)
 
@@ -114,13 +114,13 @@ def model_loss(
 
     Args:
         model: in either form of its blocks.
-        batch: what the model reads and is to predict; padding has no part in any result.
+        batch: what the model reads and must predict; padding has no part in any result.
         memory: the long-term memory, as the model takes it; None for zeros.
-        options: those of the model's `features`.
+        options: the options of the model's `features`.
 
     Returns:
-        The total loss, and beside it: loss, the mean cross entropy, auxiliary_loss, max_state,
-        mean_decay.
+        The total loss, and the metrics loss (the mean cross entropy), auxiliary_loss, max_state
+        and mean_decay.
     """
     inputs, labels, weights = batch
     real = None if weights is None else weights > 0

@@ -1,7 +1,7 @@
 """Gradient clipping and AdamW as the original's optimizer computes them (sections 5.2 and 5.3).
 
-optax has both, but rounds differently: over thousands of steps its AdamW drifts ten times
-further from torch than one that keeps torch's order of operations.
+optax has both, but it rounds differently. Over thousands of steps its AdamW drifts ten times as far
+from torch's as one with torch's order of operations.
 """
 
 import math
@@ -20,8 +20,8 @@ class AdamWState(NamedTuple):
     """AdamW's state; the names are torch's.
 
     Attributes:
-        step: optimizer steps made, a scalar.
-        exp_avg, exp_avg_sq: the moments, of the parameters' structure and shapes.
+        step: the number of optimizer steps so far, a scalar.
+        exp_avg, exp_avg_sq: the moments, with the parameters' structure and shapes.
     """
 
     step: jax.Array
@@ -49,8 +49,8 @@ def adamw(
     """torch.optim.AdamW, operation for operation (section 5.3).
 
     Args:
-        learning_rate: of the steps made before.
-        config: the decay and Adam's constants.
+        learning_rate: the rate as a function of the steps so far.
+        config: the weight decay and Adam's constants.
         rates: for each parameter, its share of the learning rate (section 5.6).
     """
     beta1, beta2 = config.beta1, config.beta2
@@ -60,7 +60,7 @@ def adamw(
         return AdamWState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
 
     def correction(beta: float, step: jax.Array) -> jax.Array:
-        # 1 - beta^step; as it stands, in float32, the first steps would lose four digits.
+        # 1 - beta^step, but in that form float32 would lose four digits in the first steps.
         return -jnp.expm1(step * math.log(beta)) if beta else jnp.ones(())
 
     def update(
@@ -82,7 +82,7 @@ def adamw(
         ) -> jax.Array:
             own = rate * share
             decayed = param * (1 - own * config.weight_decay)
-            # optax adds updates to the parameter; the sum is `new` but for its last bit at most.
+            # optax adds updates to the parameter; the sum is `new`, except perhaps its last bit.
             new = decayed - own / bias * (average / (jnp.sqrt(square) / root + config.eps))
             return new - param
 

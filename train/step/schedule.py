@@ -13,7 +13,7 @@ def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.A
     """Linear warm-up, then a cosine down to 0 at `steps`.
 
     Returns:
-        The learning rate of the optimizer step that is made after `count` others.
+        The learning rate of the optimizer step after `count` others.
     """
 
     def learning_rate(count: jax.Array) -> jax.Array:

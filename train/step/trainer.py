@@ -21,14 +21,14 @@ Values = dict[str, float]
 
 
 class TrainState(NamedTuple):
-    """All that training changes, and the arrays that it reads; blocks are stacked.
+    """Everything that training changes, and the arrays that it reads; blocks are stacked.
 
     Attributes:
         params: the trained parameters.
         others: the model's arrays that are not trained.
         optimizer: the optimizer's state.
-        step: optimizer steps made.
-        key: the random key that the dropout of every micro-batch derives from.
+        step: the number of optimizer steps so far.
+        key: the random key from which the dropout of every micro-batch is derived.
     """
 
     params: Arrays
@@ -45,8 +45,8 @@ class Trainer:
         parameters: what of the model is trained.
         precision: that of the matrix products; the config's, or float32 where the CPU has no other.
         gradient: (state, batch, index of the micro-batch in its step, share) -> the micro-batch's
-            share of the step's gradient, and its metrics; no share is that of micro-batches that
-            are all alike.
+            share of the step's gradient, and its metrics; without a share, all micro-batches
+            count equally.
         add: (gradient, gradient) -> their sum.
         update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
             parameter_norm (after the step, of what is trained).
@@ -70,7 +70,7 @@ class Trainer:
         self.token_losses = jax.jit(self._token_losses)
 
     def initial_state(self, model: Network) -> TrainState:
-        """The state before the first step; the model stays usable when the state is updated."""
+        """The state before the first step; updates of the state leave the model usable."""
         params, others = self.parameters.split(stack_blocks(model))
         return TrainState(
             params,
@@ -93,8 +93,8 @@ class Trainer:
         """Makes one optimizer step of the next `training.accumulation` micro-batches.
 
         Args:
-            state: where to continue from; its arrays are given up.
-            batches: each counts in its step by the labels that it has.
+            state: the state to continue from; its arrays cannot be used afterwards.
+            batches: the micro-batches; each counts by its number of labels.
             after_micro_batch: called with the share of the step that is done, and the loss.
 
         Returns:
@@ -130,7 +130,7 @@ class Trainer:
     ) -> tuple[Arrays, Metrics]:
         training = self.config.training
         dropout_key = None
-        if any("blocks" in path for path in state.params):  # frozen ones are not to be disturbed
+        if any("blocks" in path for path in state.params):  # no dropout in frozen blocks
             step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             dropout_key = jax.random.fold_in(step_key, index)
 
@@ -144,7 +144,7 @@ class Trainer:
             )
             return total / training.accumulation if share is None else total * share, metrics
 
-        # float32 by name: GPUs have a default of their own, which is less.
+        # float32 explicitly: the default on GPUs is less precise.
         with jax.default_matmul_precision(self.precision):
             return jax.grad(loss, has_aux=True)(state.params)
 

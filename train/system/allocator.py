@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process, so that every step finds it again."""
+"""Keeps freed memory in the process, so that every step can use it again."""
 
 import ctypes
 import platform
@@ -7,10 +7,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what is freed for the next step; only glibc can be told so.
+    """Makes the C library keep freed memory for the next step; only glibc has this option.
 
-    By default it gives large arrays back to the kernel, which has to clear their pages again in
-    every step: 330,000 of them for the 22.4 M model (docs/performance.md).
+    By default it returns large arrays to the kernel, which has to clear their pages again in every
+    step: 330,000 pages for the 22.4 M model (docs/performance.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return

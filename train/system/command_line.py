@@ -1,7 +1,7 @@
 """How every command ends: 0 when done, 2 and one error line on a mistake, 130 when interrupted.
 
-A mistake is what the user can correct (`UserError`). Any other exception is our bug and keeps its
-traceback.
+A mistake is an error that the user can correct (`UserError`). Any other exception is a bug of ours,
+and keeps its traceback.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 
     SIGTERM interrupts like Ctrl-C, so that no worker process is left behind.
     """
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for background jobs of a shell
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in background jobs of a shell
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -28,7 +28,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print("error:", one_line(str(error)), file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader has closed our output; the exit must write no more
+    except BrokenPipeError:  # the reader has closed our output, so nothing may be written at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt as stopped:
@@ -40,7 +40,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 def parse_options(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """The options of a command that takes no config.
+    """The options of a command without a config.
 
     Args:
         parser: the command's own.
@@ -48,7 +48,7 @@ def parse_options(
 
     Raises:
         UserError: an option is wrong, unknown or missing.
-        SystemExit: `--help` was asked for and is printed.
+        SystemExit: after `--help` was printed.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -59,5 +59,5 @@ def parse_options(
 
 
 def one_line(text: str) -> str:
-    """The text with its line breaks and runs of spaces made single spaces."""
+    """The text with single spaces in place of line breaks and several spaces."""
     return " ".join(text.split())

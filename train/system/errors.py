@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; the message says in one line what, where, what to do."""
+    """A mistake that the user can correct; one line says what is wrong, where, and what to do."""
 
 
 class TasksFailedError(UserError):
-    """Tasks of a preparation failed somewhere else; what the others did is kept."""
+    """Tasks of a preparation failed in other processes; the results of the others are kept."""

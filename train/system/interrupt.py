@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a step is finished and saved first, and no signal is lost."""
+"""Ctrl-C and SIGTERM: the step is finished and saved first, and no signal is lost."""
 
 import contextlib
 import signal
@@ -8,10 +8,10 @@ from types import FrameType
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A signal's handler: raises KeyboardInterrupt, a moment later where it would be lost."""
+    """A signal handler: raises KeyboardInterrupt, a moment later if it would be lost now."""
     while frame is not None:
         if frame.f_code.co_name == "_xla_gc_callback":
-            # JAX's part in garbage collection, out of which Python lets no exception through.
+            # JAX's part in garbage collection, in which Python drops exceptions.
             threading.Timer(0.01, signal.raise_signal, (number,)).start()
             return
         frame = frame.f_back
@@ -19,16 +19,16 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def end_at_once() -> None:
-    """Lets Ctrl-C just end a command that is starting, until `command_line.exit_after` takes over.
+    """Makes Ctrl-C end a command at once while it starts, until `command_line.exit_after` runs.
 
-    Nothing has begun, and libraries lose or garble a KeyboardInterrupt while they are imported.
+    Nothing has begun yet, and libraries lose a KeyboardInterrupt while they are imported.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class StopSignal:
-    """Notes the first Ctrl-C or SIGTERM, so that the step can first be finished and saved.
+    """Remembers the first Ctrl-C or SIGTERM, so that the step can be finished and saved first.
 
     A second Ctrl-C interrupts at once.
     """
@@ -53,9 +53,9 @@ class StopSignal:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the block ends.
+    """Delays Ctrl-C and SIGTERM until the block ends.
 
-    Orbax, cut short while it reads, leaves asyncio to print a traceback at the exit.
+    If Orbax is interrupted while it reads, asyncio prints a traceback at exit.
     """
     with StopSignal() as stop:
         yield

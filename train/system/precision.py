@@ -1,8 +1,8 @@
-"""Where bfloat16 is switched on: which precision a run's matrix products get on this machine.
+"""Decides on bfloat16: which precision a run's matrix products have on this machine.
 
 training.precision asks for it, `matmul_precision` says what the machine can do, and the training
-step sets that as JAX's default. mmrec_jax/matmul.py then rounds the operands of the products. All
-else stays float32: parameters, their optimizer state, the recurrence and all scoring.
+step sets that as JAX's default. Then mmrec_jax/matmul.py rounds the operands of the products.
+Everything else stays float32: parameters, optimizer state, the recurrence and all scoring.
 """
 
 import functools
@@ -15,7 +15,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def matmul_precision(asked: Precision) -> Precision:
-    """The precision to compute in: what is asked for, or float32 on a CPU without bfloat16."""
+    """The precision to use: the one that is asked for, or float32 on a CPU without bfloat16."""
     if jax.default_backend() == "cpu" and not multiplies_bfloat16():
         return "float32"
     return asked
@@ -23,7 +23,7 @@ def matmul_precision(asked: Precision) -> Precision:
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for products in bfloat16; no where that is unknown."""
+    """Whether the CPU has instructions for products in bfloat16; False if unknown."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a long command says while it works: a live line on a terminal, plain lines elsewhere."""
+"""Shows progress while a command works: a live line on a terminal, plain lines elsewhere."""
 
 import collections
 import time
@@ -7,14 +7,14 @@ import rich.console
 import rich.progress
 
 console = rich.console.Console(soft_wrap=True, highlight=False)
-"""Where the training commands print."""
+"""The console on which the training commands print."""
 
 
 class TrainingProgress:
-    """Shows step, loss, tokens per second and the time left, from the last few micro-batches."""
+    """Shows the step, the loss, tokens per second and the time left."""
 
     def __init__(self, start: int, steps: int, tokens_per_step: int) -> None:
-        """`start` of `steps` optimizer steps are done already."""
+        """`start` of `steps` optimizer steps are already done."""
         self._steps = steps
         self._tokens_per_step = tokens_per_step
         self._done = float(start)
@@ -39,24 +39,24 @@ class TrainingProgress:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the last micro-batches; 0 before the second one."""
+        """The rate over the last micro-batches; 0 before the second one."""
         if len(self._marks) < 2:
             return 0.0
         (first_time, first_done), (last_time, last_done) = self._marks[0], self._marks[-1]
         return (last_done - first_done) * self._tokens_per_step / max(last_time - first_time, 1e-9)
 
     def advance(self, step: int, share: float, loss: float) -> None:
-        """`step` steps and a share of the next are made; `loss` is the last micro-batch's."""
+        """Shows that `step` steps and a share of the next are done; `loss` is the newest one."""
         self._done = done = step + share
         self._marks.append((time.monotonic(), done))
         self._progress.update(self._task, completed=done, step=int(done), status=self._status(loss))
 
     def paused(self) -> None:
-        """Something other than training took time: measure the rate again from here."""
+        """Measures the rate again from here, after something other than training took time."""
         self._marks.clear()
 
     def report(self, loss: float) -> None:
-        """A plain line where there is no terminal."""
+        """Prints a plain line if there is no terminal."""
         if not console.is_terminal:
             console.print(f"step {self._done:.0f}/{self._steps}  {self._status(loss)}")
 

@@ -1,4 +1,4 @@
-"""Small files are replaced in one step, so that a reader never finds half of one."""
+"""Replaces small files in one step, so that a reader never finds half of one."""
 
 import json
 from pathlib import Path
