@@ -46,23 +46,45 @@ PLACES = [
 ]
 
 
+SECTIONS = [("optimizer_state_dict", "param_groups"), ("optimizer_state_dict", "state")] + [
+    (key,) for key in TRAINED if key not in ("model_state_dict", "optimizer_state_dict")
+]
+
+
+def nearby(value):
+    """Values of the same type, which are more often accepted."""
+    if isinstance(value, torch.Tensor):
+        return [value.clone(), value.to(torch.bfloat16), value.half(), -value, value * 0]
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return [value, not value, None]
+    if isinstance(value, int | float):
+        return [value, value + 1, value - 1, float(value), value * 2, value / 2]
+    if isinstance(value, dict):
+        return [dict(reversed(value.items())), dict(list(value.items())[:-1]), {**value, "new": 1}]
+    return [type(value)(reversed(value)), value[:-1], list(value), tuple(value)]
+
+
 @st.composite
 def mutated(draw):
     content = copy.deepcopy(TRAINED)
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(PLACES))
+    for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
+        section = draw(st.sampled_from(SECTIONS))
+        path = draw(st.sampled_from([p for p in PLACES if p[: len(section)] == section]))
         target = content
         for key in path[:-1]:
             try:
                 target = target[key]
             except (KeyError, IndexError, TypeError):  # another change took it away
-                break
-        if not isinstance(target, dict | list):
+                target = None
+        if not isinstance(target, dict | list) or (
+            path[-1] not in target if isinstance(target, dict) else path[-1] >= len(target)
+        ):
             continue
-        if isinstance(target, dict) and draw(st.booleans()) and draw(st.booleans()):
-            target.pop(path[-1], None)
-        elif isinstance(target, dict) or len(target) > (path[-1] if type(path[-1]) is int else 0):
-            target[path[-1]] = draw(st.sampled_from(VALUES))
+        if draw(st.integers(0, 7)) == 0:
+            del target[path[-1]]
+        else:
+            pool = draw(st.sampled_from([VALUES, nearby(target[path[-1]])]))
+            target[path[-1]] = draw(st.sampled_from(pool))
     return content
 
 
