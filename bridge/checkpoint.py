@@ -42,6 +42,8 @@ class LoadedCheckpoint:
         optimizer_state: None if the file has none.
         scheduler_state: None if the file has none.
         step: optimizer steps made; 0 if the file does not say.
+        stated_step: what the file's own counter says where the optimizer made another number of
+            steps, else None; nothing depends on it.
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
     """
@@ -50,6 +52,7 @@ class LoadedCheckpoint:
     optimizer_state: OptimizerState | None = None
     scheduler_state: SchedulerState | None = None
     step: int = 0
+    stated_step: int | None = None
     avg_loss: float = 0.0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -229,6 +232,7 @@ def _loaded(stated: StatedCheckpoint, num_heads: int | None, model_only: bool) -
         optimizer_state=optimizer_state,
         scheduler_state=scheduler_state,
         step=0 if model_only else stated.step,
+        stated_step=None if model_only else stated.stated_step,
         avg_loss=stated.avg_loss,
         metadata=stated.metadata,
     )

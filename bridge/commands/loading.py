@@ -28,12 +28,17 @@ def load(path: str, options: argparse.Namespace, *, quiet: bool = False) -> Load
 def summary(loaded: LoadedCheckpoint) -> str:
     """A checkpoint in one line."""
     model_class = type(loaded.model).__name__
+    step, schedule = f"step {loaded.step:,}", loaded.scheduler_state
+    if loaded.stated_step is not None:
+        step += f" by its optimizer, which counts (the file's counter says {loaded.stated_step:,})"
     parts = [
         f"{model_class}, {parameter_count(model_class, loaded.config):,} parameters",
-        f"step {loaded.step:,}",
+        step,
         "no optimizer" if loaded.optimizer_state is None else "optimizer",
-        "no schedule" if loaded.scheduler_state is None else "schedule",
+        "no schedule" if schedule is None else "schedule",
     ]
+    if schedule is not None and loaded.optimizer_state and schedule.step != loaded.step:
+        parts[-1] += f" at its own step {schedule.step:,}, from which it continues"
     return ", ".join(parts)
 
 

@@ -67,7 +67,9 @@ def _training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
     if schedule is not None:
         settings["optimizer"] = {
             "learning_rate": schedule.base_lr,
+            "min_learning_rate": schedule.min_lr,
             "warmup_steps": schedule.warmup_steps,
+            "warmup_start": schedule.start_factor,
         }
     if optimizer is not None:
         adamw = optimizer.hyperparameters

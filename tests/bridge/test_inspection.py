@@ -121,7 +121,15 @@ def test_training_state_is_told(capsys):
     group = content_of(TRAINED)["optimizer_state_dict"]["param_groups"][0]
     assert found.optimizer.settings == {k: group[k] for k in ("lr", "betas", "eps", "weight_decay")}
     schedule = dataclasses.asdict(found.schedule)
-    assert schedule == {"base_lr": 3e-3, "warmup_steps": 6, "total_steps": 24, "step": 12}
+    assert schedule == {
+        "base_lr": 3e-3,
+        "warmup_steps": 6,
+        "total_steps": 24,
+        "step": 12,
+        "min_lr": 0.0,
+        "start_factor": 0.1,
+        "form": "SequentialLR",
+    }
     code, words, _ = in_words(TRAINED, capsys)
     assert code == 0
     assert words["optimizer"].startswith("AdamW, moments of 62 of 62 parameters, lr 0.00225, betas")

@@ -16,6 +16,7 @@ from train.run.run_folder import CONFIG, contents
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
 from train.stages.stage import Stage
+from train.step.schedule import origin_of
 from train.step.trainer import Trainer, TrainState
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
@@ -102,7 +103,8 @@ def restore_newest(
         check_training(config, saved)
     check_model(config.model, saved.model)
     model = stage.resumed(saved)
-    trainer = Trainer(config, model, stage.frozen)
+    origin = origin_of(saved)
+    trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
     metadata = dict(saved.metadata)
     position = metadata.pop(POSITION, None)
@@ -114,6 +116,8 @@ def restore_newest(
         data.skip(step * config.training.accumulation)
         loss_sum = saved.avg_loss * step
     console.print(f"resuming from step {step}")
+    if origin.ahead:
+        console.print(f"the schedule continues from its own step, {step + origin.ahead}")
     return StartingPoint(trainer, state, loss_sum, metadata)
 
 

@@ -19,19 +19,23 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: the rate at the end of the warm-up.
+        min_learning_rate: the rate that the cosine after it ends at.
         weight_decay: decoupled decay, applied to every parameter that has a gradient.
         beta1, beta2, eps: AdamW's own.
         max_grad_norm: the gradient's global norm is clipped to this.
-        warmup_steps: optimizer steps W of the linear warm-up from a tenth of the rate.
+        warmup_steps: optimizer steps W of the linear warm-up.
+        warmup_start: the share of the rate that the warm-up starts from.
     """
 
     learning_rate: float = 3e-4
+    min_learning_rate: float = 0.0
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     max_grad_norm: float = 1.0
     warmup_steps: int = 5000
+    warmup_start: float = 0.1
 
     def __post_init__(self) -> None:
         for key in ("learning_rate", "eps", "max_grad_norm"):
@@ -43,6 +47,13 @@ class OptimizerConfig:
         for key in ("weight_decay", "warmup_steps"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"{key} must be at least 0, finite, not {getattr(self, key)}")
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate must lie in [0, learning_rate = {self.learning_rate}], not "
+                f"{self.min_learning_rate}"
+            )
+        if not 0 < self.warmup_start <= 1:
+            raise ValueError(f"warmup_start must lie in (0, 1], not {self.warmup_start}")
 
 
 def check_seed(seed: int) -> None:

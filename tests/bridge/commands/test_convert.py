@@ -14,6 +14,7 @@ from helpers.paths import GOLDEN, ROOT
 import bridge
 from bridge.__main__ import main
 from bridge.config.yaml_file import from_yaml
+from bridge.schedule import scheduler_to_torch
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.fit import check_training
@@ -214,6 +215,53 @@ def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
     check_training(config, saved)
     assert config.model == saved.config
     assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "form"), [(0, "CosineAnnealingLR"), (0, "SequentialLR"), (5, "SequentialLR")]
+)
+def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
+    warmup, form, changed, run, tmp_path
+):
+    schedule = bridge.SchedulerState(
+        base_lr=3e-4,
+        warmup_steps=warmup,
+        total_steps=40,
+        step=11,
+        min_lr=0.1 * 3e-4,
+        start_factor=0.01 if warmup else 0.1,
+        form=form,
+    )
+
+    def change(content):
+        content["step"] = 96
+        content["scheduler_state_dict"] = scheduler_to_torch(schedule)
+        group = content["optimizer_state_dict"]["param_groups"][0]
+        group.update(lr=schedule.learning_rate(), initial_lr=3e-4)
+
+    path = changed(TRAINED, change)
+    code, printed, _ = run("from-torch", path, tmp_path / "runs" / "checkpoints_base")
+    assert code == 0
+    assert "step 12 by its optimizer, which counts (the file's counter says 96)" in printed
+    assert "schedule at its own step 11, from which it continues" in printed
+    settings = printed.split("these settings:\n")[1].split("and run:\n")[0]
+    (tmp_path / "my.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
+    )
+    config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
+    saved = run_states.restore(tmp_path / "runs" / "checkpoints_base", 12)
+    check_training(config, saved)
+    assert config.optimizer.min_learning_rate == 0.1 * 3e-4
+    assert saved.scheduler_state == schedule
+
+    out = tmp_path / "out.pt"
+    assert run("to-torch", tmp_path / "runs" / "checkpoints_base", out)[0] == 0
+    exported, imported = (torch.load(file, weights_only=True) for file in (out, path))
+    assert exported["scheduler_state_dict"] == imported["scheduler_state_dict"]
+    assert exported["step"] == 12
+    assert run("verify", path, out)[0] == 0
+    assert f"lowest {schedule.min_lr}, " in run("inspect", out)[1]
+    assert "12 of 40 steps" in run("inspect", path)[1]
 
 
 def test_a_folder_of_another_name_has_to_be_moved(run, tmp_path):
