@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict, Unpack
 
 from bridge import weights
-from bridge.config.metadata import to_checkpoint
+from bridge.config.metadata import for_the_original, to_checkpoint
 from bridge.errors import BridgeError, errors_about
 from bridge.files import safetensors_file, torch_file
 from bridge.files.disk import PathLike
@@ -212,6 +212,7 @@ def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
         "step": int(checkpoint.step),
         "avg_loss": float(checkpoint.avg_loss),
         "metadata": metadata,
+        **for_the_original(metadata["config"]),
     }
 
 

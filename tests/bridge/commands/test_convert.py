@@ -1,6 +1,7 @@
 """`python -m bridge`: every command for real, and every way to get one wrong in one line."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from helpers.paths import GOLDEN, ROOT
+from helpers.small_models import SMALL
 
 import bridge
 from bridge.__main__ import main
@@ -367,6 +369,20 @@ def test_nan_is_a_warning(changed, run, tmp_path):
         assert code == 0
         line = f"warning: {path}: NaN or infinite weights: norm.weight (1 of 32 values)\n"
         assert errors == line
+
+
+@pytest.mark.parametrize("model_class", ["FusionLayer", "MMRec100M", "MMRecModel"])
+@pytest.mark.parametrize("method", ["weighted", "concatenate"])
+def test_what_the_original_cannot_run_is_said_on_export(
+    model_class, method, skeleton, run, tmp_path
+):
+    config = dataclasses.replace(SMALL, fusion_method=method)
+    torch.save(skeleton(model_class, config).state_dict(), tmp_path / "in.pt")
+    out = tmp_path / "out.pt"
+    code, printed, _ = run("to-torch", tmp_path / "in.pt", out, "--num-heads", "3")
+    assert code == 0
+    weighted = method == "weighted" and model_class != "MMRecModel"
+    assert ("its fusion is weighted: the original" in printed) == weighted
 
 
 def test_an_interruption_is_one_line(run, monkeypatch, tmp_path):
