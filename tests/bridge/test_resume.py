@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import types
+import typing
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from helpers.losses import gradient_from_memory
 from helpers.paths import GOLDEN
 from helpers.small_models import SMALL
@@ -17,10 +19,18 @@ import bridge
 from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from bridge.weights import tensors_of
+from mmrec_jax import MMRec100M
 from train.checkpoints.fit import check_training
 from train.checkpoints.state import checkpoint_of, state_of
-from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.settings.config import (
+    Config,
+    FusionConfig,
+    FusionPart,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from train.stages.base import initial_model
+from train.stages.fusion import FusionStage
 from train.step.schedule import origin_of
 from train.step.trainer import Trainer
 
@@ -28,14 +38,18 @@ CONFIG = dataclasses.replace(SMALL, vocab_size=50, dropout=0.0)
 
 
 @functools.cache
-def trainer_of(model, optimizer, steps, origin):
+def trainer_of(model_class, model, optimizer, steps, origin):
     config = Config(
         data_dir="unused",
         run_dir="unused",
         model=model,
         optimizer=optimizer,
         training=TrainingConfig(steps=steps, accumulation=1),
+        fusion=FusionConfig(trainable=list(typing.get_args(FusionPart))),
     )
+    if model_class is MMRec100M:
+        network = MMRec100M(model, rngs=nnx.Rngs(0))
+        return Trainer(config, network, FusionStage(config).frozen, origin)
     return Trainer(config, initial_model(config), origin=origin)
 
 
@@ -49,7 +63,9 @@ def train_in_jax(path, target, batches, memory=None):
         warmup_steps=schedule.warmup_steps,
         warmup_start=schedule.start_factor,
     )
-    trainer = trainer_of(loaded.config, optimizer, schedule.total_steps, origin_of(loaded))
+    trainer = trainer_of(
+        type(loaded.model), loaded.config, optimizer, schedule.total_steps, origin_of(loaded)
+    )
     check_training(trainer.config, loaded)
     state = state_of(trainer, loaded)
     losses = []
@@ -63,7 +79,8 @@ def train_in_jax(path, target, batches, memory=None):
 
 
 def save_in_torch(path, module, optimizer, schedule, step):
-    config = to_checkpoint("MMRecModel", module.config, {})
+    model_class = type(module).__name__
+    config = to_checkpoint(model_class, module.config, {})
     torch.save(
         {
             "model_state_dict": module.state_dict(),
@@ -71,7 +88,7 @@ def save_in_torch(path, module, optimizer, schedule, step):
             "scheduler_state_dict": schedule.state_dict(),
             "step": step,
             "avg_loss": 0.0,
-            "metadata": {"model_class": "MMRecModel", "config": config},
+            "metadata": {"model_class": model_class, "config": config},
         },
         path,
     )
@@ -162,9 +179,9 @@ def warmed_up(optimizer, steps=STEPS, warmup=WARMUP, start_factor=0.1, min_lr=0.
     return SequentialLR(optimizer, parts, milestones=[warmup])
 
 
-def new_session(dtype=torch.float32, schedule_of=warmed_up):
+def new_session(dtype=torch.float32, schedule_of=warmed_up, model_class="MMRecModel"):
     torch.manual_seed(0)
-    module = twin("MMRecModel", CONFIG).to(dtype)
+    module = twin(model_class, CONFIG).to(dtype)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     return module, optimizer, schedule_of(optimizer)
 
@@ -174,21 +191,30 @@ def cosine_alone(optimizer):
 
 
 @pytest.mark.parametrize(
-    ("schedule_of", "late"),
+    ("model_class", "schedule_of", "late"),
     [
-        (cosine_alone, 0),
-        (cosine_alone, 3),
-        (functools.partial(warmed_up, steps=30, warmup=4, min_lr=0.1 * LEARNING_RATE), 0),
+        ("MMRecModel", cosine_alone, 0),
+        ("MMRecModel", cosine_alone, 3),
+        (
+            "MMRecModel",
+            functools.partial(warmed_up, steps=30, warmup=4, min_lr=0.1 * LEARNING_RATE),
+            0,
+        ),
         # The cosine is at its end after 20 steps, and rises again.
-        (functools.partial(warmed_up, steps=20, warmup=16, start_factor=0.01, min_lr=3e-4), 0),
+        (
+            "MMRecModel",
+            functools.partial(warmed_up, steps=20, warmup=16, start_factor=0.01, min_lr=3e-4),
+            0,
+        ),
+        ("MMRec100M", cosine_alone, 0),  # trained jointly
     ],
 )
-def test_other_schedules_of_the_original_go_on_in_jax_and_back(
-    schedule_of, late, tmp_path, resume_in_torch, train_twin
+def test_other_trainers_of_the_original_go_on_in_jax_and_back(
+    model_class, schedule_of, late, tmp_path, resume_in_torch, train_twin
 ):
     """`late` steps are made before the schedule counts any."""
     batches = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (36, 2, 9)).astype(np.int32)
-    alone = new_session(schedule_of=schedule_of)
+    alone = new_session(schedule_of=schedule_of, model_class=model_class)
     train_twin(*alone[:2], types.SimpleNamespace(step=lambda: None), batches[:late])
     train_twin(*alone, batches[late:12])
     save_in_torch(tmp_path / "12.pt", *alone, step=96)  # of micro-batches

@@ -10,7 +10,7 @@ from mmrec_jax.config import ModelConfig, Remat
 from train.settings.prepare_config import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
-FusionPart = Literal["fusion", "final_norm", "lm_head"]
+FusionPart = Literal["embedding", "text_expert", "code_expert", "fusion", "final_norm", "lm_head"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,8 @@ class FusionConfig:
         embedding: whose embedding both get, and the head's first values; null is the base's, and
             is refused where an expert has trained its own.
         start: "ensemble" begins with the mean of both experts' logits, "random" with random values.
-        trainable: the parts that are trained.
+        trainable: the parts that are trained, of embedding, text_expert, code_expert, fusion,
+            final_norm and lm_head.
     """
 
     text_expert: str | None = None
@@ -180,7 +181,7 @@ class FusionConfig:
     embedding: Literal["base", "text", "code"] | None = None
     start: Literal["ensemble", "random"] = "ensemble"
     trainable: list[FusionPart] = dataclasses.field(
-        default_factory=lambda: list(typing.get_args(FusionPart))
+        default_factory=lambda: ["fusion", "final_norm", "lm_head"]
     )
 
     def __post_init__(self) -> None:

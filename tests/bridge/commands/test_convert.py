@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 
 import pytest
 import torch
@@ -15,12 +16,17 @@ from helpers.small_models import SMALL
 
 import bridge
 from bridge.__main__ import main
+from bridge.config.metadata import to_checkpoint
 from bridge.config.yaml_file import from_yaml
 from bridge.schedule import scheduler_to_torch
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
-from train.checkpoints.fit import check_training
+from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.state import state_of
 from train.settings.cli import parse_config
+from train.settings.config import FusionPart
+from train.stages.fusion import FusionStage
+from train.step.trainer import Trainer
 
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
@@ -270,6 +276,40 @@ def test_a_folder_of_another_name_has_to_be_moved(run, tmp_path):
     code, printed, _ = run("from-torch", BASE, tmp_path / "a b")
     assert code == 0
     assert f"  mv '{tmp_path}/a b' {tmp_path}/checkpoints_base\n" in printed
+
+
+@pytest.mark.parametrize("trained", [("fusion", "lm_head"), typing.get_args(FusionPart)])
+def test_what_a_fusions_optimizer_has_trained_is_trained_further(trained, skeleton, run, tmp_path):
+    module = skeleton("MMRec100M", SMALL)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    for name, parameter in module.named_parameters():
+        if name.split(".")[0] in trained:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    content = {
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "config": to_checkpoint("MMRec100M", SMALL, {}),
+        "step": 8,
+    }
+    torch.save(content, tmp_path / "joint.pt")
+    folder = tmp_path / "runs" / "checkpoints_fusion"
+    code, printed, _ = run("from-torch", tmp_path / "joint.pt", folder)
+    assert code == 0
+    assert f"python -m train.fusion --config my.yaml --run_dir {tmp_path / 'runs'} --res" in printed
+    settings = yaml.safe_load(printed.split("these settings:\n")[1].split("and run:\n")[0])
+    (tmp_path / "my.yaml").write_text(
+        yaml.safe_dump(settings | {"data_dir": "data", "run_dir": "runs"})
+    )
+    config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
+    assert set(config.fusion.trainable) == set(trained)
+    saved = run_states.restore(folder, 1)
+    check_training(config, saved)
+    check_model(config.model, saved.model)
+    stage = FusionStage(config)
+    state = state_of(Trainer(config, stage.resumed(saved), stage.frozen), saved)
+    assert {path[0] for path in state.params} == set(trained)
+    assert int(state.step) == 1
 
 
 def test_other_classes_are_not_for_training_yet(run, tmp_path):
