@@ -136,9 +136,9 @@ def _stacked_moments(
             if paths
         )
         raise UserError(
-            f"the checkpoint's moments are {text}: set what is trained as it was (fusion.trainable, "
-            "expert.freeze_embedding, expert.freeze_blocks), or import the weights alone "
-            "(--model-only)"
+            f"the checkpoint's moments are {text}: set what is trained as it was "
+            "(fusion.trainable, expert.freeze_embedding, expert.freeze_blocks), or import the "
+            "weights alone (--model-only)"
         )
     # Other programs may keep some in bfloat16, and only arrays of one dtype are stacked.
     in_float32 = {path: jnp.asarray(array, jnp.float32) for path, array in moments.items()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import typing
 from typing import Any, Literal
 
 from mmrec_jax.block_rates import block_rates
