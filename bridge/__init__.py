@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from bridge.orbax_folder import steps as steps
     from bridge.partial import LoadReport as LoadReport
     from bridge.partial import load_partial as load_partial
+    from bridge.resumability import disagreement as disagreement
     from bridge.resumability import dtype_obstacle as dtype_obstacle
     from bridge.resumability import obstacles as obstacles
+    from bridge.schedule import ScheduleForm as ScheduleForm
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
     from bridge.weights import class_name as class_name
@@ -87,8 +89,8 @@ _NAMES = {
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
     "orbax_folder": ("load_orbax", "save_orbax", "stage_folder", "state_folder", "steps"),
     "partial": ("LoadReport", "load_partial"),
-    "resumability": ("dtype_obstacle", "obstacles"),
-    "schedule": ("SchedulerState", "warmup_cosine"),
+    "resumability": ("disagreement", "dtype_obstacle", "obstacles"),
+    "schedule": ("ScheduleForm", "SchedulerState", "warmup_cosine"),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}

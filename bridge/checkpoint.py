@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict, Unpack
 
 from bridge import weights
-from bridge.config.metadata import to_checkpoint
+from bridge.config.metadata import for_the_original, to_checkpoint
 from bridge.errors import BridgeError, errors_about
 from bridge.files import safetensors_file, torch_file
 from bridge.files.disk import PathLike
@@ -42,6 +42,8 @@ class LoadedCheckpoint:
         optimizer_state: None if the file has none.
         scheduler_state: None if the file has none.
         step: optimizer steps made; 0 if the file does not say.
+        stated_step: what the file's own counter says where the optimizer made another number of
+            steps, else None; nothing depends on it.
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
         left_out: the file's entries that were not taken over, by name: what each is.
@@ -51,6 +53,7 @@ class LoadedCheckpoint:
     optimizer_state: OptimizerState | None = None
     scheduler_state: SchedulerState | None = None
     step: int = 0
+    stated_step: int | None = None
     avg_loss: float = 0.0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -223,6 +226,7 @@ def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
         "step": int(checkpoint.step),
         "avg_loss": float(checkpoint.avg_loss),
         "metadata": metadata,
+        **for_the_original(metadata["config"]),
     }
 
 
@@ -246,6 +250,7 @@ def completed(
         optimizer_state=optimizer_state,
         scheduler_state=scheduler_state,
         step=0 if model_only else stated.step,
+        stated_step=None if model_only else stated.stated_step,
         avg_loss=stated.avg_loss,
         metadata=stated.metadata,
         left_out=stated.left_out,

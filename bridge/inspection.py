@@ -29,7 +29,7 @@ from bridge.files.tensors import Tensor
 from bridge.keys import Entry, entries, named_parameters
 from bridge.optimizer import MOMENTS, optimizer_from_torch
 from bridge.orbax_folder import find_state
-from bridge.resumability import obstacles
+from bridge.resumability import disagreement, obstacles
 from bridge.schedule import SchedulerState, scheduler_from_torch
 from bridge.stated import StatedCheckpoint
 from mmrec_jax import ModelConfig
@@ -252,7 +252,10 @@ def _problems(
         if stated.scheduler is not None:
             found["about its schedule"] = _refusals(lambda: scheduler_from_torch(stated.scheduler))
         return found if any(found.values()) else {"about its training state": [error.message]}
-    return {"about resuming": obstacles(loaded)}
+    return {
+        "about resuming": obstacles(loaded),
+        "about its counters": [text for text in [disagreement(loaded)] if text],
+    }
 
 
 def _refusals(load: Callable[[], Any]) -> list[str]:

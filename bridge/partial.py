@@ -193,6 +193,7 @@ def load_partial(
         optimizer_state=optimizer,
         scheduler_state=schedule,
         step=stated.step if outcome in ("loaded", _NONE) else 0,
+        stated_step=stated.stated_step if outcome == "loaded" else None,
         avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
         left_out=stated.left_out,

@@ -30,6 +30,17 @@ def obstacles(
     ]
 
 
+def disagreement(checkpoint: LoadedCheckpoint) -> str | None:
+    """What training says of a schedule that has made other steps than the optimizer, if it has."""
+    optimizer, schedule = checkpoint.optimizer_state, checkpoint.scheduler_state
+    if optimizer is None or schedule is None or schedule.step == optimizer.step:
+        return None
+    return (
+        f"its schedule is after {schedule.step} steps, but its optimizer after {optimizer.step}: "
+        "each continues from its own count"
+    )
+
+
 def dtype_obstacle(model: Model) -> str | None:
     """Why a model cannot be trained, if its weights are of another type than float32."""
     dtypes = {str(array.dtype) for array in variables(model).values()} - {"float32"}
@@ -48,10 +59,11 @@ def _of_steps(checkpoint: LoadedCheckpoint) -> Iterator[str]:
         yield f"it is after {step} steps and has no optimizer state to continue from"
     if optimizer is not None and optimizer.step != step:
         yield f"it is after {step} steps, but its optimizer after {optimizer.step}"
-    if schedule is not None and schedule.step != step:
-        yield f"it is after {step} steps, but its schedule after {schedule.step}"
-    if schedule is not None and step > schedule.total_steps:
-        yield f"it is after {step} steps, and its schedule ends after {schedule.total_steps}"
+    if schedule is not None and max(step, schedule.step) > schedule.total_steps:
+        yield (
+            f"it is after {max(step, schedule.step)} steps, and its schedule ends after "
+            f"{schedule.total_steps}"
+        )
 
 
 def _of_moments(

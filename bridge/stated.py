@@ -45,7 +45,7 @@ class StatedCheckpoint:
         left_out: the file's entries that are not taken over, by name: what each is.
         optimizer: the optimizer's state dict, None if there is none.
         scheduler: the schedule's, likewise.
-        step, avg_loss, metadata: as in LoadedCheckpoint.
+        step, stated_step, avg_loss, metadata: as in LoadedCheckpoint.
     """
 
     stated_class: Any
@@ -57,6 +57,7 @@ class StatedCheckpoint:
     optimizer: Any
     scheduler: Any
     step: int
+    stated_step: int | None
     avg_loss: float
     metadata: dict[str, Any]
 
@@ -107,6 +108,7 @@ def understand(content: Any, entry: str | None = None) -> StatedCheckpoint:
         content.pop(entry if entry in content else entry.split(".")[0], None)
     tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
     stated_class, config = stated_config(content)
+    step, stated_step = _steps(content)
     return StatedCheckpoint(
         stated_class=stated_class,
         stated_config=config,
@@ -121,7 +123,8 @@ def understand(content: Any, entry: str | None = None) -> StatedCheckpoint:
         },
         optimizer=content.get("optimizer_state_dict"),
         scheduler=content.get("scheduler_state_dict"),
-        step=_step(content),
+        step=step,
+        stated_step=stated_step,
         avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
         metadata=plain(dict(content.get("metadata") or {}), "metadata"),
     )
@@ -203,20 +206,39 @@ def _own_tensors(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list
     return {names[key]: tensor for key, tensor in state_dict.items()}, duplicates, prefix
 
 
-def _step(content: Mapping[str, Any]) -> int:
-    """The steps made, as the file states them, or else its schedule or optimizer."""
-    stated: Any = {"step": content.get("step")}
-    schedule, optimizer = content.get("scheduler_state_dict"), content.get("optimizer_state_dict")
-    if stated["step"] is None and isinstance(schedule, Mapping):
-        stated = {"step": schedule.get("last_epoch")}
-    if stated["step"] is None and isinstance(optimizer, Mapping):
-        of_parameters = optimizer.get("state")
-        if isinstance(of_parameters, Mapping) and of_parameters:
-            stated = next(iter(of_parameters.values()))
-    step: int = _number(stated if isinstance(stated, Mapping) else {}, "step", int)
+def _steps(content: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The steps made, and what the file's own counter says where that is something else.
+
+    The optimizer's count is the one that its next step depends on; the file's own may count
+    micro-batches, or be ahead or behind by one. Without an optimizer, the file's own counts, and
+    without that the schedule's.
+    """
+    schedule = content.get("scheduler_state_dict")
+    stated = content.get("step")
+    if stated is None and isinstance(schedule, Mapping):
+        stated = schedule.get("last_epoch")
+    step: int = _number({"step": stated}, "step", int)
     if step < 0:
         raise FormatError(f"step is {step}, below 0")
-    return step
+    made = _optimizer_steps(content.get("optimizer_state_dict"))
+    if made is None or made == step:
+        return step, None
+    return made, None if stated is None else step
+
+
+def _optimizer_steps(optimizer: Any) -> int | None:
+    """The steps that an optimizer's state counts; None if it counts none or is no such state."""
+    state = optimizer.get("state") if isinstance(optimizer, Mapping) else None
+    if not isinstance(state, Mapping):
+        return None
+    if not state:
+        return 0
+    first = next(iter(state.values()))
+    try:
+        step = _number(first if isinstance(first, Mapping) else {}, "step", int)
+    except FormatError:  # for `optimizer_from_torch` to refuse
+        return None
+    return None if step < 0 or first.get("step") is None else int(step)
 
 
 def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -17,6 +17,7 @@ from bridge.errors import BridgeError, FormatError, MismatchError, UnwritableFil
 from bridge.inspection import size_on_disk
 from bridge.orbax_folder import state_folder, write_orbax
 from bridge.partial import LoadReport, load_partial
+from mmrec_jax import FusionLayer, MMRec100M
 
 REPORT = "load_report.json"
 """The report of a partial import: what happened to each tensor. It lies in the run's folder."""
@@ -38,6 +39,13 @@ def to_torch(options: argparse.Namespace) -> int:
     with timed(f"writing {target}"):
         any_format.save_file(target, loaded)
     print(f"  {printing.size(size_on_disk(target))}")
+    model = loaded.model
+    if isinstance(model, FusionLayer | MMRec100M) and model.config.fusion_method == "weighted":
+        print(
+            "its fusion is weighted: the original has the same parameters and cannot run them (it "
+            "raises an error); bridge.twin runs them in PyTorch, and a fusion that concatenates "
+            "runs in both"
+        )
     return 0
 
 

@@ -14,6 +14,7 @@ from bridge.commands import printing
 from bridge.errors import NonFiniteWarning
 from bridge.inspection import parameter_count, size_on_disk
 from bridge.orbax_folder import find_state
+from bridge.resumability import disagreement
 
 
 def load(path: str, options: argparse.Namespace, *, quiet: bool = False) -> LoadedCheckpoint:
@@ -33,17 +34,23 @@ def load(path: str, options: argparse.Namespace, *, quiet: bool = False) -> Load
 def print_summary(loaded: LoadedCheckpoint) -> None:
     """Prints a checkpoint in one line, and in another what of its file is not taken over."""
     print(f"  {_summary(loaded)}")
+    apart = disagreement(loaded)
+    if apart is not None:
+        print(f"  {apart}")
     if loaded.left_out:
         print(f"  not taken over: {printing.left_out(loaded.left_out)}")
 
 
 def _summary(loaded: LoadedCheckpoint) -> str:
     model_class = type(loaded.model).__name__
+    step, schedule = f"step {loaded.step:,}", loaded.scheduler_state
+    if loaded.stated_step is not None:
+        step += f" by its optimizer, which counts (the file's counter says {loaded.stated_step:,})"
     parts = [
         f"{model_class}, {parameter_count(model_class, loaded.config):,} parameters",
-        f"step {loaded.step:,}",
+        step,
         "no optimizer" if loaded.optimizer_state is None else "optimizer",
-        "no schedule" if loaded.scheduler_state is None else "schedule",
+        "no schedule" if schedule is None else "schedule",
     ]
     return ", ".join(parts)
 

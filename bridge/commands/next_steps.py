@@ -12,18 +12,26 @@ from bridge.commands.printing import printable
 from bridge.config.metadata import to_checkpoint
 from bridge.orbax_folder import stage_folder
 from bridge.resumability import obstacles
+from mmrec_jax import MMRec100M
 
 PROGRAM = "python -m bridge"
 
 BASE_FOLDER = stage_folder("", "base").name
 """The folder in run_dir in which `train.base` looks for its run."""
 
+_STAGES = {"MMRecModel": "base", "MMRec100M": "fusion"}
+"""The stages of training that resume from a file alone, by the class that they train."""
+
+_PARTS = ("embedding", "text_expert", "code_expert", "fusion", "final_norm", "lm_head")
+"""The parts of an MMRec100M that fusion.trainable can name."""
+
 
 def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
     """Prints the commands that continue from what was written."""
     folder = Path(options.OUT_DIR)
     place = shlex.quote(str(folder))
-    if type(loaded.model).__name__ != "MMRecModel":
+    stage = _STAGES.get(type(loaded.model).__name__)
+    if stage is None:
         print(f"to see what it is:\n  {PROGRAM} inspect {place}")
         return
     problems = obstacles(loaded)
@@ -51,21 +59,29 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         end="",
     )
     print("and run:")
-    if folder.name != BASE_FOLDER:
-        print(f"  mv {place} {shlex.quote(str(folder.parent / BASE_FOLDER))}")
-    print(f"  python -m train.base --config my.yaml --run_dir {run_dir} --resume")
+    wanted = stage_folder(folder.parent, stage)
+    if folder != wanted:
+        print(f"  mv {place} {shlex.quote(str(wanted))}")
+    print(f"  python -m train.{stage} --config my.yaml --run_dir {run_dir} --resume")
 
 
 def training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
-    """What a training config must say to continue training a base model."""
+    """What a training config must say to continue training a model."""
     model = to_checkpoint("MMRecModel", loaded.config, {})
     del model["mem_dim"]
     settings: dict[str, dict[str, Any]] = {"model": model}
     optimizer, schedule = loaded.optimizer_state, loaded.scheduler_state
+    if isinstance(loaded.model, MMRec100M):
+        model["fusion_method"] = loaded.config.fusion_method
+        if optimizer is not None and optimizer.exp_avg:
+            trained = {path[0] for path in optimizer.exp_avg}
+            settings["fusion"] = {"trainable": [part for part in _PARTS if part in trained]}
     if schedule is not None:
         settings["optimizer"] = {
             "learning_rate": schedule.base_lr,
+            "min_learning_rate": schedule.min_lr,
             "warmup_steps": schedule.warmup_steps,
+            "warmup_start": schedule.start_factor,
         }
     if optimizer is not None:
         adamw = optimizer.hyperparameters

@@ -164,7 +164,9 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield "trained", f"{inspection.step:,} steps"
     else:
         length = f"warm-up {schedule.warmup_steps:,}, {schedule.total_steps:,} steps in all"
-        yield "schedule", f"peak {schedule.base_lr}, {length}"
+        lowest = f", lowest {schedule.min_lr}" if schedule.min_lr else ""
+        alone = "cosine alone, " if schedule.form == "CosineAnnealingLR" else ""
+        yield "schedule", f"{alone}peak {schedule.base_lr}{lowest}, {length}"
         share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
         yield "trained", f"{inspection.step:,} of {schedule.total_steps:,} steps{share}"
     yield "avg_loss", f"{inspection.avg_loss:.6g}"

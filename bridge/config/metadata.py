@@ -8,13 +8,16 @@ from bridge.errors import ConfigError
 from bridge.keys import MODEL_CLASSES
 from mmrec_jax import ModelConfig
 
+LONGEST_SEQUENCE = 32_768
+"""What a file states as max_seq_len where nothing else is known."""
+
 
 def stated_config(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model's class and config as the file states them.
 
-    What metadata.config does not state comes from model_config, then from args (docs/model.md
-    section 6.1); the last two mix the model's settings with others. The class is for
-    `known_class` to check.
+    What metadata.config does not state comes from model_config, then from config, then from args
+    (docs/model.md section 6.1); the last two mix the model's settings with others, which may keep
+    them in a section `model` of their own. The class is for `known_class` to check.
     """
     metadata = checkpoint.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
@@ -23,10 +26,13 @@ def stated_config(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     for place in (
         metadata.get("config"),
         checkpoint.get("model_config"),
+        checkpoint.get("config"),
         checkpoint.get("args"),
     ):
-        if isinstance(place, Mapping):
-            stated = dict(place) | {key: item for key, item in stated.items() if item is not None}
+        for section in (place, place.get("model")) if isinstance(place, Mapping) else ():
+            if isinstance(section, Mapping):
+                before = {key: item for key, item in stated.items() if item is not None}
+                stated = dict(section) | before
     return model_class, stated
 
 
@@ -68,6 +74,24 @@ def to_checkpoint(
         if field == "ffn_dim":
             ours["mem_dim"] = config.model_dim
     return {key: ours.get(key, value) for key, value in stated.items()} | ours
+
+
+def for_the_original(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The two entries of a file in which the original's own scripts look for the model's settings.
+
+    Args:
+        config: metadata.config, which says the same.
+    """
+    model_config = dict(config)
+    if "num_layers" in config:
+        # No number of the model depends on them, but the original's constructors take them.
+        model_config.setdefault("max_seq_len", LONGEST_SEQUENCE)
+        if "vocab_size" not in config or "expert_dim" in config:
+            model_config.setdefault("num_memories", 1)
+    args = {field: False for field in FIELDS["MMRecModel"] if field.startswith("use_")}
+    if "expert_dim" in config:
+        args["model_dim"] = config["expert_dim"]
+    return {"model_config": model_config, "args": args | model_config}
 
 
 def in_full(model_class: str, config: ModelConfig) -> dict[str, Any]:

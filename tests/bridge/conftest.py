@@ -57,19 +57,28 @@ def unread() -> Callable[[Any], Any]:
 
 
 @pytest.fixture(scope="session")
-def resume_in_torch() -> Callable[[pathlib.Path], Session]:
-    """A file with training state -> the twin, AdamW and schedule (docs/model.md section 6.4)."""
+def resume_in_torch() -> Callable[..., Session]:
+    """A file with training state -> the twin, AdamW and schedule (docs/model.md section 6.4).
 
-    def resume(path: pathlib.Path) -> Session:
+    Where a function makes the schedule, its settings are not those of the file alone.
+    """
+
+    def resume(
+        path: pathlib.Path,
+        schedule_of: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    ) -> Session:
         content = torch.load(path, weights_only=True)
         state = content["scheduler_state_dict"]
         module = twin(content["metadata"]["model_class"], bridge.load_torch(path).config)
         optimizer = torch.optim.AdamW(module.parameters())
-        parts = [
-            LinearLR(optimizer, start_factor=0.1, total_iters=state["_milestones"][0]),
-            CosineAnnealingLR(optimizer, T_max=state["_schedulers"][1]["T_max"]),
-        ]
-        schedule = SequentialLR(optimizer, parts, milestones=state["_milestones"])
+        if schedule_of is None:
+            parts = [
+                LinearLR(optimizer, start_factor=0.1, total_iters=state["_milestones"][0]),
+                CosineAnnealingLR(optimizer, T_max=state["_schedulers"][1]["T_max"]),
+            ]
+            schedule: LRScheduler = SequentialLR(optimizer, parts, milestones=state["_milestones"])
+        else:
+            schedule = schedule_of(optimizer)
         module.load_state_dict(content["model_state_dict"], strict=True)
         optimizer.load_state_dict(content["optimizer_state_dict"])
         schedule.load_state_dict(state)

@@ -123,7 +123,15 @@ def test_training_state_is_told(capsys):
     group = content_of(TRAINED)["optimizer_state_dict"]["param_groups"][0]
     assert found.optimizer.settings == {k: group[k] for k in ("lr", "betas", "eps", "weight_decay")}
     schedule = dataclasses.asdict(found.schedule)
-    assert schedule == {"base_lr": 3e-3, "warmup_steps": 6, "total_steps": 24, "step": 12}
+    assert schedule == {
+        "base_lr": 3e-3,
+        "warmup_steps": 6,
+        "total_steps": 24,
+        "step": 12,
+        "min_lr": 0.0,
+        "start_factor": 0.1,
+        "form": "SequentialLR",
+    }
     code, words, _ = in_words(TRAINED, capsys)
     assert code == 0
     assert words["optimizer"].startswith("AdamW, moments of 62 of 62 parameters, lr 0.00225, betas")
@@ -373,7 +381,12 @@ def end_before(content):
     ("change", "kind", "problem"),
     [
         (untie, "of wrong values", "lm_head.weight is not embedding.weight"),
-        (count_otherwise, "about resuming", "it is after 12 steps, but its schedule after 11"),
+        (
+            count_otherwise,
+            "about its counters",
+            "its schedule is after 11 steps, but its optimizer after 12: each continues from its "
+            "own count",
+        ),
         (end_before, "about resuming", "it is after 12 steps, and its schedule ends after 9"),
         (
             lambda c: c.update(optimizer_state_dict=None),

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import types
+import typing
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from helpers.losses import gradient_from_memory
 from helpers.paths import GOLDEN
 from helpers.small_models import SMALL
@@ -16,33 +19,52 @@ import bridge
 from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from bridge.weights import tensors_of
+from mmrec_jax import MMRec100M
 from train.checkpoints.fit import check_training
 from train.checkpoints.state import checkpoint_of, state_of
-from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.settings.config import (
+    Config,
+    FusionConfig,
+    FusionPart,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from train.stages.base import initial_model
+from train.stages.fusion import FusionStage
+from train.step.schedule import origin_of
 from train.step.trainer import Trainer
 
 CONFIG = dataclasses.replace(SMALL, vocab_size=50, dropout=0.0)
 
 
 @functools.cache
-def trainer_of(model, learning_rate, warmup_steps, steps):
+def trainer_of(model_class, model, optimizer, steps, origin):
     config = Config(
         data_dir="unused",
         run_dir="unused",
         model=model,
-        optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=warmup_steps),
+        optimizer=optimizer,
         training=TrainingConfig(steps=steps, accumulation=1),
+        fusion=FusionConfig(trainable=list(typing.get_args(FusionPart))),
     )
-    return Trainer(config, initial_model(config))
+    if model_class is MMRec100M:
+        network = MMRec100M(model, rngs=nnx.Rngs(0))
+        return Trainer(config, network, FusionStage(config).frozen, origin)
+    return Trainer(config, initial_model(config), origin=origin)
 
 
 def train_in_jax(path, target, batches, memory=None):
     """Goes on from a file as `train.base --resume` does, and writes the next; returns losses."""
     loaded = bridge.load(path)
     schedule = loaded.scheduler_state
+    optimizer = OptimizerConfig(
+        learning_rate=schedule.base_lr,
+        min_learning_rate=schedule.min_lr,
+        warmup_steps=schedule.warmup_steps,
+        warmup_start=schedule.start_factor,
+    )
     trainer = trainer_of(
-        loaded.config, schedule.base_lr, schedule.warmup_steps, schedule.total_steps
+        type(loaded.model), loaded.config, optimizer, schedule.total_steps, origin_of(loaded)
     )
     check_training(trainer.config, loaded)
     state = state_of(trainer, loaded)
@@ -57,7 +79,8 @@ def train_in_jax(path, target, batches, memory=None):
 
 
 def save_in_torch(path, module, optimizer, schedule, step):
-    config = to_checkpoint("MMRecModel", module.config, {})
+    model_class = type(module).__name__
+    config = to_checkpoint(model_class, module.config, {})
     torch.save(
         {
             "model_state_dict": module.state_dict(),
@@ -65,7 +88,7 @@ def save_in_torch(path, module, optimizer, schedule, step):
             "scheduler_state_dict": schedule.state_dict(),
             "step": step,
             "avg_loss": 0.0,
-            "metadata": {"model_class": "MMRecModel", "config": config},
+            "metadata": {"model_class": model_class, "config": config},
         },
         path,
     )
@@ -148,19 +171,69 @@ def test_around_the_end_of_the_warm_up(switch, trajectory, tmp_path, resume_in_t
 STEPS, LEARNING_RATE, WARMUP = 1000, 1e-3, 50
 
 
-def new_session(dtype=torch.float32):
+def warmed_up(optimizer, steps=STEPS, warmup=WARMUP, start_factor=0.1, min_lr=0.0):
+    parts = [
+        LinearLR(optimizer, start_factor=start_factor, total_iters=warmup),
+        CosineAnnealingLR(optimizer, T_max=steps - warmup, eta_min=min_lr),
+    ]
+    return SequentialLR(optimizer, parts, milestones=[warmup])
+
+
+def new_session(dtype=torch.float32, schedule_of=warmed_up, model_class="MMRecModel"):
     torch.manual_seed(0)
-    module = twin("MMRecModel", CONFIG).to(dtype)
+    module = twin(model_class, CONFIG).to(dtype)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
-    schedule = SequentialLR(
-        optimizer,
-        [
-            LinearLR(optimizer, start_factor=0.1, total_iters=WARMUP),
-            CosineAnnealingLR(optimizer, T_max=STEPS - WARMUP),
-        ],
-        milestones=[WARMUP],
-    )
-    return module, optimizer, schedule
+    return module, optimizer, schedule_of(optimizer)
+
+
+def cosine_alone(optimizer):
+    return CosineAnnealingLR(optimizer, T_max=30, eta_min=0.1 * LEARNING_RATE)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "schedule_of", "late"),
+    [
+        ("MMRecModel", cosine_alone, 0),
+        ("MMRecModel", cosine_alone, 3),
+        (
+            "MMRecModel",
+            functools.partial(warmed_up, steps=30, warmup=4, min_lr=0.1 * LEARNING_RATE),
+            0,
+        ),
+        # The cosine is at its end after 20 steps, and rises again.
+        (
+            "MMRecModel",
+            functools.partial(warmed_up, steps=20, warmup=16, start_factor=0.01, min_lr=3e-4),
+            0,
+        ),
+        ("MMRec100M", cosine_alone, 0),  # trained jointly
+    ],
+)
+def test_other_trainers_of_the_original_go_on_in_jax_and_back(
+    model_class, schedule_of, late, tmp_path, resume_in_torch, train_twin
+):
+    """`late` steps are made before the schedule counts any."""
+    batches = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (36, 2, 9)).astype(np.int32)
+    alone = new_session(schedule_of=schedule_of, model_class=model_class)
+    train_twin(*alone[:2], types.SimpleNamespace(step=lambda: None), batches[:late])
+    train_twin(*alone, batches[late:12])
+    save_in_torch(tmp_path / "12.pt", *alone, step=96)  # of micro-batches
+    assert bridge.load(tmp_path / "12.pt").step == 12
+    expected, _ = train_twin(*alone, batches[12:24])
+
+    losses = train_in_jax(tmp_path / "12.pt", tmp_path / "24.pt", batches[12:24])
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    assert difference(weights_in(tmp_path / "24.pt"), weights_of(alone[0])) <= 1e-5
+    resumed = resume_in_torch(tmp_path / "24.pt", schedule_of)
+    for found, wanted in zip(resumed[1:], alone[1:], strict=True):
+        assert found.state_dict().keys() == wanted.state_dict().keys()
+    assert resumed[2].get_last_lr() == alone[2].get_last_lr()
+    assert resumed[1].param_groups[0]["lr"] == alone[1].param_groups[0]["lr"]
+
+    expected, _ = train_twin(*alone, batches[24:])
+    losses, _ = train_twin(*resumed, batches[24:])
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    assert difference(weights_of(resumed[0]), weights_of(alone[0])) <= 1e-5
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def assert_same_bits(tensors, expected):
 
 
 def assert_same_checkpoint(written, original):
-    assert list(written) == list(original)
+    assert list(written) == [*original, "model_config", "args"]
     assert_same_bits(written["model_state_dict"], original["model_state_dict"])
     for key in ("step", "avg_loss", "metadata", "scheduler_state_dict"):
         assert written[key] == original[key]
@@ -80,6 +80,35 @@ def test_golden_files_come_back_unchanged(path, by_way_of, tmp_path):
     original = read(path)
     written = save_again(tmp_path / "again.pt", load_torch(path), by_way_of)
     assert_same_checkpoint(written, original)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "base",
+        "base_hem_dpg",
+        "base_sparse",
+        "base_uboo",
+        "expert",
+        "fusion_concatenate",
+        "mmrec100m_concatenate",
+    ],
+)
+def test_the_originals_scripts_find_the_config_where_they_look(folder, tmp_path):
+    """They read model_config or args, of files whose metadata they do not know."""
+    config = read(GOLDEN / folder / "checkpoint.pt")["metadata"]["config"]
+    loaded = load_torch(GOLDEN / folder / "checkpoint.pt")
+    save_torch(tmp_path / "own.pt", loaded.model)
+    written = read(tmp_path / "own.pt")
+    if "max_seq_len" in config:
+        config["max_seq_len"] = 32_768  # a model has none, and no number depends on it
+    assert written["model_config"] == config
+    assert written["args"].items() >= config.items()
+    assert written["args"].get("model_dim", loaded.config.model_dim) == loaded.config.model_dim
+    for entry in ("model_config", "args"):
+        alone = {"model_state_dict": written["model_state_dict"], entry: written[entry]}
+        torch.save(alone, tmp_path / "alone.pt")
+        assert load_torch(tmp_path / "alone.pt").config == loaded.config
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -33,10 +33,12 @@ def golden(step):
     return torch.load(TRAJECTORY / f"checkpoint_step_{step}.pt", weights_only=True)
 
 
-def adamw(parameters, base_lr=3e-3, warmup=6, total=24):
+def adamw(parameters, base_lr=3e-3, warmup=6, total=24, min_lr=0.0, start_factor=0.1, bare=False):
     optimizer = torch.optim.AdamW(parameters, lr=base_lr, weight_decay=0.1)
-    first = LinearLR(optimizer, start_factor=0.1, total_iters=warmup)
-    second = CosineAnnealingLR(optimizer, T_max=total - warmup)
+    if bare:
+        return optimizer, CosineAnnealingLR(optimizer, T_max=total, eta_min=min_lr)
+    first = LinearLR(optimizer, start_factor=start_factor, total_iters=warmup)
+    second = CosineAnnealingLR(optimizer, T_max=total - warmup, eta_min=min_lr)
     return optimizer, SequentialLR(optimizer, [first, second], milestones=[warmup])
 
 
@@ -53,6 +55,10 @@ def train(module, optimizer, schedule, steps, seed, unused=()):
 
 @pytest.mark.parametrize("base_lr", [3e-3, 3e-4])
 @pytest.mark.parametrize(
+    ("share", "start_factor", "bare"),
+    [(0.0, 0.1, False), (0.1, 0.1, False), (0.05, 0.01, False), (0.1, 0.1, True), (0, 0.1, True)],
+)
+@pytest.mark.parametrize(
     ("warmup", "total", "steps"),
     [
         (6, 24, [0, 1, 3, 5, 6, 7, 12, 23, 24, 25, 40]),
@@ -62,13 +68,22 @@ def train(module, optimizer, schedule, steps, seed, unused=()):
         (9, 4, [3, 8, 9, 10]),
     ],
 )
-def test_the_schedules_state_is_torchs_after_as_many_steps(base_lr, warmup, total, steps):
+def test_the_schedules_state_is_torchs_after_as_many_steps(
+    base_lr, share, start_factor, bare, warmup, total, steps
+):
     parameter = torch.nn.Parameter(torch.zeros(2))
-    optimizer, schedule = adamw([parameter], base_lr, warmup, total)
+    min_lr = share * base_lr
+    optimizer, schedule = adamw([parameter], base_lr, warmup, total, min_lr, start_factor, bare)
     for step in range(max(steps) + 1):
         if step in steps:
             state = SchedulerState(
-                base_lr=base_lr, warmup_steps=warmup, total_steps=total, step=step
+                base_lr=base_lr,
+                warmup_steps=0 if bare else warmup,
+                total_steps=total,
+                step=step,
+                min_lr=min_lr,
+                start_factor=start_factor,
+                form="CosineAnnealingLR" if bare else "SequentialLR",
             )
             assert scheduler_to_torch(state) == schedule.state_dict()
             assert scheduler_from_torch(schedule.state_dict()) == state
@@ -108,8 +123,13 @@ def wrong_schedule(**changes):
         ({}, "not of a SequentialLR"),
         (3, "not of a SequentialLR"),
         ({"last_epoch": 3, "_step_count": 4}, "not of a SequentialLR"),
-        (wrong_schedule(first__start_factor=0.2), "start_factor 0.2, not 0.1"),
-        (wrong_schedule(second__eta_min=1e-5), "eta_min 1e-05, not 0.0"),
+        (wrong_schedule(first__start_factor=1.5), "starts from 1.5 times its rate"),
+        (wrong_schedule(first__end_factor=0.9), "end_factor 0.9, not 1.0"),
+        (wrong_schedule(first__start_factor="a"), "rates that are not numbers"),
+        (wrong_schedule(second__eta_min=1e-3), "has the rate 0.00225 after 12 steps"),
+        (wrong_schedule(second__eta_min=1e-2), "lowest rate is 0.01: it must lie between 0 and"),
+        (wrong_schedule(second__eta_min=None), "rates that are not numbers"),
+        (wrong_schedule(second__eta_min=float("nan")), "has the rate nan"),
         (wrong_schedule(first__total_iters=7), "total_iters 7, not 6"),
         (wrong_schedule(second__base_lrs=[3e-3, 3e-3]), "not of a SequentialLR"),
         (wrong_schedule(first__base_lrs=[4e-3]), "base_lrs"),
@@ -305,6 +325,10 @@ def test_an_impossible_schedule_is_refused():
         SchedulerState(base_lr=1e-3, warmup_steps=9, total_steps=9, step=0)
     with pytest.raises(FormatError, match="step is -1"):
         SchedulerState(base_lr=1e-3, warmup_steps=1, total_steps=9, step=-1)
+    with pytest.raises(FormatError, match="a cosine alone and has 1 steps of warm-up"):
+        SchedulerState(
+            base_lr=1e-3, warmup_steps=1, total_steps=9, step=2, form="CosineAnnealingLR"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SchedulerState(base_lr=1e-3, warmup_steps=3, total_steps=9, step=5).learning_rate()

@@ -14,6 +14,7 @@ import bridge
 from mmrec_jax.layer_paths import AnyArray, VariablePath, is_stacked, layer_path, stack, unstack
 from train.step.frozen import Arrays, Network, Parameters
 from train.step.optimizer import AdamWState
+from train.step.schedule import schedule_state
 from train.step.trainer import Trainer, TrainState
 from train.system.errors import UserError
 
@@ -36,16 +37,11 @@ def checkpoint_of(
         avg_loss: the loss to state.
         metadata: plain data to add to it.
     """
-    config, total_steps = trainer.config.optimizer, trainer.config.training.steps
+    config = trainer.config.optimizer
     state = jax.device_get(state)  # all at once; what follows are views
     first_layer = trainer.parameters.frozen_layers(_IN_BLOCKS)
     step = int(state.step)
-    schedule = bridge.SchedulerState(
-        base_lr=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        total_steps=total_steps,
-        step=step,
-    )
+    schedule = schedule_state(trainer.config, trainer.origin, step)
     adamw = _adamw(state.optimizer)
     return bridge.LoadedCheckpoint(
         model=trainer.model_of(state),

@@ -1,12 +1,15 @@
 """How a run resumes: the checks before it, the newest state, and the position in the data."""
 
 import dataclasses
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import yaml
 
+import bridge
 from bridge import steps
 from train.checkpoints import run_states
 from train.checkpoints.fit import check_model, check_training
@@ -16,6 +19,7 @@ from train.run.run_folder import CONFIG, contents
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
 from train.stages.stage import Stage
+from train.step.schedule import origin_of, schedule
 from train.step.trainer import Trainer, TrainState
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
@@ -102,7 +106,8 @@ def restore_newest(
         check_training(config, saved)
     check_model(config.model, saved.model)
     model = stage.resumed(saved)
-    trainer = Trainer(config, model, stage.frozen)
+    origin = origin_of(saved)
+    trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
     metadata = dict(saved.metadata)
     position = _position(metadata.pop(POSITION, None), step)
@@ -114,6 +119,9 @@ def restore_newest(
         data.skip(step * config.training.accumulation)
         loss_sum = saved.avg_loss * step
     console.print(f"resuming from step {step}")
+    for note in (bridge.disagreement(saved), _other_rate(config, saved)):
+        if note is not None:
+            console.print(note)
     return StartingPoint(trainer, state, loss_sum, metadata)
 
 
@@ -125,6 +133,21 @@ def data_position(step: int, data: PreparedData, loss_sum: float) -> dict[str, A
         "batches": data.batches.get_state(),
         "loss_sum": loss_sum,
     }
+
+
+def _other_rate(config: Config, saved: bridge.LoadedCheckpoint) -> str | None:
+    """What to say of a learning rate that was set by hand, as there is no schedule to state it."""
+    if saved.optimizer_state is None or saved.scheduler_state is not None:
+        return None
+    rate = saved.optimizer_state.hyperparameters["lr"]
+    next_rate = float(schedule(config.optimizer, config.training.steps)(jnp.asarray(saved.step)))
+    if math.isclose(rate, next_rate, rel_tol=1e-6):
+        return None
+    return (
+        f"the checkpoint has the learning rate {rate:g} and no schedule: training continues with "
+        f"that of the config, {next_rate:g} at this step (optimizer.learning_rate "
+        f"{config.optimizer.learning_rate:g})"
+    )
 
 
 class _Position(NamedTuple):

@@ -20,7 +20,11 @@ WITHOUT_EFFECT = {
 }
 """Settings that do not change what training computes."""
 
-CHANGEABLE = WITHOUT_EFFECT | {"training.precision", "optimizer.learning_rate"}
+CHANGEABLE = WITHOUT_EFFECT | {
+    "training.precision",
+    "optimizer.learning_rate",
+    "optimizer.min_learning_rate",
+}
 """Settings that may change when a run resumes; any other would make it a different run."""
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import typing
 from typing import Any, Literal
 
 from mmrec_jax.block_rates import block_rates
@@ -10,7 +9,7 @@ from mmrec_jax.config import ModelConfig, Remat
 from train.settings.prepare_config import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
-FusionPart = Literal["fusion", "final_norm", "lm_head"]
+FusionPart = Literal["embedding", "text_expert", "code_expert", "fusion", "final_norm", "lm_head"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,19 +18,23 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: the rate at the end of the warm-up.
+        min_learning_rate: the rate that the cosine after it ends at.
         weight_decay: decoupled decay, applied to every parameter that has a gradient.
         beta1, beta2, eps: AdamW's own.
         max_grad_norm: the gradient's global norm is clipped to this.
-        warmup_steps: optimizer steps W of the linear warm-up from a tenth of the rate.
+        warmup_steps: optimizer steps W of the linear warm-up.
+        warmup_start: the share of the rate that the warm-up starts from.
     """
 
     learning_rate: float = 3e-4
+    min_learning_rate: float = 0.0
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     max_grad_norm: float = 1.0
     warmup_steps: int = 5000
+    warmup_start: float = 0.1
 
     def __post_init__(self) -> None:
         for key in ("learning_rate", "eps", "max_grad_norm"):
@@ -43,6 +46,13 @@ class OptimizerConfig:
         for key in ("weight_decay", "warmup_steps"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"{key} must be at least 0, finite, not {getattr(self, key)}")
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate must lie in [0, learning_rate = {self.learning_rate}], not "
+                f"{self.min_learning_rate}"
+            )
+        if not 0 < self.warmup_start <= 1:
+            raise ValueError(f"warmup_start must lie in (0, 1], not {self.warmup_start}")
 
 
 def check_seed(seed: int) -> None:
@@ -155,12 +165,13 @@ class FusionConfig:
     """How two experts are joined (docs/model.md section 5.7).
 
     Attributes:
-        text_expert: run or file of the text expert; null is the one in run_dir.
-        code_expert: run or file of the code expert; null is the one in run_dir.
-        embedding: whose embedding both experts get, and the head starts with; null is the base's,
-            and is an error if an expert has trained its own.
-        start: "ensemble" starts with the mean of both experts' logits, "random" with random values.
-        trainable: the parts that are trained.
+        text_expert: the text expert's run or file; null is the one in run_dir.
+        code_expert: the code expert's; null is the one in run_dir.
+        embedding: whose embedding both get, and the head's first values; null is the base's, and
+            is refused where an expert has trained its own.
+        start: "ensemble" begins with the mean of both experts' logits, "random" with random values.
+        trainable: the parts that are trained, of embedding, text_expert, code_expert, fusion,
+            final_norm and lm_head.
     """
 
     text_expert: str | None = None
@@ -168,7 +179,7 @@ class FusionConfig:
     embedding: Literal["base", "text", "code"] | None = None
     start: Literal["ensemble", "random"] = "ensemble"
     trainable: list[FusionPart] = dataclasses.field(
-        default_factory=lambda: list(typing.get_args(FusionPart))
+        default_factory=lambda: ["fusion", "final_norm", "lm_head"]
     )
 
     def __post_init__(self) -> None:

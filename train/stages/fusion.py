@@ -27,7 +27,7 @@ _MEASURED_BATCHES = 4
 
 
 class FusionStage(Stage):
-    """Both experts and their embedding, frozen, below a fusion layer, norm and head."""
+    """Both experts and their embedding below a fusion layer, norm and head; some parts frozen."""
 
     name = "fusion"
     checkpoint_name = "fusion_model"
@@ -35,8 +35,8 @@ class FusionStage(Stage):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        frozen = set(typing.get_args(FusionPart)) - set(config.fusion.trainable)
-        self.frozen = Frozen(frozenset({"embedding", "text_expert", "code_expert", *frozen}))
+        parts = frozenset(typing.get_args(FusionPart))
+        self.frozen = Frozen(parts - set(config.fusion.trainable))
 
     def start(self) -> MMRec100M:
         """Both experts in one model; the rest starts as their ensemble or with random values."""

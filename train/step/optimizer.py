@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from train.settings.config import OptimizerConfig
-from train.step.schedule import schedule
 
 
 class AdamWState(NamedTuple):
@@ -95,10 +94,11 @@ def adamw(
 
 
 def build_optimizer(
-    config: OptimizerConfig, steps: int, rates: optax.Params
+    config: OptimizerConfig,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    rates: optax.Params,
 ) -> optax.GradientTransformation:
-    """The whole update of one optimizer step of `steps`; `rates` as for `adamw`."""
+    """The whole update of one optimizer step; the arguments as for `adamw`."""
     return optax.chain(
-        clip_by_global_norm(config.max_grad_norm),
-        adamw(schedule(config, steps), config, rates),
+        clip_by_global_norm(config.max_grad_norm), adamw(learning_rate, config, rates)
     )

@@ -13,7 +13,7 @@ from train.settings.config import Config
 from train.step.frozen import Arrays, Frozen, Network, Parameters
 from train.step.loss import model_loss, model_token_losses
 from train.step.optimizer import build_optimizer
-from train.step.schedule import schedule
+from train.step.schedule import Origin, schedule
 from train.system.precision import matmul_precision
 
 Metrics = dict[str, jax.Array]
@@ -43,6 +43,7 @@ class Trainer:
 
     Attributes:
         parameters: what of the model is trained.
+        origin: how its schedule differs from one that began here.
         precision: that of the matrix products; the config's, or float32 where the CPU has no other.
         gradient: (state, batch, index of the micro-batch in its step, share) -> the micro-batch's
             share of the step's gradient, and its metrics; without a share, all micro-batches
@@ -53,17 +54,23 @@ class Trainer:
         token_losses: (state, batch) -> cross entropies [B, T] without dropout.
     """
 
-    def __init__(self, config: Config, model: Network, frozen: Frozen | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: Network,
+        frozen: Frozen | None = None,
+        origin: Origin | None = None,
+    ) -> None:
         """Prepares to train models that are built like `model`; all but `frozen` is trained."""
         self.config = config
+        self.origin = origin or Origin()
         self.precision = matmul_precision(config.training.precision)
         model = stack_blocks(model)
         self.parameters = Parameters(model, frozen or Frozen())
-        steps = config.training.steps
         shapes = jax.eval_shape(lambda: self.parameters.split(model)[0])
         rates = self.parameters.rates(shapes)
-        self._optimizer = build_optimizer(config.optimizer, steps, rates)
-        self._learning_rate = schedule(config.optimizer, steps)
+        self._learning_rate = schedule(config.optimizer, config.training.steps, self.origin.ahead)
+        self._optimizer = build_optimizer(config.optimizer, self._learning_rate, rates)
         self.gradient = jax.jit(self._gradient)
         self.add = jax.jit(_add, donate_argnums=0)
         self.update = jax.jit(self._update, donate_argnums=0)

@@ -1,23 +1,32 @@
 """`python -m bridge`: every command for real, and every way to get one wrong in one line."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import typing
 
 import pytest
 import torch
 import yaml
 from helpers.paths import GOLDEN, ROOT
+from helpers.small_models import SMALL
 
 import bridge
 from bridge.__main__ import main
+from bridge.config.metadata import to_checkpoint
 from bridge.config.yaml_file import from_yaml
+from bridge.schedule import scheduler_to_torch
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
-from train.checkpoints.fit import check_training
+from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.state import state_of
 from train.settings.cli import parse_config
+from train.settings.config import FusionPart
+from train.stages.fusion import FusionStage
+from train.step.trainer import Trainer
 
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
@@ -216,10 +225,91 @@ def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
     assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
 
 
+@pytest.mark.parametrize(
+    ("warmup", "form"), [(0, "CosineAnnealingLR"), (0, "SequentialLR"), (5, "SequentialLR")]
+)
+def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
+    warmup, form, changed, run, tmp_path
+):
+    schedule = bridge.SchedulerState(
+        base_lr=3e-4,
+        warmup_steps=warmup,
+        total_steps=40,
+        step=11,
+        min_lr=0.1 * 3e-4,
+        start_factor=0.01 if warmup else 0.1,
+        form=form,
+    )
+
+    def change(content):
+        content["step"] = 96
+        content["scheduler_state_dict"] = scheduler_to_torch(schedule)
+        group = content["optimizer_state_dict"]["param_groups"][0]
+        group.update(lr=schedule.learning_rate(), initial_lr=3e-4)
+
+    path = changed(TRAINED, change)
+    code, printed, _ = run("from-torch", path, tmp_path / "runs" / "checkpoints_base")
+    assert code == 0
+    assert "step 12 by its optimizer, which counts (the file's counter says 96)" in printed
+    assert "schedule at its own step 11, from which it continues" in printed
+    settings = printed.split("these settings:\n")[1].split("and run:\n")[0]
+    (tmp_path / "my.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
+    )
+    config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
+    saved = run_states.restore(tmp_path / "runs" / "checkpoints_base", 12)
+    check_training(config, saved)
+    assert config.optimizer.min_learning_rate == 0.1 * 3e-4
+    assert saved.scheduler_state == schedule
+
+    out = tmp_path / "out.pt"
+    assert run("to-torch", tmp_path / "runs" / "checkpoints_base", out)[0] == 0
+    exported, imported = (torch.load(file, weights_only=True) for file in (out, path))
+    assert exported["scheduler_state_dict"] == imported["scheduler_state_dict"]
+    assert exported["step"] == 12
+    assert run("verify", path, out)[0] == 0
+    assert f"lowest {schedule.min_lr}, " in run("inspect", out)[1]
+    assert "12 of 40 steps" in run("inspect", path)[1]
+
+
 def test_a_folder_of_another_name_has_to_be_moved(run, tmp_path):
     code, printed, _ = run("from-torch", BASE, tmp_path / "a b")
     assert code == 0
     assert f"  mv '{tmp_path}/a b' {tmp_path}/checkpoints_base\n" in printed
+
+
+@pytest.mark.parametrize("trained", [("fusion", "lm_head"), typing.get_args(FusionPart)])
+def test_what_a_fusions_optimizer_has_trained_is_trained_further(trained, skeleton, run, tmp_path):
+    module = skeleton("MMRec100M", SMALL)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    for name, parameter in module.named_parameters():
+        if name.split(".")[0] in trained:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    content = {
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "config": to_checkpoint("MMRec100M", SMALL, {}),
+        "step": 8,
+    }
+    torch.save(content, tmp_path / "joint.pt")
+    folder = tmp_path / "runs" / "checkpoints_fusion"
+    code, printed, _ = run("from-torch", tmp_path / "joint.pt", folder)
+    assert code == 0
+    assert f"python -m train.fusion --config my.yaml --run_dir {tmp_path / 'runs'} --res" in printed
+    settings = yaml.safe_load(printed.split("these settings:\n")[1].split("and run:\n")[0])
+    (tmp_path / "my.yaml").write_text(
+        yaml.safe_dump(settings | {"data_dir": "data", "run_dir": "runs"})
+    )
+    config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
+    assert set(config.fusion.trainable) == set(trained)
+    saved = run_states.restore(folder, 1)
+    check_training(config, saved)
+    check_model(config.model, saved.model)
+    stage = FusionStage(config)
+    state = state_of(Trainer(config, stage.resumed(saved), stage.frozen), saved)
+    assert {path[0] for path in state.params} == set(trained)
+    assert int(state.step) == 1
 
 
 def test_other_classes_are_not_for_training_yet(run, tmp_path):
@@ -320,6 +410,20 @@ def test_nan_is_a_warning(changed, run, tmp_path):
         assert code == 0
         line = f"warning: {path}: NaN or infinite weights: norm.weight (1 of 32 values)\n"
         assert errors == line
+
+
+@pytest.mark.parametrize("model_class", ["FusionLayer", "MMRec100M", "MMRecModel"])
+@pytest.mark.parametrize("method", ["weighted", "concatenate"])
+def test_what_the_original_cannot_run_is_said_on_export(
+    model_class, method, skeleton, run, tmp_path
+):
+    config = dataclasses.replace(SMALL, fusion_method=method)
+    torch.save(skeleton(model_class, config).state_dict(), tmp_path / "in.pt")
+    out = tmp_path / "out.pt"
+    code, printed, _ = run("to-torch", tmp_path / "in.pt", out, "--num-heads", "3")
+    assert code == 0
+    weighted = method == "weighted" and model_class != "MMRecModel"
+    assert ("its fusion is weighted: the original" in printed) == weighted
 
 
 def test_an_interruption_is_one_line(run, monkeypatch, tmp_path):

@@ -57,11 +57,13 @@ def test_a_bare_state_dict_shows_its_config(folder, changed):
         assert loaded.config.num_experts == stated.config.num_experts
 
 
-@pytest.mark.parametrize("entry", ["model_config", "args"])
+@pytest.mark.parametrize("entry", ["model_config", "config", "args"])
+@pytest.mark.parametrize("section", [None, "model"])
 @pytest.mark.parametrize("folder", ["base_hem_dpg", "base_sparse", "mmrec100m_concatenate"])
-def test_the_config_may_lie_in_other_places(folder, entry, changed):
+def test_the_config_may_lie_in_other_places(folder, section, entry, changed):
     def move(content):
         config = content.pop("metadata")["config"]
+        config = config if section is None else {section: config}
         content[entry] = {**config, "learning_rate": 3e-4, "output": "runs/1", "seed": None}
 
     loaded = changed(folder, move)

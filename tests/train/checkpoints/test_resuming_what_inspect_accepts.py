@@ -15,6 +15,7 @@ from bridge.commands.next_steps import training_settings
 from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.state import state_of
 from train.settings.config import Config, ModelConfig, OptimizerConfig, TrainingConfig
+from train.step.schedule import origin_of
 from train.step.trainer import Trainer
 
 TRAINED = torch.load(GOLDEN / "trajectory" / "checkpoint_step_12.pt", weights_only=True)
@@ -102,7 +103,7 @@ def resume(path):
     config = Config(data_dir="d", run_dir="r", **made)
     check_training(config, loaded)
     check_model(config.model, loaded.model)
-    return state_of(Trainer(config, loaded.model), loaded)
+    return state_of(Trainer(config, loaded.model, None, origin_of(loaded)), loaded)
 
 
 def check(content, tmp_path):

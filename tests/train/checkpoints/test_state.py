@@ -19,6 +19,7 @@ from train.checkpoints.state import checkpoint_of, state_of
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import initial_model
+from train.step.schedule import origin_of
 from train.step.trainer import Trainer
 from train.system.errors import UserError
 
@@ -201,10 +202,19 @@ def test_steps_that_disagree_are_refused(plain, saved):
         state_of(plain[0], dataclasses.replace(saved, step=4))
 
 
-def test_a_schedule_at_another_step_is_refused(plain, saved):
-    schedule = dataclasses.replace(saved.scheduler_state, step=9)
-    with pytest.raises(UserError, match="after 3 steps, but its schedule after 9"):
-        state_of(plain[0], dataclasses.replace(saved, scheduler_state=schedule))
+@pytest.mark.parametrize("made", [2, 9])
+def test_a_schedule_at_another_step_keeps_its_own_count(made, plain, saved):
+    schedule = dataclasses.replace(saved.scheduler_state, step=made)
+    imported = dataclasses.replace(saved, scheduler_state=schedule)
+    trainer = Trainer(config_of(), initial_model(config_of()), origin=origin_of(imported))
+    state = state_of(trainer, imported)
+    again = checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
+    assert (again.step, again.optimizer_state.step) == (3, 3)
+    assert again.scheduler_state == schedule
+    rate = schedule.learning_rate()
+    assert again.optimizer_state.hyperparameters["lr"] == rate
+    _, metrics = trainer.update(state, jax.tree.map(jnp.zeros_like, state.params))
+    assert float(metrics["learning_rate"]) == pytest.approx(rate, rel=1e-6)
 
 
 def test_half_precision_is_refused(saved):
@@ -218,12 +228,26 @@ def test_every_other_setting_of_an_import_is_listed(saved):
     check_training(config_of(), saved)
     config = dataclasses.replace(
         config_of(),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=5, weight_decay=0.2, beta2=0.9),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            min_learning_rate=1e-4,
+            warmup_steps=5,
+            warmup_start=0.2,
+            weight_decay=0.2,
+            beta2=0.9,
+        ),
         training=TrainingConfig(steps=30),
     )
     with pytest.raises(UserError) as caught:
         check_training(config, saved)
-    for key in ("learning_rate", "warmup_steps", "weight_decay", "beta2"):
+    for key in (
+        "learning_rate",
+        "min_learning_rate",
+        "warmup_steps",
+        "warmup_start",
+        "weight_decay",
+        "beta2",
+    ):
         assert f"optimizer.{key} is " in str(caught.value)
     assert "training.steps is 24 in the checkpoint and 30 in the config" in str(caught.value)
     assert "beta1" not in str(caught.value)

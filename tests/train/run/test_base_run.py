@@ -175,13 +175,20 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
     if kind == "another program's":
         content = torch.load(source, weights_only=True)
         del content["metadata"]["position"]
+        # A rate that was set by hand, and no schedule.
+        content["optimizer_state_dict"]["param_groups"][0]["lr"] = 3.3e-5
+        content["scheduler_state_dict"] = None
         source = prepared / "six.pt"
         torch.save(content, source)
     run_dir = f"imported {kind}"
     folder, _ = imported(prepared, source, run_dir)
     assert bridge.steps(folder) == [6]
     line = ("train.base", "--config", "c.yaml", "--run_dir", run_dir, "--resume")
-    assert "resuming from step 6" in run(prepared, *line).stdout
+    printed = run(prepared, *line).stdout
+    assert "resuming from step 6" in printed
+    if kind == "another program's":
+        said = "the checkpoint has the learning rate 3.3e-05 and no schedule: training continues"
+        assert f"{said} with that of the config, 0.0075 at this step" in " ".join(printed.split())
     assert losses(folder) == [r for r in losses(finished[0]) if r["step"] > 6]
     name = f"base_model_step_{STEPS}.pt"
     expected, found = (bridge.load_torch(each / name) for each in (finished[0], folder))

@@ -124,6 +124,7 @@ def fusion(*trainable, method="weighted"):
         (("fusion",), "weighted"),
         (("fusion", "final_norm"), "concatenate"),
         (("lm_head",), "weighted"),
+        (("text_expert", "lm_head"), "concatenate"),
     ],
 )
 def test_fusion_trains_what_it_is_told_to(trainable, method):
