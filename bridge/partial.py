@@ -174,7 +174,7 @@ def load_partial(
         if not chosen:
             raise MismatchError(
                 f"none of its tensors fits a {model_class} of this config",
-                {"in the file": list(stated.tensors)[:8]},
+                {"in the file": list(stated.tensors)},
             )
         arrays = weights.arrays_of(table, chosen)
         model = _completed(model_class, config, arrays, seed)

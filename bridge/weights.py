@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from bridge.config.resolve import contradictions
-from bridge.errors import MismatchError, NonFiniteWarning
+from bridge.errors import MismatchError, NonFiniteWarning, listed
 from bridge.files.tensors import FLOATS, Array, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
@@ -87,7 +87,7 @@ def arrays_of(
             not_finite.append(f"{entry.key} ({wrong} of {array.size} values)")
     if not_finite:
         warnings.warn(
-            f"NaN or infinite weights: {', '.join(not_finite)}", NonFiniteWarning, stacklevel=2
+            f"NaN or infinite weights: {listed(not_finite)}", NonFiniteWarning, stacklevel=2
         )
     return arrays
 
