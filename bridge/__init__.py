@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.config.metadata import in_full as in_full
     from bridge.errors import BridgeError as BridgeError
     from bridge.errors import ConfigError as ConfigError
+    from bridge.errors import FileWarning as FileWarning
     from bridge.errors import FormatError as FormatError
     from bridge.errors import MismatchError as MismatchError
     from bridge.errors import NonFiniteWarning as NonFiniteWarning
@@ -68,6 +69,7 @@ _NAMES = {
     "errors": (
         "BridgeError",
         "ConfigError",
+        "FileWarning",
         "FormatError",
         "MismatchError",
         "NonFiniteWarning",

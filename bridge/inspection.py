@@ -20,7 +20,7 @@ from bridge.errors import (
     ConfigError,
     FormatError,
     MismatchError,
-    NonFiniteWarning,
+    FileWarning,
     UnreadableFileError,
 )
 from bridge.files.disk import PathLike
@@ -149,7 +149,7 @@ def inspect(
         BridgeError: it cannot be read, is damaged or unsafe, or is no checkpoint at all.
     """
     with warnings.catch_warnings(record=True) as caught, stated_in(path, entry) as stated:
-        warnings.simplefilter("always", NonFiniteWarning)
+        warnings.simplefilter("always", FileWarning)
         model = _model(stated, num_heads)
         tied = model.model_class == "MMRecModel" and _is_tied(stated.tensors)
         parameters, buffers, dtypes = _counted(stated.tensors, tied)
@@ -178,7 +178,7 @@ def inspect(
         prefix=stated.prefix,
         left_out=stated.left_out,
         warnings=tuple(
-            str(each.message) for each in caught if issubclass(each.category, NonFiniteWarning)
+            str(each.message) for each in caught if issubclass(each.category, FileWarning)
         ),
         problems={kind: items for kind, items in problems.items() if items},
     )

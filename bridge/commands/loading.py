@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from bridge import any_format
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.commands import printing
-from bridge.errors import NonFiniteWarning
+from bridge.errors import FileWarning
 from bridge.inspection import parameter_count, size_on_disk
 from bridge.orbax_folder import find_state
 from bridge.resumability import disagreement
@@ -59,7 +59,7 @@ def _summary(loaded: LoadedCheckpoint) -> str:
 def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
     """Prints what is read, unless quiet, and then what is odd about it."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NonFiniteWarning)
+        warnings.simplefilter("always", FileWarning)
         if quiet or not os.path.exists(path):  # the error message will say so
             yield
         else:
@@ -67,7 +67,7 @@ def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
             with timed(f"reading {place} ({printing.size(size_on_disk(place))})"):
                 yield
     for warning in caught:
-        if issubclass(warning.category, NonFiniteWarning):
+        if issubclass(warning.category, FileWarning):
             text = printing.printable(f"{path}: {warning.message}")
             print("warning:", text, file=sys.stderr)
         else:
