@@ -159,7 +159,7 @@ def load_partial(
     Warns:
         NonFiniteWarning: some of the loaded weights are NaN or infinite.
     """
-    with stated_in(path, entry) as stated:
+    with stated_in(path, entry, model_only) as stated:
         model_class = model_class or _class_of(stated, "MMRecModel" if config else None)
         metadata = stated.metadata
         if config is None:
@@ -197,6 +197,7 @@ def load_partial(
         avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
         left_out=stated.left_out,
+        prefix=stated.prefix,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
 

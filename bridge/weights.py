@@ -53,6 +53,7 @@ def model_from_tensors(
         raise MismatchError(
             f"the tensors are not those of a {model_class}",
             {"contradictory": contradictory} | found,
+            _conversion(table, tensors),
         )
     return assemble(model_class, config, arrays_of(table, tensors))
 
@@ -148,6 +149,16 @@ def problems(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[str,
         elif tensor.dtype not in dtypes:
             found["of the wrong type"].append(f"{key} ({tensor.dtype})")
     return found
+
+
+def _conversion(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> str:
+    """How to make what a model can take of tensors whose type none has."""
+    found = {tensors[entry.key].dtype for entry in table if entry.path and entry.key in tensors}
+    foreign = sorted(str(dtype) for dtype in found - set(FLOATS))
+    if not foreign:
+        return ""
+    how = ".real.float()" if any(name.startswith("complex") for name in foreign) else ".float()"
+    return f"MM-Rec's models have no {listed(foreign)} tensors: convert them with {how}"
 
 
 def has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:

@@ -12,8 +12,7 @@ from bridge import any_format
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.commands import printing
 from bridge.errors import FileWarning
-from bridge.inspection import parameter_count, size_on_disk
-from bridge.orbax_folder import find_state
+from bridge.inspection import parameter_count
 from bridge.resumability import disagreement
 
 
@@ -37,6 +36,8 @@ def print_summary(loaded: LoadedCheckpoint) -> None:
     apart = disagreement(loaded)
     if apart is not None:
         print(f"  {apart}")
+    if loaded.prefix:
+        print(f"  names begin with {printing.printable(loaded.prefix)}, which is left out")
     if loaded.left_out:
         print(f"  not taken over: {printing.left_out(loaded.left_out)}")
 
@@ -63,8 +64,8 @@ def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
         if quiet or not os.path.exists(path):  # the error message will say so
             yield
         else:
-            place = find_state(path) if os.path.isdir(path) else path
-            with timed(f"reading {place} ({printing.size(size_on_disk(place))})"):
+            place = any_format.located(path)
+            with timed(f"reading {place} ({printing.size(any_format.size_on_disk(place))})"):
                 yield
     for warning in caught:
         if issubclass(warning.category, FileWarning):

@@ -34,7 +34,7 @@ def size(count: float) -> str:
 
 def left_out(entries: Mapping[str, str]) -> str:
     """The entries of a file that are not taken over, and what they are."""
-    return printable(", ".join(f"{name} ({what})" for name, what in entries.items()))
+    return printable(listed([f"{name} ({what})" for name, what in entries.items()]))
 
 
 def print_json(content: Any) -> None:

@@ -20,9 +20,11 @@ from bridge.errors import FileWarning, FormatError, UnreadableFileError, unwrita
 from bridge.files import disk
 from bridge.files.aligned_memory import ALIGNMENT
 from bridge.files.disk import PathLike
-from bridge.files.plain_data import check_extent, safe_name
+from bridge.files.plain_data import check_extent, most_bytes, safe_name
+from bridge.files.refused import refuse
 from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
-from bridge.files.torch_pickle import View, decode, encode
+from bridge.files.torch_pickle import decode, encode
+from bridge.files.torch_views import View
 
 _LARGE_RECORD = 2**30
 """In bytes: a record of this size or more is written in the form for large records."""
@@ -41,10 +43,14 @@ _CHUNK = 2**24
 
 
 @contextlib.contextmanager
-def reading(path: PathLike) -> Iterator[Any]:
+def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
     """What torch.save put into the file, its tensors as Tensor, readable until the block ends.
 
     When the block ends, every record has been checked with its CRC.
+
+    Args:
+        path: the file.
+        lenient: leave a Refused in the place of what is not read, for whoever needs it to raise.
 
     Warns:
         FileWarning: it was saved without CRCs.
@@ -56,7 +62,7 @@ def reading(path: PathLike) -> Iterator[Any]:
         FormatError: a tensor's description is impossible.
     """
     with disk.opened(path) as file:
-        records = _Records(file)
+        records = _Records(file, lenient)
         yield records.content
         records.check_rest()
 
@@ -115,12 +121,13 @@ class _Records:
         content: the content of the pickle.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, lenient: bool) -> None:
         self._file = file
         self._all, self._end = _directory(file)
         self._unread = dict(self._all)
         # No usual CRC is 0, so all are 0 only where torch was told to compute none.
-        self._checked = any(record.crc for record in self._all.values())
+        filled = [record for record in self._all.values() if record.size]
+        self._checked = not filled or any(record.crc for record in filled)
         pickles = [name for name in self._all if name.endswith("/data.pkl")]
         folders = {name.split("/")[0] for name in self._all}
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in self._all):
@@ -145,8 +152,11 @@ class _Records:
         pickled = self._all[pickles[0]]
         if pickled.size > _LARGEST_PICKLE:
             raise FormatError(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
-        self.content = decode(bytes(self._read(pickled)), self._tensor)
+        most = most_bytes(disk.size(file))
+        self.content, refused = decode(bytes(self._read(pickled)), self._tensor, most)
         check_extent(self.content, disk.size(file))
+        if not lenient:
+            refuse(self.content, refused)
 
     def check_rest(self) -> None:
         """Reads what nobody has read yet, to check its CRC."""

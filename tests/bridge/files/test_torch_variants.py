@@ -6,7 +6,6 @@ import re
 import struct
 import zipfile
 
-import numpy as np
 import pytest
 import torch
 from helpers.paths import GOLDEN
@@ -47,7 +46,10 @@ def test_a_file_without_crc_is_read_with_a_warning(unchecked, tmp_path, capsys):
     with pytest.warns(FileWarning, match="saved without CRC-32s .*cannot be found"):
         loaded = load_torch(unchecked)
     assert bits_of(loaded.model) == bits_of(load_torch(FUSION).model)
-    for command in (["inspect", str(unchecked)], ["from-torch", str(unchecked), str(tmp_path / "o")]):
+    for command in (
+        ["inspect", str(unchecked)],
+        ["from-torch", str(unchecked), str(tmp_path / "o")],
+    ):
         assert main(command) == 0
         assert re.fullmatch(
             rf"warning: {unchecked}: saved without CRC-32s [^\n]*\n", capsys.readouterr().err
