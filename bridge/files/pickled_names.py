@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import FormatError
-from bridge.files.refused import Refused
+from bridge.files.refused import Refused, Unread
 from bridge.files.tensors import BFLOAT16, DTYPES
 from bridge.files.torch_views import LONGEST_KEY, Storage, View, is_shape, view_of
 
@@ -41,7 +41,11 @@ _PARAMETER = "torch._utils._rebuild_parameter"
 _PARAMETER_WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 _TENSOR_CLASSES = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 _NUMPY_SCALARS = {f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")}
-_NUMPY_ARRAYS = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
+_NUMPY_ARRAYS = {
+    f"numpy.{core}.{name}"
+    for core in ("core", "_core")
+    for name in ("multiarray._reconstruct", "numeric._frombuffer")
+}
 _OBJECTS = {f"{module}._reconstructor" for module in ("copyreg", "copy_reg")}
 """What makes an object of a class in older pickles."""
 
@@ -67,12 +71,21 @@ _TORCH_TYPE = re.compile(r"torch\.(bool|(bfloat|float|complex|u?int|qu?int|bits)
 """Names of types of values; as data they are text."""
 
 _NUMPY_NUMBER = re.compile(r"b1|[iu][1248]|f[248]")
+_NUMPY_KINDS = {
+    "f": "numpy.floating",
+    "c": "numpy.complexfloating",
+    "U": "numpy.str_",
+    "M": "numpy.datetime64",
+    "m": "numpy.timedelta64",
+}
+"""Other scalars of numpy's, by how their codes begin."""
+
 _MOST_BYTES = 16
 """Of a number of numpy's."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Global:
+class Global(Unread):
     """A known name, which is of use only where it is called."""
 
     name: str
@@ -112,11 +125,11 @@ def of_bytes(data: bytes) -> Refused:
     return _Bytes("object", "builtins.bytes", bytes(data))
 
 
-def made(cls: Any) -> Refused:
-    """What stands for an object of a class."""
+def made(cls: Any, arguments: Any) -> Refused:
+    """What stands for an object of a class, from what is given to make it."""
     if not isinstance(cls, Refused | Global):
         raise ValueError("not a class")
-    return Refused("object", cls.name)
+    return Refused("sequence" if arguments else "object", cls.name)
 
 
 def storage_of(identifier: Any) -> Storage | Refused:
@@ -188,7 +201,7 @@ def called(function: Any, arguments: Any, tensor: Callable[[View], Any], most: i
         case name, (NumpyType() as kind, Refused() as data) if name in _NUMPY_SCALARS:
             return _number(kind, data)
         case name, _ if name in _NUMPY_SCALARS:
-            return Refused("object", "numpy.number")
+            return Refused("object", "numpy.generic")
     raise ValueError("no such call")
 
 
@@ -212,7 +225,7 @@ def _tensor(name: str, arguments: Any, tensor: Callable[[View], Any], most: int)
 def _number(kind: NumpyType, data: Refused) -> Any:
     dtype = np.dtype(f"{kind.order}{kind.code}") if _NUMPY_NUMBER.fullmatch(kind.code) else None
     if dtype is None or not isinstance(data, _Bytes) or len(data.data) != dtype.itemsize:
-        return Refused("object", "numpy.number")
+        return Refused("object", _NUMPY_KINDS.get(kind.code[:1], "numpy.generic"))
     return np.frombuffer(data.data, dtype)[0].item()
 
 

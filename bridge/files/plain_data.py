@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bridge.errors import FormatError
-from bridge.files.refused import Refused
+from bridge.errors import FormatError, UnsafeFileError
+from bridge.files.refused import Refused, Unread
 from bridge.files.tensors import Tensor
 
 MOST_PARTS = 2**20
@@ -88,7 +88,7 @@ def plain(value: Any, where: str, *, lenient: bool = False) -> Any:
                 try:
                     name = keys.checked(convert(key, f"a key of {where}", depth + 1))
                     result[name] = convert(item, f"{where}[{key!r:.80}]", depth + 1)
-                except FormatError:
+                except (FormatError, UnsafeFileError):
                     if not lenient:
                         raise
             return result
@@ -101,7 +101,7 @@ def plain(value: Any, where: str, *, lenient: bool = False) -> Any:
             return os.fspath(value)
         if isinstance(value, datetime.date | datetime.time):
             return value.isoformat()
-        if dataclasses.is_dataclass(value) and not isinstance(value, Tensor | type):
+        if dataclasses.is_dataclass(value) and not isinstance(value, Tensor | Unread | type):
             return convert(dataclasses.asdict(value), where, depth + 1)
         if hasattr(value, "__array__"):
             return convert(np.asarray(value).tolist(), where, depth + 1)
@@ -111,7 +111,7 @@ def plain(value: Any, where: str, *, lenient: bool = False) -> Any:
 
     try:
         return convert(value, where, 0)
-    except FormatError:
+    except (FormatError, UnsafeFileError):
         if not lenient:
             raise
         return None
@@ -154,7 +154,7 @@ def most_bytes(stored: int) -> int:
     return _MOST_TIMES * stored + _FREE_BYTES
 
 
-def check_extent(content: Any, stored: int) -> None:
+def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
     """Makes sure that a file's content is only plain data, Tensors and Refused, and not too much.
 
     A few bytes of pickle can put a container into itself, or the same container or tensor into
@@ -163,6 +163,10 @@ def check_extent(content: Any, stored: int) -> None:
     Args:
         content: the file's content.
         stored: the number of bytes in the file.
+        lenient: refuse only those items of the content, a dictionary, that are wrong.
+
+    Returns:
+        The content, if lenient with a Refused in place of what is wrong.
 
     Raises:
         FormatError: it is nested too deeply or in itself, has too many values or larger tensors
@@ -175,6 +179,8 @@ def check_extent(content: Any, stored: int) -> None:
         if isinstance(value, Tensor):
             return 1, value.nbytes, 0
         if value is None or isinstance(value, bool | int | float | str | Refused):
+            return 1, 0, 0
+        if lenient and isinstance(value, Unread):
             return 1, 0, 0
         if not isinstance(value, dict | list | tuple):
             raise FormatError(f"holds a {type(value).__name__.strip('_')} as a value")
@@ -192,6 +198,15 @@ def check_extent(content: Any, stored: int) -> None:
             raise FormatError("its containers are nested too deeply, or in themselves")
         return values, size, levels
 
+    if lenient and isinstance(content, dict):
+        checked = {}
+        for key, item in content.items():
+            try:
+                extent(item, 2)
+                checked[key] = item
+            except FormatError as error:
+                checked[key] = Refused("value", error.message)
+        content = checked
     values, size, _ = extent(content, 1)
     if values > MOST_PARTS:
         raise FormatError(f"holds more than {MOST_PARTS} values")
@@ -199,6 +214,7 @@ def check_extent(content: Any, stored: int) -> None:
         raise FormatError(
             f"its tensors claim {size} bytes, where the file has {stored}: save them after .clone()"
         )
+    return content
 
 
 def to_json(value: Any, reference: Callable[[Tensor], str] | None = None) -> str:

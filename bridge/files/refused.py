@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from bridge.errors import BridgeError, FormatError, UnsafeFileError
+from bridge.files.tensors import Tensor
 
 _SHOWN = 3
 """Objects that a message names."""
@@ -27,13 +28,15 @@ _REMEDIES = {
     "builtins.bytes": "list(x)",
     "builtins.bytearray": "list(x)",
     "builtins.complex": "[x.real, x.imag]",
+    "builtins.Ellipsis": "str(x)",
     "datetime.date": "x.isoformat()",
     "datetime.time": "x.isoformat()",
     "datetime.datetime": "x.isoformat()",
     "datetime.timedelta": "x.total_seconds()",
     "decimal.Decimal": "float(x)",
     "fractions.Fraction": "float(x)",
-    "numpy.number": "float(x)",
+    "numpy.floating": "float(x)",
+    "numpy.complexfloating": "[x.real, x.imag]",
     "numpy.ndarray": "x.tolist()",
     "torch._C.Generator": "x.get_state()",
 }
@@ -47,40 +50,50 @@ _REMEDIES_OF_MODULES = {
     "torch.optim.": "x.state_dict()",
     "torch.": "str(x)",
     "numpy.": "str(x)",
+    "builtins.": "str(x)",
+    "exceptions.": "str(x)",
 }
 _REMEDIES_OF_USES = {
     "name": "x.__name__",
-    "call": "x.value if it is an enum, else its plain data",
+    "call": "x.value (of an enum)",
+    "sequence": "tuple(x)",
     "object": "vars(x)",
     "subclass": "x.as_subclass(torch.Tensor)",
 }
 """What to save instead of an object, by its class, its module, and how the pickle comes by it."""
 
 _TENSORS = {
-    "sparse_tensor": ("sparse tensors", "to_dense()"),
-    "sparse_csr_tensor": ("sparse tensors", "to_dense()"),
-    "qtensor": ("quantized tensors", "dequantize()"),
-    "nested_tensor": ("nested tensors", "to_padded_tensor(0.0)"),
-    "meta_tensor_no_storage": ("tensors on the meta device, without values", "to_empty(...)"),
-    "wrapper_subclass": ("tensors of a class of their own", "full_tensor()"),
-    "device_tensor_from_numpy": ("tensors of another device", "cpu()"),
-    "device_tensor_from_cpu_tensor": ("tensors of another device", "cpu()"),
-    "negated": ("negated views of tensors", "clone()"),
+    "sparse_tensor": ("sparse tensors", "convert them with .to_dense()"),
+    "sparse_csr_tensor": ("sparse tensors", "convert them with .to_dense()"),
+    "qtensor": ("quantized tensors", "convert them with .dequantize()"),
+    "nested_tensor": ("nested tensors", "save each of their parts"),
+    "meta_tensor_no_storage": ("tensors on the meta device", "give them values before saving"),
+    "wrapper_subclass": ("tensors of a special class", "convert them with .full_tensor()"),
+    "device_tensor_from_numpy": ("tensors of a special device", "convert them with .cpu()"),
+    "device_tensor_from_cpu_tensor": ("tensors of a special device", "convert them with .cpu()"),
+    "negated": ("negated views", "convert them with .clone()"),
 }
-"""Tensors that no model of ours has, by the name of what restores them: what they are, and what
-makes usual ones of them."""
+"""Tensors that no model of ours has, by the name of what restores them: what they are, and how to
+make usual ones of them."""
 
-Kind = Literal["name", "call", "object", "subclass", "tensor", "value"]
+Kind = Literal["name", "call", "sequence", "object", "subclass", "tensor", "value"]
+
+
+class Unread:
+    """What is no value of a checkpoint's: whoever reads a file's content must not look into it."""
+
+    __slots__ = ()
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Refused:
+class Refused(Unread):
     """What stands for something that is not read.
 
     Attributes:
-        kind: a "name" is all that the file says of it, a "call" is a function's or class's with
-            one plain value, a "subclass" a tensor's own class, an "object" anything else that was
-            pickled; a "tensor" is of a type that no model has, a "value" is beyond the limits.
+        kind: of what was pickled, a "name" is all that the file says of it, a "call" is with one
+            plain value, a "sequence" is made of some, a "subclass" is a tensor's own class, and an
+            "object" is anything else; a "tensor" is of a type that no model has, and a "value" is
+            plain but impossible.
         name: of its class or function, of the tensor's type, or what is wrong with the value.
     """
 
@@ -108,10 +121,11 @@ class Refused:
         if self.kind == "tensor":
             return self._tensors()[1]
         name = self.shown
-        for start, remedy in (_REMEDIES | _REMEDIES_OF_MODULES).items():
-            if name == start or (start.endswith(".") and name.startswith(start)):
-                return remedy
-        return _REMEDIES_OF_USES.get(self.kind, "plain data")
+        if name in _REMEDIES:
+            return _REMEDIES[name]
+        of_modules = [] if self.kind == "name" else _REMEDIES_OF_MODULES
+        module = next((module for module in of_modules if name.startswith(module)), "")
+        return _REMEDIES_OF_MODULES.get(module) or _REMEDIES_OF_USES[self.kind]
 
     def error(self, place: str, others: Sequence[str] = (), *, hint: bool = False) -> BridgeError:
         """Why a file that needs it is not read.
@@ -122,24 +136,23 @@ class Refused:
             hint: whether to say that the weights can be read without it.
         """
         where = place and f" ({place})"
-        alone = ", or read the weights alone with --model-only" if hint else ""
+        alone = "; --model-only (model_only=True) reads the weights alone" if hint else ""
         if self.kind == "value":
-            return FormatError(f"{self.name}{where}")
+            return FormatError(f"{self.name}{where}{alone}")
         if self.kind == "tensor":
             return FormatError(
-                f"holds {self.what}{where}, which MM-Rec's models do not have: convert them with "
-                f"{self.remedy}{alone}"
+                f"holds {self.what}{where}, which MM-Rec's models do not have: {self.remedy}{alone}"
             )
-        also = "".join(f"; {other}" for other in others)
+        also = "".join(f", {other}" for other in others)
+        advice = place and f": save {self.remedy} instead{where}{also}{alone}"
         return UnsafeFileError(
             f"holds a pickled {self.shown}, and only tensors, containers, numbers and strings are "
-            f"read; nothing was executed: save {self.remedy} instead{where}{also}{alone}"
+            f"read; nothing was executed{advice}"
         )
 
     def _tensors(self) -> tuple[str, str]:
-        default = (f"{self.shown} tensors", "float()")
-        what, remedy = _TENSORS.get(self.name, default)
-        return what, f".{remedy}"
+        default = (f"{self.shown} tensors", "convert them with .float()")
+        return _TENSORS.get(self.name, default)
 
 
 def refuse(content: Any, named: Sequence[Refused]) -> None:
@@ -155,15 +168,28 @@ def refuse(content: Any, named: Sequence[Refused]) -> None:
             them.
     """
     found: dict[str, tuple[str, Refused]] = {}
-    for place, refused in _within(content) if named else ():
+    for place, refused in _within(content):
         found.setdefault(refused.what, (place, refused))
     if not found and named:
-        raise named[0].error("", hint=True)
+        raise named[0].error("")
     if found:
         (place, first), *rest = found.values()
+        hint = not any(place.startswith(weights) for weights in _weights(content))
         others = [f"{item.remedy} for {item.shown} ({where})" for where, item in rest]
         more = [f"and {len(others) - _SHOWN} more"] if others[_SHOWN:] else []
-        raise first.error(place, [*others[:_SHOWN], *more], hint=True)
+        raise first.error(place, [*others[:_SHOWN], *more], hint=hint)
+
+
+def _weights(content: Any) -> list[str]:
+    """Where in a file's content the weights may be."""
+    if not isinstance(content, dict):
+        return [""]
+    inside = [
+        _inside("", key)
+        for key, item in content.items()
+        if isinstance(item, dict) and any(isinstance(value, Tensor) for value in item.values())
+    ]
+    return inside or [""]
 
 
 def _within(content: Any) -> Iterator[tuple[str, Refused]]:

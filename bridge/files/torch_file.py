@@ -153,8 +153,8 @@ class _Records:
         if pickled.size > _LARGEST_PICKLE:
             raise FormatError(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
         most = most_bytes(disk.size(file))
-        self.content, refused = decode(bytes(self._read(pickled)), self._tensor, most)
-        check_extent(self.content, disk.size(file))
+        content, refused = decode(bytes(self._read(pickled)), self._tensor, most)
+        self.content = check_extent(content, disk.size(file), lenient=lenient)
         if not lenient:
             refuse(self.content, refused)
 

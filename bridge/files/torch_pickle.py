@@ -153,9 +153,10 @@ class _Machine:
                 arguments, function = pop(), pop()
                 push(called(function, arguments, self._tensor, self._most))
             case "NEWOBJ" | "NEWOBJ_EX":
-                for _ in range(1 if name == "NEWOBJ" else 2):
+                if name == "NEWOBJ_EX":
                     pop()
-                push(made(pop()))
+                arguments, cls = pop(), pop()
+                push(made(cls, arguments))
             case "BUILD":
                 self._build(pop(), self._stack[-1])
             case "BINPERSID":
@@ -193,9 +194,13 @@ class _Machine:
         if type(target) is not dict or len(items) % 2:
             self._fail()
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if self._keys.checked(key) in target:
+            try:
+                name = self._keys.checked(key)
+            except FormatError as error:
+                name = Refused("value", error.message)
+            if name in target:
                 raise FormatError(f"has the key {key!r:.80} twice in one dictionary")
-            target[key] = value
+            target[name] = value
 
     def _fail(self) -> Any:
         raise ValueError("an opcode does not fit what is on the stack")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import FormatError
+from bridge.files.refused import Unread
 
 _MOST_DIMENSIONS = 8
 
@@ -18,7 +19,7 @@ _LARGEST = 2**48
 
 
 @dataclasses.dataclass(frozen=True)
-class Storage:
+class Storage(Unread):
     """Consecutive values that tensors are views of.
 
     Attributes:
