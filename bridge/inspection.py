@@ -146,8 +146,8 @@ def inspect(
     Raises:
         BridgeError: it cannot be read, is damaged or unsafe, or is no checkpoint at all.
     """
-    with warnings.catch_warnings(record=True) as caught, stated_in(path, entry) as stated:
-        warnings.simplefilter("always", FileWarning)
+    recording = warnings.catch_warnings(record=True, action="always", category=FileWarning)
+    with recording as caught, stated_in(path, entry) as stated:
         model = _model(stated, num_heads)
         tied = model.model_class == "MMRecModel" and _is_tied(stated.tensors)
         parameters, buffers, dtypes = _counted(stated.tensors, tied)

@@ -236,6 +236,8 @@ def _tensors(
     for name, entry in header.items():
         try:
             kind, shape = entry["dtype"], tuple(entry["shape"])
+            if isinstance(kind, str) and kind not in _DTYPES | _BITS:
+                raise Refused("tensor", kind).error(safe_name(name))
             dtype = None if kind in _BITS else _DTYPES[kind]
             bits = _BITS[kind][1] if dtype is None else 8 * dtype.itemsize
             begin, end = entry["data_offsets"]
@@ -245,10 +247,12 @@ def _tensors(
             len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and 0 <= n <= size for n in (begin, end, *shape))
             # Nothing may be longer than the file, not even a tensor without values.
-            and math.prod(length or 1 for length in shape) * bits <= 8 * size
+            and math.prod(length or 1 for length in shape) * min(bits, 8) <= 8 * size
             and 8 * (end - begin) == math.prod(shape) * bits
         ):
-            raise FormatError(f"the tensor '{safe_name(name)}' is described impossibly")
+            raise FormatError(
+                f"the tensor '{safe_name(name)}' is described impossibly, or the file is truncated"
+            )
         places.append((begin, end))
         if dtype is None:
             refused[name] = Refused("tensor", _BITS[kind][0])
