@@ -185,36 +185,36 @@ def _weights(content: Any) -> list[str]:
     if not isinstance(content, dict):
         return [""]
     inside = [
-        _inside("", key)
+        _place([key])
         for key, item in content.items()
         if isinstance(item, dict) and any(isinstance(value, Tensor) for value in item.values())
     ]
     return inside or [""]
 
 
-def _within(content: Any) -> Iterator[tuple[str, Refused]]:
+def _within(
+    value: Any, keys: tuple[Any, ...] = (), known: set[int] | None = None
+) -> Iterator[tuple[str, Refused]]:
     """What is refused in a file's content, each with its place, what is shared only once."""
-    known: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", content)]
-    while waiting:
-        place, value = waiting.pop()
-        if isinstance(value, Refused):
-            yield place, value
-        if not isinstance(value, dict | list | tuple) or id(value) in known:
-            continue
-        known.add(id(value))
-        inner: list[tuple[str, Any]] = []
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(key, Refused):
-                inner.append((f"a key of {place or 'the whole'}", key))
-            if isinstance(item, Refused | dict | list | tuple):
-                inner.append((_inside(place, key), item))
-        waiting += reversed(inner)
+    known = set() if known is None else known
+    if isinstance(value, Refused):
+        yield _place(keys), value
+    if not isinstance(value, dict | list | tuple) or not value or id(value) in known:
+        return
+    known.add(id(value))
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(key, Refused):
+            yield f"a key of {_place(keys) or 'the whole'}", key
+        if isinstance(item, Refused | dict | list | tuple):
+            yield from _within(item, (*keys, key), known)
 
 
-def _inside(place: str, key: Any) -> str:
+def _place(keys: Sequence[Any]) -> str:
     """The place of an item: metadata['args'], and at the top just args."""
-    if isinstance(key, str):
-        key = key[:80]
-    shown = repr("..." if isinstance(key, Refused) else key)
-    return f"{place}[{shown}]"[:120] if place else shown.strip("'")[:80]
+    shown = [
+        repr("..." if isinstance(key, Refused) else key[:80] if isinstance(key, str) else key)
+        for key in keys
+    ]
+    return "".join([*(key.strip("'") for key in shown[:1]), *(f"[{key}]" for key in shown[1:])])[
+        :120
+    ]
