@@ -103,7 +103,8 @@ def test_bombs_take_little_memory_and_time(tmp_path):
         resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**31, in_use + 2**31))
         paths = sorted(pathlib.Path(sys.argv[1]).iterdir())
         # The second time for the weights alone, whatever the metadata are.
-        of_metadata = [path for path in paths if re.match("dict|key|nest|obj|doub|in it", path.name)]
+        metadata = re.compile("dict|key|nest|obj|doub|in it")
+        of_metadata = [path for path in paths if metadata.match(path.name)]
         for path in [*paths, *of_metadata]:
             options = {"model_only": path in done}
             done.add(path)
