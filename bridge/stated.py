@@ -100,7 +100,7 @@ def understand(
         FormatError: it is no checkpoint, or an entry is not what it should be.
     """
     if isinstance(content, Refused):
-        raise content.error("")
+        raise content.error("the whole file")
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     left_out = {}
@@ -265,8 +265,10 @@ def _optimizer_steps(optimizer: Any) -> int | None:
     if not state:
         return 0
     first = next(iter(state.values()))
+    if not isinstance(first, Mapping):
+        return None
     try:
-        step = _number(first if isinstance(first, Mapping) else {}, "step", int)
+        step = _number(first, "step", int)
     except FormatError:  # for `optimizer_from_torch` to refuse
         return None
     return None if step < 0 or first.get("step") is None else int(step)
