@@ -82,7 +82,8 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
     if different:
         raise FormatError(
             f"optimizer_state_dict has {len(groups)} parameter groups with different "
-            f"{listed([safe_name(str(key)) for key in different])}, and training here has one: {_REMEDY}"
+            f"{listed([safe_name(str(key)) for key in different])}, and training here has one: "
+            f"{_REMEDY}"
         )
     _check_settings(settings)
     return settings, names, len(indices)
