@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bridge.twin.block import MMRecBlock, RMSNorm
 from mmrec_jax import ModelConfig
-from mmrec_jax.config import MEMORY_SLOTS
+from mmrec_jax.config import MEMORY_SLOTS, chunk_size_for
 
 
 class LongTermMemory(NamedTuple):
@@ -67,7 +67,8 @@ class BlockStack(nn.Module):
             x: embeddings [B, T, D].
             memory: one per layer; None for zeros.
             chunk_size: pieces that the sequence is cut into, run in order, each layer's memory
-                carried from piece to piece; None runs it whole.
+                carried from piece to piece; None runs it whole, but pieces of 8,192 tokens if it
+                has more than 32,768.
             router_threshold: certainty below which the sparse layer gives 0.
 
         Returns:
@@ -86,7 +87,7 @@ class BlockStack(nn.Module):
         if len(memory) != layers:
             raise ValueError(f"{len(memory)} memories for {layers} layers: give one per layer")
         outputs, planning_loss = [], x.new_zeros(())
-        for y in torch.split(x, chunk_size or tokens, dim=1):
+        for y in torch.split(x, chunk_size_for(tokens, chunk_size) or tokens, dim=1):
             written = []
             for block, slots in zip(self.blocks, memory, strict=True):
                 y, loss = block(y, slots, router_threshold)

@@ -78,7 +78,7 @@ class TrainingConfig:
         batch_size: sequences in a micro-batch, of all processes together.
         sequence_length: tokens in a sequence.
         chunk_size: tokens after which the long-term memory is written and read again (section
-            3.1); null runs each sequence whole, with a memory of zeros.
+            3.1); null runs each sequence whole, with a memory of zeros, if it has at most 32,768.
         accumulation: micro-batches per optimizer step.
         remat: what the backward pass computes again instead of keeping it: "elementwise" operations
             only; matrix "products" too; or whole "layers". Each needs less memory than the one
