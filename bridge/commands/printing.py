@@ -18,6 +18,11 @@ _WORST = 10
 _NAMES = 5
 _PARTS = 12
 
+_REVISED = ("DPG", "sparse", "UBOO")
+"""The variants that not all revisions of the original compute alike."""
+
+_REVISIONS = "revisions of the original differ here, see docs/model.md section 1"
+
 
 def printable(text: str) -> str:
     """The text without control characters, since some of it comes from files."""
@@ -133,6 +138,9 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         }
         yield "dimensions", ", ".join(f"{key} {value}" for key, value in dimensions.items())
     yield "variants", ", ".join(inspection.variants) or "none"
+    revised = [name for name in inspection.variants if name in _REVISED]
+    if revised:
+        yield "", f"{', '.join(revised)}: {_REVISIONS}"
     yield "parameters", f"{inspection.total:,}"
     width = len(f"{inspection.total:,}")
     parts = list(inspection.parameters.items())
