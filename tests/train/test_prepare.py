@@ -352,7 +352,10 @@ def test_empty_token_files_are_refused(tmp_path):
             ["FOREIGN has files that are no prepared data, such as mine"],
         ),
         ({"data_dir": "SINGLE/below"}, ["cannot write data_dir", "SINGLE/below"]),
-        ({"vocab_size": "big"}, ["config.yaml line 5: model.vocab_size: expected int, not big"]),
+        (
+            {"vocab_size": "big"},
+            ["config.yaml line 5: model.vocab_size: expected a whole number, not big"],
+        ),
         ({"seed": "0\nsead: 1"}, ["config.yaml line 4: unknown key sead; did you mean seed?"]),
         ({"seed": "0\nseed: 1"}, ["config.yaml line 4: seed was set on line 3 already"]),
     ],
@@ -374,7 +377,7 @@ def test_mistakes_in_the_config_end_with_one_line(tmp_path, sources, changes, pa
     ("arguments", "parts"),
     [
         ([], ["--config FILE is required"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml: No such file or directory"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml: cannot be read: No such file or directory"]),
         (["--config", "CONFIG", "--model.vocab", "5"], ["unknown option --model.vocab"]),
         (
             ["--config", "CONFIG", "--prepare.validation_fraction", "1"],

@@ -15,9 +15,16 @@ from train.system.command_line import exit_after, parse_options
         ([], "error: the following arguments are required: --run: see --help\n"),
         (
             ["--run", "a", "--top", "x"],
-            "error: argument --top: invalid int value: 'x': see --help\n",
+            "error: --top: expected a whole number, not x\n",
         ),
-        (["--run", "a", "b"], "error: unrecognized arguments: b: see --help\n"),
+        (["a"], "error: a is not an option: write --run a\n"),
+        (["--run", "a", "--top"], "error: argument --top: expected one argument: see --help\n"),
+        (["--run", "a", "--tpo=3"], "error: unknown option --tpo: did you mean --top?\n"),
+        (["--run", "a", "--xyz"], "error: unknown option --xyz: --help lists them all\n"),
+        (
+            ["--run", "a", "b"],
+            "error: b is not an option: options are written --NAME VALUE, --help lists them all\n",
+        ),
     ],
 )
 def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
