@@ -13,6 +13,7 @@ import yaml
 
 from bridge import steps
 from train.data.data_folder import TOKENIZER
+from train.settings.compare import flat
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.write import write_json, write_text
@@ -39,6 +40,18 @@ def contents(run: Path) -> set[str]:
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
+
+
+def recorded_settings(run: Path) -> dict[str, Any]:
+    """The settings that a run was started with, by their dotted keys.
+
+    Raises:
+        UserError: its config cannot be read.
+    """
+    try:
+        return flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {run / CONFIG}: {error}") from error
 
 
 def check_may_begin(run: Path, *, overwrite: bool) -> None:
