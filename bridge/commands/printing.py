@@ -58,7 +58,7 @@ def print_load_report(report: LoadReport) -> None:
     """Prints what became of each tensor; those that were loaded are one row."""
     table = Table(box=box.SIMPLE)
     for column in ("state", "tensor", "shape in the file", "shape in the model"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
 
     def add(state: str, names: Sequence[str], note: str = "") -> None:
         for name in names:
@@ -87,7 +87,7 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
         table = Table(box=box.SIMPLE)
         table.add_column("largest difference", justify="right")
         table.add_column("of")
-        table.add_column("tensor", overflow="fold")
+        table.add_column("tensor")
         for item in worst:
             table.add_row(f"{item.difference:.3g}", item.kind, item.name)
         _print(table)
@@ -100,6 +100,8 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
 
 
 def _print(table: Table) -> None:
+    for column in table.columns:
+        column.overflow = "fold"
     # What is no terminal has no width to keep to, and no name may be cut.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)

@@ -281,7 +281,7 @@ def test_changed_files_are_found(prepared, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no manifest.json: run python -m train.prepare --config FILE"),
+        (None, "has no manifest.json: .* or prepare the data first: python -m train.prepare"),
         ("{", "manifest.json is not a manifest"),
         ("[]", "manifest.json is not a manifest"),
         ('{"format": "other"}', "it is another program's"),
@@ -351,7 +351,10 @@ def test_empty_token_files_are_refused(tmp_path):
             {"data_dir": "FOREIGN", "text": "[nowhere]"},
             ["FOREIGN has files that are no prepared data, such as mine"],
         ),
-        ({"data_dir": "SINGLE/below"}, ["cannot write data_dir", "SINGLE/below"]),
+        (
+            {"data_dir": "SINGLE/below"},
+            ["cannot write data_dir ", "SINGLE/below: Not a directory: choose"],
+        ),
         (
             {"vocab_size": "big"},
             ["config.yaml line 5: model.vocab_size: expected a whole number, not big"],
@@ -371,6 +374,20 @@ def test_mistakes_in_the_config_end_with_one_line(tmp_path, sources, changes, pa
     assert fails(run("--config", write_config(tmp_path, sources, **changes)), *parts)
     assert not (tmp_path / "data").exists()
     assert (tmp_path / "FOREIGN" / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["none", "SINGLE/below"])
+def test_a_data_folder_that_is_not_there_is_to_be_prepared(tmp_path, name):
+    (tmp_path / "SINGLE").touch()
+    message = rf"{name} does not exist: .* prepare the data first: python -m train.prepare --config"
+    with pytest.raises(UserError, match=message):
+        data_folder.load_manifest(tmp_path / name)
+
+
+def test_too_small_a_vocabulary_is_refused_before_anything_is_read(tmp_path, sources):
+    path = write_config(tmp_path, sources, vocab_size="256", text="[nowhere/at/all]")
+    with pytest.raises(UserError, match=r"model.vocab_size: 256 is too small"):
+        prepare(cli.parse_config(["--config", str(path)], ""))
 
 
 @pytest.mark.parametrize(

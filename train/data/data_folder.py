@@ -218,7 +218,7 @@ def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = f"has no {MANIFEST}" if data_dir.exists() else "does not exist"
         raise UserError(
-            f"data_dir {data_dir} {missing}: correct data_dir, or prepare the data first: python -m "
+            f"data_dir {data_dir} {missing}: correct it, or prepare the data first: python -m "
             "train.prepare --config ..."
         ) from error
     except OSError as error:

@@ -48,13 +48,15 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     keep_freed_memory()
-    data = PreparedData(config, stage.name)
     run = stage_folder(config, stage.name)
     if resume:
         check_may_resume(config, run, stage.sections)
-        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
     else:
         check_may_begin(run, overwrite=overwrite)
+    data = PreparedData(config, stage.name)
+    if resume:
+        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
+    else:
         start = _first_step(config, stage)
         delete_run(run)
     precision = start.trainer.precision
