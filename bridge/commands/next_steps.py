@@ -43,7 +43,6 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         return
     if folder.name in ("", ".."):
         folder = folder.resolve()
-    run_dir = shlex.quote(str(folder.parent))
     print("to train from here, give the run's config (my.yaml) these settings:")
     print(
         "".join(
@@ -53,9 +52,19 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         end="",
     )
     print("and run:")
+    print("  python -m train.prepare --config my.yaml")
+    run_dir = folder.parent
     if folder.name != BASE_FOLDER:
-        print(f"  mv {place} {shlex.quote(str(folder.parent / BASE_FOLDER))}")
-    print(f"  python -m train.base --config my.yaml --run_dir {run_dir} --resume")
+        # A run_dir of its own: another import may lie beside it, and be moved too.
+        run_dir = folder.with_name(f"{folder.name}_run")
+        print(f"  mkdir {shlex.quote(str(run_dir))}")
+        print(f"  mv {place} {shlex.quote(str(run_dir / BASE_FOLDER))}")
+    print(f"  python -m train.base --config my.yaml --run_dir {shlex.quote(str(run_dir))} --resume")
+    print(
+        "train.prepare makes a tokenizer too. A model that has learned another tokenizer's ids "
+        "must learn the new ones. To keep its own, set data_dir to the folder that it was trained "
+        "on, and leave train.prepare out."
+    )
 
 
 def _training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:

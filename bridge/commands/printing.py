@@ -66,7 +66,8 @@ def print_load_report(report: LoadReport) -> None:
             found, wanted = ("" if shape is None else str(list(shape)) for shape in shapes)
             table.add_row(state, name, f"{found}{note and ' '}{note}", wanted)
 
-    tensors = f"{len(report.loaded)} of the model's {len(report.in_model)} tensors"
+    tied = " (the tied head counted once)" if report.tensors < len(report.in_model) else ""
+    tensors = f"{report.tensors_loaded} of the model's {report.tensors} tensors{tied}"
     values = f"{report.values_loaded:,} of {report.values:,} values"
     table.add_row("loaded", f"{tensors}, {values}")
     add("implied", report.implied)

@@ -157,9 +157,12 @@ class Session:
                 training.validation_batches,
             )
             metrics.write(step, {f"loss/{domain}": result.loss})
+            # The table at the end is of the whole split, and its figures are others.
+            split = len(windows) * windows.length
+            part = "all" if result.tokens == split else f"{result.tokens:,} of"
             console.print(
                 f"step {step}  validation, {domain}: loss {result.loss:.4f}, "
-                f"{result.bits_per_byte:.4f} bits/byte"
+                f"{result.bits_per_byte:.4f} bits/byte (on {part} {split:,} tokens)"
             )
         plot_losses(self.run)
         progress.paused()

@@ -10,7 +10,7 @@ from train.settings.config import OptimizerConfig
 
 
 def schedule(config: OptimizerConfig, steps: int) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up, then a cosine down to 0 at `steps`.
+    """Linear warm-up from a tenth of the learning rate, then a cosine down to 0 at `steps`.
 
     Returns:
         The learning rate of the optimizer step that is made after `count` others.

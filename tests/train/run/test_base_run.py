@@ -68,6 +68,8 @@ def test_report(finished):
         assert (folder / name).is_file()
         assert name in printed
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    tokens = scores["text"]["model"]["tokens"]
+    assert f"bits/byte (on 128 of {tokens:,} tokens)" in printed  # 2 batches of 4 sequences of 16
     assert "left" in printed
     assert "tokens/s" in printed
 
