@@ -20,8 +20,9 @@ def report(pipeline: PipelineConfig) -> None:
     run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
     scores = read_scores(run_dir, split)
     verdicts = [
-        f"{'yes' if better < other else 'NO'}: {claim} ({better:.4f} against {other:.4f} nats)"
-        for claim, better, other in claims(scores)
+        f"{claim.text if claim.holds else claim.denial}: {claim.loss:.4f} against "
+        f"{claim.other:.4f} nats per token"
+        for claim in claims(scores)
     ]
     domains = list(scores)
     lines = [
@@ -29,7 +30,7 @@ def report(pipeline: PipelineConfig) -> None:
         "",
         f"![bits per byte of every model](evaluation-{split}.png)",
         "",
-        "Cross entropy in nats per token (perplexity, bits per byte):",
+        "Cross entropy in nats per token (perplexity, bits per byte), lower is better:",
         "",
         "| | " + " | ".join(domains) + " |",
         "|---|" + "---|" * len(domains),

@@ -161,7 +161,7 @@ class Session:
             split = len(windows) * windows.length
             part = "all" if result.tokens == split else f"{result.tokens:,} of"
             console.print(
-                f"step {step}  validation, {domain}: loss {result.loss:.4f}, "
+                f"step {step}  validation, {domain}: {result.loss:.4f} nats/token, "
                 f"{result.bits_per_byte:.4f} bits/byte (on {part} {split:,} tokens)"
             )
         plot_losses(self.run)
