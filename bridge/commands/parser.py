@@ -94,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         "adapt",
         convert.adapt,
         "load what fits of a foreign file into a model of your own, as a run's folder",
-        "As from-torch --partial, but the model is the section `model` of a training config.",
+        "As from-torch --partial, but the model is the section `model` of a training config.\n"
+        "Its other sections are not read; the training commands check them.",
         "adapt foreign.pt runs/mine/checkpoints_base --config configs/base.yaml",
     )
     _add_input(adapt, "FOREIGN")

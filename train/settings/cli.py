@@ -17,7 +17,7 @@ import jsonargparse
 import bridge
 from train.settings.config import Config
 from train.settings.yaml_keys import key_lines
-from train.system.command_line import exit_after, one_line, unknown_argument
+from train.system.command_line import exit_after, one_line, option_names, unknown_argument
 from train.system.errors import UserError
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
@@ -81,7 +81,7 @@ def parse_command(
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         in_file = file_option and _fails_alike(parser, file_option, error)
         places, origin = (lines, path) if in_file else ({}, "command line")
-        names = [action.dest for action in parser._actions if action.help != argparse.SUPPRESS]
+        names = option_names(parser)
         raise UserError(_describe(error, kind, places, path, str(origin), names)) from error
     assert path is not None  # --config is required
 

@@ -57,8 +57,7 @@ def parse_options(
     def refuse(message: str) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            names = [action.dest for action in parser._actions]
-            raise UserError(unknown_argument(unknown[1], names))
+            raise UserError(unknown_argument(unknown[1], option_names(parser)))
         missing = re.search(r"arguments are required: (--\w+)$", message)
         if missing and words and not words[0].startswith("-"):
             raise UserError(f"{words[0]} is not an option: write {missing[1]} {words[0]}")
@@ -70,6 +69,12 @@ def parse_options(
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(words)
+
+
+def option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """The options that a command's help lists, without their dashes."""
+    listed = (action for action in parser._actions if action.help != argparse.SUPPRESS)
+    return [name.lstrip("-") for action in listed for name in action.option_strings]
 
 
 def unknown_argument(word: str, names: Iterable[str]) -> str:
