@@ -93,11 +93,13 @@ def table(found: dict[str, list[Scores]]) -> str:
                 cells.append(f"{statistics.mean(losses):.3f}{spread}")
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
-        for at, (claim, _, _) in enumerate(claims(of_seeds[0])):
-            margins = [other - loss for _, loss, other in (claims(each)[at] for each in of_seeds)]
+        for of_one_claim in zip(*map(claims, of_seeds), strict=True):
+            margins = [claim.other - claim.loss for claim in of_one_claim]
             held = sum(margin > 0 for margin in margins)
             each = ", ".join(f"{margin:+.4f}" for margin in margins)
-            lines.append(f"- {claim}: {held} of {len(margins)} seeds (margins {each} nats)")
+            lines.append(
+                f"- {of_one_claim[0].text}: {held} of {len(margins)} seeds (margins {each} nats)"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -109,16 +111,18 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
     for row, (corpus, of_seeds) in zip(grid, found.items(), strict=True):
         for axes, domain in zip(row, of_seeds[0], strict=True):
             names = [name for name in of_seeds[0][domain] if "gram" not in name]
-            for scores in of_seeds:
-                axes.plot([scores[domain][name].loss for name in names], range(len(names)), "o")
+            for seed, scores in zip(SEEDS, of_seeds, strict=False):
+                losses = [scores[domain][name].loss for name in names]
+                axes.plot(losses, range(len(names)), "o", alpha=0.7, label=f"seed {seed}")
             axes.set(
                 title=f"{CORPORA[corpus].title}: {domain}",
-                xlabel="nats per token",
+                xlabel="nats per token (lower is better)",
                 yticks=range(len(names)),
             )
             axes.set_yticklabels(names if domain == "text" else [""] * len(names))
             axes.invert_yaxis()
             axes.grid(alpha=0.3)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     with replacing_file(path) as file:
         figure.savefig(file, format="png", dpi=100)
 

@@ -134,6 +134,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see(package: str) -> None:
     }
     loaded = __import__(package)
     assert seen == loaded._MODULES
+    assert {*seen, "__doc__"} <= set(dir(loaded))
     assert all(getattr(loaded, name).__module__ for name in loaded.__all__ if name != "MANIFEST")
 
 

@@ -68,7 +68,7 @@ def print_load_report(report: LoadReport) -> None:
     """Prints what happened to each tensor; all loaded ones share one row."""
     table = Table(box=box.SIMPLE)
     for column in ("state", "tensor", "shape in the file", "shape in the model"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
 
     def add(state: str, names: Sequence[str], note: str = "") -> None:
         for name in names:
@@ -76,7 +76,8 @@ def print_load_report(report: LoadReport) -> None:
             found, wanted = ("" if shape is None else str(list(shape)) for shape in shapes)
             table.add_row(state, name, f"{found}{note and ' '}{note}", wanted)
 
-    tensors = f"{len(report.loaded)} of the model's {len(report.in_model)} tensors"
+    tied = " (the tied head counted once)" if report.tensors < len(report.in_model) else ""
+    tensors = f"{report.tensors_loaded} of the model's {report.tensors} tensors{tied}"
     values = f"{report.values_loaded:,} of {report.values:,} values"
     table.add_row("loaded", f"{tensors}, {values}")
     add("implied", report.implied)
@@ -97,7 +98,7 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
         table = Table(box=box.SIMPLE)
         table.add_column("largest difference", justify="right")
         table.add_column("of")
-        table.add_column("tensor", overflow="fold")
+        table.add_column("tensor")
         for item in worst:
             table.add_row(f"{item.difference:.3g}", item.kind, item.name)
         _print(table)
@@ -110,6 +111,8 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
 
 
 def _print(table: Table) -> None:
+    for column in table.columns:
+        column.overflow = "fold"
     # What is no terminal has no width to keep to, and no name may be cut.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)

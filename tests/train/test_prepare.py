@@ -281,7 +281,7 @@ def test_changed_files_are_found(prepared, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no manifest.json: run python -m train.prepare --config FILE"),
+        (None, "has no manifest.json: .* or prepare the data first: python -m train.prepare"),
         ("{", "manifest.json is not a manifest"),
         ("[]", "manifest.json is not a manifest"),
         ('{"format": "other"}', "it is another program's"),
@@ -351,8 +351,14 @@ def test_empty_token_files_are_refused(tmp_path):
             {"data_dir": "FOREIGN", "text": "[nowhere]"},
             ["FOREIGN has files that are no prepared data, such as mine"],
         ),
-        ({"data_dir": "SINGLE/below"}, ["cannot write data_dir", "SINGLE/below"]),
-        ({"vocab_size": "big"}, ["config.yaml line 5: model.vocab_size: expected int, not big"]),
+        (
+            {"data_dir": "SINGLE/below"},
+            ["cannot write data_dir ", "SINGLE/below: Not a directory: choose"],
+        ),
+        (
+            {"vocab_size": "big"},
+            ["config.yaml line 5: model.vocab_size: expected a whole number, not big"],
+        ),
         ({"seed": "0\nsead: 1"}, ["config.yaml line 4: unknown key sead; did you mean seed?"]),
         ({"seed": "0\nseed: 1"}, ["config.yaml line 4: seed was set on line 3 already"]),
     ],
@@ -370,11 +376,25 @@ def test_mistakes_in_the_config_end_with_one_line(tmp_path, sources, changes, pa
     assert (tmp_path / "FOREIGN" / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["none", "SINGLE/below"])
+def test_a_data_folder_that_is_not_there_is_to_be_prepared(tmp_path, name):
+    (tmp_path / "SINGLE").touch()
+    message = rf"{name} does not exist: .* prepare the data first: python -m train.prepare --config"
+    with pytest.raises(UserError, match=message):
+        data_folder.load_manifest(tmp_path / name)
+
+
+def test_too_small_a_vocabulary_is_refused_before_anything_is_read(tmp_path, sources):
+    path = write_config(tmp_path, sources, vocab_size="256", text="[nowhere/at/all]")
+    with pytest.raises(UserError, match=r"model.vocab_size: 256 is too small"):
+        prepare(cli.parse_config(["--config", str(path)], ""))
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         ([], ["--config FILE is required"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml: No such file or directory"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml: cannot be read: No such file or directory"]),
         (["--config", "CONFIG", "--model.vocab", "5"], ["unknown option --model.vocab"]),
         (
             ["--config", "CONFIG", "--prepare.validation_fraction", "1"],

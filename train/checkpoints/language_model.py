@@ -55,7 +55,7 @@ def read(
     elif architecture == "config but for its depth":
         wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
     try:
-        check_model(wanted, loaded.model)
+        check_model(wanted, loaded.model, "set the config so, or name another checkpoint")
     except UserError as error:
         raise UserError(f"{key}: {path}: {error}") from error
     folder = Path(path) if Path(path).is_dir() else Path(path).parent

@@ -22,6 +22,15 @@ _PIECES = (
 _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
 
 
+def check_vocabulary(vocab_size: int) -> None:
+    """Raises UserError if a tokenizer cannot have so few tokens."""
+    if vocab_size < _SMALLEST_VOCABULARY:
+        raise UserError(
+            f"model.vocab_size: {vocab_size} is too small: the 256 bytes and the end of text "
+            f"need {_SMALLEST_VOCABULARY}"
+        )
+
+
 class Tokenizer:
     """Turns any text into token ids and back, byte for byte.
 
@@ -46,11 +55,7 @@ class Tokenizer:
         Raises:
             UserError: the size is below 257, or the texts are too few for so many tokens.
         """
-        if vocab_size < _SMALLEST_VOCABULARY:
-            raise UserError(
-                f"model.vocab_size: {vocab_size} is too small: the 256 bytes and the end of text "
-                f"need {_SMALLEST_VOCABULARY}"
-            )
+        check_vocabulary(vocab_size)
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [

@@ -5,14 +5,15 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import bridge
 from mmrec_jax.sampling import Sampling
-from train.checkpoints import run_states
+from train.checkpoints.fit import check_model
 from train.checkpoints.language_model import network_of
 from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.generation.stop_strings import Continuation
 from train.generation.texts import continuations
-from train.run.run_folder import CONFIG, newest_step
+from train.run.run_folder import CONFIG
 from train.settings.cli import parse_config
 from train.settings.config import Config
 from train.step.frozen import Network
@@ -27,8 +28,11 @@ def command() -> None:
         prog="python -m mmrec_jax.generate",
         description="Continue prompts with a trained model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a run's folder, or a .pt file in one"
+    )
     parser.add_argument(
         "--prompt", action="append", help="text to continue; give it again for more texts"
     )
@@ -75,23 +79,48 @@ def command() -> None:
     exit_after(lambda: main(parse_options(parser)))
 
 
-def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
-    """The model of a run's newest state, and the run's tokenizer and config.
+def load_run(path: Path) -> tuple[Network, Tokenizer, Config]:
+    """The model of a run, and the run's tokenizer and config.
+
+    Args:
+        path: the run's folder, whose newest state is read, or one of its states or .pt files.
 
     Raises:
-        UserError: the folder is not a run's, or a file of it is missing or damaged.
+        UserError: it is no run's, or a file of it is missing or damaged.
     """
-    step = newest_step(run)
-    if not (run / CONFIG).is_file():
-        raise UserError(
-            f"{run} is an import, without {CONFIG} and {TOKENIZER}: resume it once (python -m "
-            "train.base --resume), which writes them"
-        )
-    config = parse_config(["--config", str(run / CONFIG)], "")
-    if config.base_model is None:  # wherever the run was moved to, the other stages are beside it
-        config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
-    model = network_of(run_states.restore(run, step), config)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: name a run's folder, or a .pt file in one")
+    try:
+        place = bridge.find_state(path) if path.is_dir() else path
+        run = path if place != path else place.resolve().parent
+        if path.is_dir() and place == path:
+            run = run.parent  # RUN/state/N
+        if not (run / CONFIG).is_file():
+            raise UserError(_without_config(path, run))
+        config = parse_config(["--config", str(run / CONFIG)], "")
+        if config.base_model is None:  # wherever the run is now, the other stages are beside it
+            config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
+        loaded = bridge.load(place, num_heads=config.model.num_heads, model_only=True)
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
+    try:
+        check_model(config.model, loaded.model, "name a checkpoint of the run beside it")
+        model = network_of(loaded, config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return model, Tokenizer.load(run / TOKENIZER), config
+
+
+def _without_config(path: Path, run: Path) -> str:
+    if path.is_file() and not bridge.steps(run):
+        return (
+            f"{path} is in no run's folder, there is no {CONFIG} and no {TOKENIZER} beside it: "
+            "name a run's folder, or a .pt file in one"
+        )
+    return (
+        f"{run} is an import, without {CONFIG} and {TOKENIZER}: resume it once (python -m "
+        "train.base --resume), which writes them"
+    )
 
 
 def _print_one(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continuation]]]) -> None:

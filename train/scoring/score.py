@@ -11,6 +11,9 @@ import numpy.typing as npt
 from train.data.batches import Batch, Windows, batch_of, validation_rows
 from train.scoring.baselines import NGramBaselines
 
+BASELINES = ("unigram", "bigram")
+"""The names of the predictors that are counted."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -65,12 +68,12 @@ def baseline_scores(
     batch_size: int = 64,
     limit: int = 0,
 ) -> dict[str, Score]:
-    """The scores of "unigram" and "bigram"; the arguments are those of `score`."""
-    predictors: dict[str, Callable[[Batch], npt.NDArray[Any]]] = {
-        "unigram": lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
-        "bigram": lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
-    }
+    """The scores of the BASELINES; the arguments are those of `score`."""
+    predictors: tuple[Callable[[Batch], npt.NDArray[Any]], ...] = (
+        lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
+        lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
+    )
     return {
         name: score(losses, windows, token_bytes, batch_size, limit)
-        for name, losses in predictors.items()
+        for name, losses in zip(BASELINES, predictors, strict=True)
     }

@@ -5,9 +5,20 @@ import time
 
 import rich.console
 import rich.progress
+import rich.table
 
 console = rich.console.Console(soft_wrap=True, highlight=False)
 """The console on which the training commands print."""
+
+
+def print_table(table: rich.table.Table) -> None:
+    """Prints a table and cuts nothing off: in a narrow terminal, rows have more lines."""
+    for column in table.columns:
+        column.overflow = "fold"
+    # What is no terminal has no width to keep to, and names may hold what looks like markup.
+    width = console.width if console.is_terminal else 10_000
+    plain = rich.console.Console(width=width, highlight=False, markup=False, emoji=False)
+    plain.print(table)
 
 
 class TrainingProgress:

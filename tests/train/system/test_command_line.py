@@ -15,16 +15,29 @@ from train.system.command_line import exit_after, parse_options
         ([], "error: the following arguments are required: --run: see --help\n"),
         (
             ["--run", "a", "--top", "x"],
-            "error: argument --top: invalid int value: 'x': see --help\n",
+            "error: --top: expected a whole number, not x\n",
         ),
-        (["--run", "a", "b"], "error: unrecognized arguments: b: see --help\n"),
+        (["a"], "error: a is not an option: write --run a\n"),
+        (["--run", "a", "--top"], "error: argument --top: expected one argument: see --help\n"),
+        (["--run", "a", "--tpo=3"], "error: unknown option --tpo: did you mean --top?\n"),
+        (
+            ["--run", "a", "--dry_run"],
+            "error: unknown option --dry_run: did you mean --dry-run?\n",
+        ),
+        (["--run", "a", "--xyz"], "error: unknown option --xyz: --help lists them all\n"),
+        (
+            ["--run", "a", "b"],
+            "error: b is not an option: options are written --NAME VALUE, --help lists them all\n",
+        ),
     ],
 )
 def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", required=True)
     parser.add_argument("--top", type=int)
-    assert vars(parse_options(parser, ["--run", "a"])) == {"run": "a", "top": None}
+    parser.add_argument("--dry-run", action="store_true")
+    given = vars(parse_options(parser, ["--run", "a"]))
+    assert given == {"run": "a", "top": None, "dry_run": False}
     with pytest.raises(SystemExit) as stopped:
         exit_after(lambda: print(parse_options(parser, argv)))
     assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
