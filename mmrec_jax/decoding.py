@@ -66,8 +66,9 @@ def stream(
     Args:
         model: any variant but the sparse one; blocks in either form.
         prompt: token ids [B, T], at least one each.
-        key: the random key; the same one gives the same tokens. Every prompt is continued with it as
-            if it were alone, so equal prompts have equal continuations; keys [B] give each its own.
+        key: the random key; the same one gives the same tokens. Every prompt is continued with it
+            as if it were alone, so equal prompts have equal continuations. Keys [B] give each
+            prompt its own.
         lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
         sampling: which tokens may be drawn; None is `Sampling()`.
         chunk_size: what the model was trained with, see BlockStack.hidden_states.

@@ -11,8 +11,8 @@ class Continuation:
 
     The text ends before the stop string that begins first in it. A shorter one that is complete
     earlier, but begins later, does not count: with the stop strings "abc" and "b", the text "xabc"
-    ends after "x", and "xabd" after "xa". Of stop strings that begin at the same place each ends the
-    text there. So it does not matter in which pieces the tokens come in.
+    ends after "x", and "xabd" after "xa". Stop strings that begin at the same place end the text at
+    the same place. So it does not matter in which pieces the tokens come in.
 
     A character counts when all its bytes are there: a half one is no U+FFFD yet. Bytes that are no
     UTF-8, and a character that the end cuts, are U+FFFD.

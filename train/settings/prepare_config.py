@@ -42,6 +42,9 @@ class EngineConfig:
             raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
 
 
+_NEWER = ("tokenizer", "end_of_text", "tiktoken_pattern")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """What `python -m train.prepare` reads and how it splits it.
@@ -63,6 +66,12 @@ class PrepareConfig:
         test_fraction: share of the source files kept for the test split, in (0, 1): to report
             what the chosen recipe reaches. Together they are below 1.
         max_document_bytes: longer documents are rejected.
+        tokenizer: a tokenizer.json or .tiktoken file to encode the documents with, of
+            model.vocab_size tokens; null trains one on the training documents.
+        end_of_text: the token of that tokenizer that ends documents, by its name, or its id; null
+            finds it (docs/data.md).
+        tiktoken_pattern: how a .tiktoken file cuts texts into words: gpt2, cl100k, o200k or a
+            regular expression; null is what OpenAI's files are known by, and cl100k for others.
         seed: of the splits and of the documents' order.
         engine: where the work is done.
     """
@@ -75,6 +84,9 @@ class PrepareConfig:
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000
+    tokenizer: str | None = None
+    end_of_text: int | str | None = None
+    tiktoken_pattern: str | None = None
     seed: int = 0
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
 
@@ -94,6 +106,19 @@ class PrepareConfig:
         if not self.text_fields or not all(self.text_fields):
             raise ValueError("text_fields must name at least one field, and none may be empty")
 
+        if self.tokenizer is None:
+            for key in ("end_of_text", "tiktoken_pattern"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is of a given tokenizer: set prepare.tokenizer too")
+
     def choices(self) -> dict[str, object]:
-        """The settings that decide what the data are: all but the engine."""
-        return {key: value for key, value in vars(self).items() if key != "engine"}
+        """The settings that decide what the data are: all but the engine.
+
+        Newer ones that have their default are left out, so that older data stay as they are.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "engine"
+            and not (field.name in _NEWER and getattr(self, field.name) == field.default)
+        }
