@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.decode_state import DecodeState
@@ -49,7 +50,7 @@ class Embedding(nnx.Module):
         return table[input_ids]
 
 
-def check_ids(input_ids: jax.Array, vocab_size: int, lengths: jax.Array | None = None) -> None:
+def check_ids(input_ids: ArrayLike, vocab_size: int, lengths: jax.Array | None = None) -> None:
     """Refuses ids outside the vocabulary, for which JAX would take another token without a word.
 
     Args:
