@@ -42,7 +42,7 @@ class EngineConfig:
             raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
 
 
-_NEWER = ("tokenizer", "end_of_text", "tiktoken_pattern")
+_NEWER = ("chat_fields", "chat_template", "tokenizer", "end_of_text", "tiktoken_pattern")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,9 @@ class PrepareConfig:
     """What `python -m train.prepare` reads and how it splits it.
 
     A source is a file, a folder, which is read at any depth, or a pattern with `*`, `?`, `[...]`
-    or `**`. Files ending in .jsonl, .ndjson and .parquet, and .jsonl, .ndjson and .json with .gz
-    or .zst behind, hold a document a record; any other file is a document.
+    or `**`. Files ending in .jsonl, .jsonlines, .ndjson and .parquet, the same and .json with .gz
+    or .zst behind, and .json files that are an array of records, hold a document a record; any
+    other file is a document.
 
     Attributes:
         text: sources whose documents are text, whatever they look like.
@@ -61,6 +62,10 @@ class PrepareConfig:
         python_library: adds the running Python's standard library: sources as code, documentation
             topics and docstrings as text.
         text_fields: the fields of a record that may hold its text; the first that it has counts.
+        chat_fields: the fields of a record that may hold a chat, a list of messages with role and
+            content, or from and value; it counts where the record has no text.
+        chat_template: how each message of a chat is written; {role} and {content} stand for what
+            it has.
         validation_fraction: share of the source files kept for validation, in (0, 1): to choose
             between recipes.
         test_fraction: share of the source files kept for the test split, in (0, 1): to report
@@ -81,6 +86,10 @@ class PrepareConfig:
     detect: list[str] = dataclasses.field(default_factory=list)
     python_library: bool = False
     text_fields: list[str] = dataclasses.field(default_factory=lambda: ["text", "content"])
+    chat_fields: list[str] = dataclasses.field(
+        default_factory=lambda: ["messages", "conversations"]
+    )
+    chat_template: str = "<|{role}|>\n{content}\n"
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000
@@ -106,6 +115,8 @@ class PrepareConfig:
         if not self.text_fields or not all(self.text_fields):
             raise ValueError("text_fields must name at least one field, and none may be empty")
 
+        if "{content}" not in self.chat_template:
+            raise ValueError(f"chat_template must have {{content}} in it: {self.chat_template!r}")
         if self.tokenizer is None:
             for key in ("end_of_text", "tiktoken_pattern"):
                 if getattr(self, key) is not None:
@@ -116,9 +127,9 @@ class PrepareConfig:
 
         Newer ones that have their default are left out, so that older data stay as they are.
         """
+        usual = vars(PrepareConfig())
         return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "engine"
-            and not (field.name in _NEWER and getattr(self, field.name) == field.default)
+            key: value
+            for key, value in vars(self).items()
+            if key != "engine" and not (key in _NEWER and value == usual[key])
         }
