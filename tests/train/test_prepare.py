@@ -1,5 +1,6 @@
 """`python -m train.prepare` as users run it, and the data folder (train/data/data_folder.py)."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -145,6 +146,56 @@ def test_the_token_files_hold_the_documents(prepared, sources):
     assert [retrained.encode(text) for text in originals] == list(map(tokenizer.encode, originals))
     order = [int(text.split()[1].rstrip(":")) for text in found["text", "train"]]
     assert order != sorted(order)
+
+
+def test_a_given_tokenizer_encodes_the_documents(prepared, config_file, tmp_path, sources):
+    """Ranks of its own, the end of text behind them, and room for special tokens."""
+    own = Tokenizer.load(prepared[0] / data_folder.TOKENIZER)
+    given = tmp_path / "given.tiktoken"
+    pieces = [own.bytes_of([index]) for index in range(1, 300)]
+    given.write_text(
+        "".join(f"{base64.b64encode(piece).decode()} {n}\n" for n, piece in enumerate(pieces))
+    )
+    options = ["--config", str(config_file), "--prepare.tokenizer", str(given)]
+    config = cli.parse_config([*options, "--model.vocab_size", "310"], "")
+    prepare(config)
+    tokenizer = Tokenizer.load(tmp_path / "data" / data_folder.TOKENIZER)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (310, 299)
+    assert data_folder.load_manifest(tmp_path / "data").vocab_size == 310
+    for split in ("train", "validation"):
+        before = token_files.read_tokens(prepared[0], "mixed", split)
+        after = token_files.read_tokens(tmp_path / "data", "mixed", split)
+        np.testing.assert_array_equal(before.ends, after.ends)
+        np.testing.assert_array_equal((before.tokens.astype(int) - 1) % 300, after.tokens)
+    # Another content of the same file is another input; and its own data fit again.
+    inputs = data_folder.load_manifest(tmp_path / "data").inputs
+    given.write_text(given.read_text() + "\n")
+    prepare(config)
+    assert data_folder.load_manifest(tmp_path / "data").inputs != inputs
+    kept = ["--prepare.tokenizer", str(prepared[0] / data_folder.TOKENIZER)]
+    prepare(cli.parse_config(["--config", str(config_file), *kept], ""))
+    found, wanted = hashes(tmp_path / "data"), hashes(prepared[0])
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prepare.tokenizer", "nowhere"], "prepare.tokenizer: nowhere: cannot be read: No such"),
+        (
+            ["--prepare.tokenizer", "OWN", "--model.vocab_size", "310"],
+            "has 300 tokens, and model.v",
+        ),
+        (["--prepare.tokenizer", "OWN", "--prepare.end_of_text", "</s>"], "has no token </s>"),
+        (["--prepare.end_of_text", "</s>"], "end_of_text is of a given tokenizer: set prepare.tok"),
+    ],
+)
+def test_a_wrong_tokenizer_is_one_line(prepared, config_file, options, message):
+    own = str(prepared[0] / data_folder.TOKENIZER)
+    words = [own if word == "OWN" else word for word in options]
+    with pytest.raises(UserError, match=message):
+        prepare(cli.parse_config(["--config", str(config_file), *words], ""))
+    assert not config_file.with_name("data").exists()
 
 
 def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from train.checkpoints.language_model import stage_folder
-from train.generation.command import load_run
+from train.generation.speaker import load_speaker
 from train.pipeline.export import EXPORT
 from train.pipeline.scores import MODEL_NAMES, claims, read_scores
 from train.reports.run_report import sampled
@@ -49,7 +49,8 @@ def report(pipeline: PipelineConfig) -> None:
     print_table(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
     for verdict in verdicts:
         console.print(verdict, markup=False)
-    fusion, tokenizer, config = load_run(stage_folder(pipeline.stage("fusion"), "fusion"))
+    fusion, tokenizer, _ = load_speaker(stage_folder(pipeline.stage("fusion"), "fusion"))
+    config = pipeline.stage("fusion")
     for index, prompt in enumerate(pipeline.prompts):
         console.print(f"fusion, prompt {prompt!r}:", style="bold")
         console.print(

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from train.data.tokenizer import Tokenizer
+from train.data.tokenizer_files import read_tokenizer
 from train.preparation import assemble, duplicates, encode, leaks, listing, reading, shards, splits
 from train.preparation.account import Account
 from train.preparation.engine import Engine
@@ -44,6 +45,7 @@ def run(
     Raises:
         UserError: the sources or the settings are wrong, or a task failed.
     """
+    tokenizer = _given_tokenizer(prepare, vocab_size)
     engine = Engine(prepare.engine, folder, console)
     sources = listing.sources(prepare)
     if not sources:
@@ -73,9 +75,10 @@ def run(
         raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
-    texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
-    with _timed(console, "tokenizer"):
-        tokenizer = Tokenizer.train(texts, vocab_size)
+    if tokenizer is None:
+        texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
+        with _timed(console, "tokenizer"):
+            tokenizer = Tokenizer.train(texts, vocab_size)
     tokenizer.save(path)
     encoding = encode.Encode(folder, borders, prepare.seed, path)
     engine.run("encode", count, [encoding], remaining)
@@ -103,6 +106,21 @@ def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: obj
     """
     content = json.dumps([prepare.choices(), vocab_size, inputs, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _given_tokenizer(prepare: PrepareConfig, vocab_size: int) -> Tokenizer | None:
+    """The tokenizer that the settings name; None where one is to be trained."""
+    if prepare.tokenizer is None:
+        return None
+    try:
+        return read_tokenizer(
+            prepare.tokenizer,
+            vocab_size,
+            end_of_text=prepare.end_of_text,
+            pattern=prepare.tiktoken_pattern,
+        )
+    except UserError as error:
+        raise UserError(f"prepare.tokenizer: {error}") from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmrec_jax.model import check_ids
 from train.data.batches import Batch, Windows, batch_of, validation_rows
 from train.scoring.baselines import NGramBaselines
 
@@ -48,9 +49,13 @@ def score(
         token_bytes: bytes that each token id stands for [V].
         batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
         limit: batches at most, spread over the split; 0 reads the whole split.
+
+    Raises:
+        ValueError: the split has an id outside the vocabulary.
     """
     total, tokens, size = 0.0, 0, 0
     for rows in validation_rows(windows, batch_size, limit):
+        check_ids(rows, len(token_bytes))
         whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])))
         losses = np.asarray(token_losses(whole), np.float64)[: len(rows)]
         labels = whole.labels[: len(rows)]

@@ -316,7 +316,7 @@ def test_what_a_fusions_optimizer_has_trained_is_trained_further(trained, skelet
     assert set(config.fusion.trainable) == set(trained)
     saved = run_states.restore(folder, 1)
     check_training(config, saved)
-    check_model(config.model, saved.model)
+    check_model(config.model, saved.model, "")
     stage = FusionStage(config)
     state = state_of(Trainer(config, stage.resumed(saved), stage.frozen), saved)
     assert {path[0] for path in state.params} == set(trained)

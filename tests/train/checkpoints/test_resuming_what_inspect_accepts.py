@@ -115,7 +115,7 @@ def resume(path):
         made["optimizer"] = OptimizerConfig(**stated.get("optimizer", {}), warmup_steps=1)
     config = Config(data_dir="d", run_dir="r", **made)
     check_training(config, loaded)
-    check_model(config.model, loaded.model)
+    check_model(config.model, loaded.model, "")
     return state_of(Trainer(config, loaded.model, None, origin_of(loaded)), loaded)
 
 

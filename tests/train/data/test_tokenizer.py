@@ -40,6 +40,11 @@ def test_any_text_comes_back(tokenizer, text):
     assert tokenizer.encode_batch([text, "x"])[0] == ids
 
 
+@given(ids=st.lists(st.integers(0, 299)))
+def test_ids_read_as_the_library_reads_them(tokenizer, ids):
+    assert tokenizer.decode(ids) == tokenizer._backend.decode(ids)
+
+
 def test_the_control_token_cannot_be_forged(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     for each in (tokenizer, Tokenizer.load(tmp_path / "tokenizer.json")):

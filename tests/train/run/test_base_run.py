@@ -14,7 +14,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
-from train.generation.command import load_run
+from train.generation.speaker import load_speaker
 
 STEPS = 12
 CONFIG = """
@@ -89,7 +89,7 @@ def test_metrics_and_states(finished):
 
 def test_the_pt_file_is_the_state(finished):
     folder, _ = finished
-    model, _, config = load_run(folder)
+    model, _, config = load_speaker(folder)
     loaded = bridge.load_torch(folder / f"base_model_step_{STEPS}.pt")
     assert loaded.step == config.training.steps == STEPS
     expected = variables(model)
@@ -243,9 +243,13 @@ def test_generate(prepared, finished):
     assert first.startswith("def f")
     assert run(prepared, *line).stdout == first
     assert run(prepared, *line, "--seed", 1).stdout != first
+    file = ("--checkpoint", folder / f"base_model_step_{STEPS}.pt")
+    assert run(prepared, *line, *file).stdout == first
     both = run(prepared, *line, "--prompt", "The", "--temperature", 0, "--top_p", 0.9).stdout
     alone = run(prepared, *line, "--temperature", 0).stdout
     assert f"[1] {alone}" in both
+    several = ("--prompt", "The", "--prompt", "def f")
+    assert run(prepared, *line, *several).stdout.count(f"] {first}") == 2
     assert "[2] The" in both
     assert run(prepared, *line, "--stop", first[5:7]).stdout == "def f\n"
     for option, value in (
@@ -313,6 +317,8 @@ def test_damaged_runs(prepared, finished):
     assert "damaged: the SHA-256 of" in error(run(prepared, *resume, code=2))
     sample = ("mmrec_jax.generate", "--checkpoint")
     assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
+    assert "holds no complete checkpoint" in error(run(prepared, *sample, folder / "state", code=2))
+    assert "none: cannot be read: No such" in error(run(prepared, *sample, "none", code=2))
 
 
 def test_other_data_are_refused(prepared, finished):

@@ -53,3 +53,10 @@ def test_score_ignores_the_filling_of_the_last_batch():
     assert result.bits_per_byte == pytest.approx(
         targets.sum() / math.log(2) / token_bytes[targets].sum()
     )
+
+
+@pytest.mark.parametrize("tokens", [[1, 2, 7, 3, 1, 2], [1, 2, 3, 3, 1, 7]])
+def test_ids_outside_the_vocabulary_are_refused(tokens):
+    windows = TokenWindows(tokens, 5)
+    with pytest.raises(ValueError, match="from 0 to 6, not 7"):
+        score(lambda batch: np.zeros(batch.labels.shape), windows, np.ones(7, np.int32), 1)
