@@ -67,6 +67,11 @@ def load_speaker(
         UserError: one of them is missing or cannot be read, or they do not fit each other.
     """
     path = Path(checkpoint)
+    if path.is_dir():
+        try:
+            bridge.find_state(path)
+        except bridge.BridgeError as error:
+            raise UserError(str(error)) from error
     places = _places(path)
     file = Path(tokenizer) if tokenizer else _first([*places, path.absolute().parent], TOKENIZER)
     if file is None and path.exists():

@@ -7,13 +7,14 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from flax import nnx
 from helpers.small_models import SMALL
 from safetensors.numpy import load_file, save_file
 
 import bridge
 from bridge.weights import variables
-from mmrec_jax import ExpertModule, FusionLayer, MMRec100M, MMRecModel
+from mmrec_jax import ExpertModule, FusionLayer, MMRec100M, MMRecModel, ModelConfig
 from mmrec_jax.sampling import Sampling
 from train.checkpoints.language_model import EMBEDDING, TOKENIZER_DIGEST, digest, file_digest
 from train.data.tokenizer import Tokenizer
@@ -187,3 +188,54 @@ def test_a_tokenizer_of_another_program_lets_an_import_speak(files, tmp_path):
         load_speaker(files / "run", **named)
     for name in ("<end>", "0"):
         assert load_speaker(files / "run", **named, end_of_text=name).tokenizer.end_of_text == 0
+
+
+SIZES = {"vocab_size": 257, "model_dim": 8, "num_layers": 1, "num_heads": 2, "ffn_dim": 12}
+FILE = "base_model_step_{}.pt"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of two steps, other weights after each, and an import beside it."""
+    run_dir = tmp_path_factory.mktemp("runs")
+    run = run_dir / "checkpoints_base"
+    for step in (1, 2):
+        model = MMRecModel(ModelConfig(**SIZES), rngs=nnx.Rngs(step))
+        bridge.save_orbax(bridge.state_folder(run, step), model, step=step)
+        bridge.save_torch(run / FILE.format(step), model, step=step)
+    shutil.copytree(run, run_dir / "import")
+    settings = {"data_dir": "gone", "run_dir": "gone", "model": SIZES}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    Tokenizer.train(["a text"], 257).save(run / "tokenizer.json")
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("", 2), (FILE.format(1), 1), (FILE.format(2), 2), ("state/1", 1), ("state/2", 2)],
+)
+def test_a_run_its_files_and_its_states_can_be_named(run_dir, name, step, monkeypatch):
+    run = run_dir / "checkpoints_base"
+    model, tokenizer, config = load_speaker(run / name)
+    expected = MMRecModel(ModelConfig(**SIZES), rngs=nnx.Rngs(step))
+    for path, array in variables(expected).items():
+        np.testing.assert_array_equal(variables(model)[path], array)
+    assert (tokenizer.vocab_size, config.run_dir) == (257, str(run_dir))
+    monkeypatch.chdir((run / name) if (run / name).is_dir() else run)
+    assert load_speaker(name.rpartition("/")[2] if name.endswith(".pt") else ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "none: cannot be read: No such file"),
+        ("checkpoints_base/none.pt", "none.pt: cannot be read: No such file"),
+        ("", r"holds no complete checkpoint: did you mean .*/checkpoints_base\?"),
+        ("checkpoints_base/state", r"did you mean .*/checkpoints_base\?"),
+        ("checkpoints_base/config.yaml", "config.yaml: "),
+        ("import", "import has no tokenizer.json beside it: .* --tokenizer FILE"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_what_to_name(run_dir, name, message):
+    with pytest.raises(UserError, match=message):
+        load_speaker(run_dir / name)
