@@ -13,6 +13,7 @@ from train.data.tokenizer import Tokenizer
 from train.preparation import assemble, duplicates, encode, leaks, listing, reading, shards, splits
 from train.preparation.account import Account
 from train.preparation.engine import Engine
+from train.preparation.train_tokenizer import train_tokenizer
 from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
@@ -73,15 +74,13 @@ def run(
         raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
-    texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
-    with _timed(console, "tokenizer"):
-        tokenizer = Tokenizer.train(texts, vocab_size)
-    tokenizer.save(path)
+    wanted = path, vocab_size, folder, borders, prepare.seed, TOKENIZER_BYTES / remaining
+    engine.call("tokenizer", train_tokenizer, *wanted)
     encoding = encode.Encode(folder, borders, prepare.seed, path)
     engine.run("encode", count, [encoding], remaining)
     engine.run("leaks", count, [leaks.FindShared(folder)])
     with _timed(console, "token files"):
-        assembled = assemble.assemble(folder, data_dir, tokenizer, account)
+        assembled = assemble.assemble(folder, data_dir, Tokenizer.load(path), account)
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
             if not found.documents:
