@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,15 @@ WORDS = (
 )
 """How texts are cut into words, of which tokens are parts."""
 
+
+# Longer runs are cut, since training is quadratic in the longest piece, and since the library's
+# regex engine gives up in the middle of some millions of blanks.
+_PIECES = WORDS.replace("+", "{1,256}").replace("*", "{0,256}")
+
+# In a run of random letters every piece is new to training, and costs what a hundred words do that
+# it has met. Of the longest runs it sees a sample.
+_RUN = re.compile(r"(?<![^\W\d_])[^\W\d_]{4096,}|(?<![^\w\s])[^\w\s]{4096,}")
+_SAMPLED, _OF = 256, 4096
 _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
 
 
@@ -69,7 +78,7 @@ class Tokenizer:
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated"),
+                pre_tokenizers.Split(tokenizers.Regex(_PIECES), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
@@ -81,7 +90,7 @@ class Tokenizer:
             special_tokens=[END_OF_TEXT],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator(_sampled(texts), trainer)
         supported = backend.get_vocab_size()
         if supported < vocab_size:
             raise UserError(
@@ -197,3 +206,15 @@ def byte_alphabet() -> dict[str, bytes]:
     others = [byte for byte in range(256) if byte not in printable]
     signs = {chr(byte): bytes([byte]) for byte in printable}
     return signs | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+
+
+def _sampled(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, with a sixteenth of each run that no ordinary text has."""
+    for text in texts:
+        begin = 0
+        if max(map(len, text.split()), default=0) >= _OF:
+            for run in _RUN.finditer(text):
+                yield text[begin : run.start()]
+                yield from (text[at : at + _SAMPLED] for at in range(*run.span(), _OF))
+                begin = run.end()
+        yield text[begin:]

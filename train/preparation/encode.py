@@ -12,6 +12,7 @@ import numpy.typing as npt
 from train.data.token_files import DOMAINS, SPLITS, token_dtype
 from train.data.tokenizer import Tokenizer
 from train.preparation import leaks, reading, shards
+from train.preparation.formats import Document
 from train.preparation.meter import Meter
 from train.preparation.splits import Borders, shuffle_key
 
@@ -44,7 +45,7 @@ class Encode:
         records, arrays, names = [], [], []
         documents = reading.documents_with_splits(self._folder, rank, self._borders, self._seed)
         with Meter(self._folder, "encode", rank) as meter:
-            while batch := list(itertools.islice(documents, 64)):  # enough for all cores
+            for batch in _batches(documents):
                 encoded = tokenizer.encode_batch([document.text for _, document in batch])
                 for (split, document), ids in zip(batch, encoded, strict=True):
                     key = shuffle_key(self._seed, f"{document.domain}/{document.name}")
@@ -68,6 +69,21 @@ class Encode:
         for name, rows in (("training", table[:training]), ("held-out", table[training:])):
             hashes = leaks.sorted_run_hashes(tokens, rows["begin"], rows["end"])
             shards.save_array(shards.encoded_path(self._folder, rank, f"{name}.npy"), hashes)
+
+
+def _batches(
+    documents: Iterator[tuple[str, Document]],
+) -> Iterator[list[tuple[str, Document]]]:
+    """Enough documents for all cores, and few enough for Ctrl-C to be heard soon."""
+    batch, size = [], 0
+    for item in documents:
+        batch.append(item)
+        size += item[1].size
+        if len(batch) == 64 or size > 4_000_000:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class EncodedDocument(NamedTuple):

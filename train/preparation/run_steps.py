@@ -14,6 +14,7 @@ from train.data.tokenizer_files import read_tokenizer
 from train.preparation import assemble, duplicates, encode, leaks, listing, reading, shards, splits
 from train.preparation.account import Account
 from train.preparation.engine import Engine
+from train.preparation.train_tokenizer import train_tokenizer
 from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
@@ -75,16 +76,16 @@ def run(
         raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
-    if tokenizer is None:
-        texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
-        with _timed(console, "tokenizer"):
-            tokenizer = Tokenizer.train(texts, vocab_size)
-    tokenizer.save(path)
+    if tokenizer is not None:
+        tokenizer.save(path)
+    else:
+        wanted = path, vocab_size, folder, borders, prepare.seed, TOKENIZER_BYTES / remaining
+        engine.call("tokenizer", train_tokenizer, *wanted)
     encoding = encode.Encode(folder, borders, prepare.seed, path)
     engine.run("encode", count, [encoding], remaining)
     engine.run("leaks", count, [leaks.FindShared(folder)])
     with _timed(console, "token files"):
-        assembled = assemble.assemble(folder, data_dir, tokenizer, account)
+        assembled = assemble.assemble(folder, data_dir, Tokenizer.load(path), account)
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
             if not found.documents:
