@@ -58,9 +58,7 @@ def report(session: Session, config: Config) -> None:
     for domain, of_domain in scores.items():
         better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
         if better:
-            console.print(
-                f"{domain}: the {' and the '.join(better)} predict it better than the model"
-            )
+            console.print(f"{domain}: the model does not beat the {' and the '.join(better)}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")
         console.print(prompt + text, markup=False)
