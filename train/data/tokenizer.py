@@ -20,12 +20,10 @@ NAMES_OF_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|
 
 # Words with the blank before them, numbers of up to three digits, runs of signs, and white space:
 # a token never reaches across these, so it never reaches across the signs of END_OF_TEXT either.
-WORDS = (
+_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How texts are cut into words, of which tokens are parts."""
-
 _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
 
 
@@ -64,7 +62,7 @@ class Tokenizer:
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated"),
+                pre_tokenizers.Split(tokenizers.Regex(_PIECES), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
