@@ -20,16 +20,16 @@ NAMES_OF_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|
 
 # Text is split into words with the blank before them, numbers of up to three digits, signs, and
 # white space. No token crosses these borders, so none crosses the signs of END_OF_TEXT either.
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How texts are cut into words, of which tokens are parts."""
-
-
 # Longer runs are cut, since training is quadratic in the longest piece, and since the library's
 # regex engine gives up in the middle of some millions of blanks.
-_PIECES = WORDS.replace("+", "{1,256}").replace("*", "{0,256}")
+_PIECES = (
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    .replace("+", "{1,256}")
+    .replace("*", "{0,256}")
+)
 
 # In a run of random letters every piece is new to training, and costs what a hundred words do that
 # it has met. Of the longest runs it sees a sample.

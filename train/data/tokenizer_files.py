@@ -20,7 +20,6 @@ from tokenizers import processors
 from train.data.tokenizer import (
     END_OF_TEXT,
     NAMES_OF_END_OF_TEXT,
-    WORDS,
     Tokenizer,
     byte_alphabet,
     end_of_text_in,
@@ -29,7 +28,10 @@ from train.system.errors import UserError
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": WORDS,
+    "cl100k": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
     "o200k": "|".join(
         (
             r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
