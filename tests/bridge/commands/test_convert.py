@@ -270,7 +270,7 @@ def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
     assert run("to-torch", tmp_path / "runs" / "checkpoints_base", out)[0] == 0
     exported, imported = (torch.load(file, weights_only=True) for file in (out, path))
     assert exported["scheduler_state_dict"] == imported["scheduler_state_dict"]
-    assert exported["step"] == 12
+    assert exported["step"] == 96
     assert run("verify", path, out)[0] == 0
     assert f"lowest {schedule.min_lr}, " in run("inspect", out)[1]
     assert "12 of 40 steps" in run("inspect", path)[1]
