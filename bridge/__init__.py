@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bridge.config.yaml_keys import wrong_line as wrong_line
     from bridge.errors import BridgeError as BridgeError
     from bridge.errors import ConfigError as ConfigError
+    from bridge.errors import FileWarning as FileWarning
     from bridge.errors import FormatError as FormatError
     from bridge.errors import MismatchError as MismatchError
     from bridge.errors import NonFiniteWarning as NonFiniteWarning
@@ -74,6 +75,7 @@ _NAMES = {
     "errors": (
         "BridgeError",
         "ConfigError",
+        "FileWarning",
         "FormatError",
         "MismatchError",
         "NonFiniteWarning",

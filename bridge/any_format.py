@@ -1,14 +1,16 @@
-"""Reads any checkpoint: a .pt or .safetensors file, by its name, or a folder that Orbax wrote."""
+"""Reads any checkpoint: a file, by its content, one in several files, or a folder of Orbax's."""
 
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from bridge import checkpoint
 from bridge.checkpoint import LoadedCheckpoint, is_safetensors
-from bridge.errors import FormatError, errors_about
+from bridge.errors import FormatError, UnreadableFileError, errors_about
+from bridge.files import any_file, shards
 from bridge.files.disk import PathLike
-from bridge.orbax_folder import load_orbax
+from bridge.orbax_folder import find_state, load_orbax
 from bridge.stated import StatedCheckpoint
 
 
@@ -22,7 +24,8 @@ def load(
     """Reads a .pt or .safetensors file, a run's folder (its newest state) or a state's folder.
 
     Args:
-        path: the file or folder.
+        path: the file or folder. A checkpoint in several files is named by its index, or by the
+            folder with it.
         num_heads: see `load_torch`; folders always state it.
         model_only: see `load_torch`.
         entry: see `load_torch`; for files only.
@@ -30,26 +33,64 @@ def load(
     Raises:
         BridgeError: it cannot be read, is unsafe, or does not hold exactly a model's tensors.
     """
-    if os.path.isdir(path):
+    place = located(path)
+    if os.path.isdir(place):
         _refuse_entry(path, entry)
         return load_orbax(path, model_only=model_only)
-    read = checkpoint.load_safetensors if is_safetensors(path) else checkpoint.load_torch
-    return read(path, num_heads=num_heads, model_only=model_only, entry=entry)
+    return checkpoint.load_torch(place, num_heads=num_heads, model_only=model_only, entry=entry)
+
+
+def located(path: PathLike) -> PathLike:
+    """The file of a checkpoint, the index of its files, or the folder of its state.
+
+    Raises:
+        BridgeError: it is a folder without a checkpoint.
+    """
+    if not os.path.isdir(path):
+        return path
+    try:
+        return find_state(path)
+    except UnreadableFileError:
+        with errors_about(path):
+            index = shards.index_in(path)
+        if index is None:
+            raise
+        return index
+
+
+def format_of(place: PathLike) -> str:
+    """The format of a checkpoint that `located` found."""
+    return "Orbax" if os.path.isdir(place) else any_file.format_of(place)
+
+
+def size_on_disk(place: PathLike) -> int:
+    """The size in bytes of a file, with the files that it is an index of, or of a whole folder.
+
+    Raises:
+        OSError: it does not exist.
+    """
+    if not os.path.isdir(place):
+        return sum(file.stat().st_size for file in any_file.files_of(place))
+    return sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
 
 
 @contextlib.contextmanager
-def stated_in(path: PathLike, entry: str | None = None) -> Iterator[StatedCheckpoint]:
+def stated_in(
+    path: PathLike, entry: str | None = None, model_only: bool = False
+) -> Iterator[StatedCheckpoint]:
     """What any checkpoint states; a file's tensors are unread, a folder's are all read.
 
     Args:
         path: the file or folder.
         entry: see `load_torch`; for files only.
+        model_only: see `load_torch`.
 
     Raises:
         BridgeError: as for `load`, except for errors about the model.
     """
-    if not os.path.isdir(path):
-        with checkpoint.stated_in(path, entry) as stated:
+    place = located(path)
+    if not os.path.isdir(place):
+        with checkpoint.stated_in(place, entry, model_only) as stated:
             yield stated
         return
     _refuse_entry(path, entry)

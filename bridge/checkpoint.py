@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 from bridge import weights
 from bridge.config.metadata import for_the_original, to_checkpoint
 from bridge.errors import BridgeError, errors_about
-from bridge.files import safetensors_file, torch_file
+from bridge.files import any_file, safetensors_file, torch_file
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import plain
 from bridge.keys import Model, entries
@@ -48,6 +48,7 @@ class LoadedCheckpoint:
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
         left_out: the file's entries that were not taken over, by name: what each is.
+        prefix: what all names in the file began with, such as "model.", and have not here.
     """
 
     model: Model
@@ -58,6 +59,7 @@ class LoadedCheckpoint:
     avg_loss: float = 0.0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def config(self) -> ModelConfig:
@@ -90,14 +92,18 @@ def load_torch(
 ) -> LoadedCheckpoint:
     """Reads a .pt file of any of the models, including the training state, bit for bit.
 
+    The content decides how the file is read, whatever its name: it may be a .safetensors file too,
+    or the index of a checkpoint in several files, such as model.safetensors.index.json.
+
     If the file states no config, it is inferred from names and shapes. Keys may have the prefixes
     that DataParallel and torch.compile add, and the file may be a bare state dict.
 
     Args:
-        path: the .pt file.
+        path: the file.
         num_heads: the heads of the attention, which no shape shows; needed only if the file does
             not state them.
-        model_only: leave optimizer and schedule alone, whatever they are; the step is 0 then.
+        model_only: leave optimizer and schedule alone, whatever they are; the step is 0 then. The
+            file may hold any other objects too, which are left out.
         entry: the name of other weights in the file, such as "ema_state_dict", to take in place of
             the trained ones; as with model_only there is no training state then.
 
@@ -107,9 +113,10 @@ def load_torch(
 
     Warns:
         NonFiniteWarning: some weights are NaN or infinite.
+        FileWarning: the file's name does not fit its content, or it has no checksums.
     """
-    with errors_about(path), torch_file.reading(path) as content:
-        return completed(understand(content, entry), num_heads, model_only)
+    with stated_in(path, entry, model_only) as stated:
+        return completed(stated, num_heads, model_only)
 
 
 def load_safetensors(
@@ -120,8 +127,7 @@ def load_safetensors(
     entry: str | None = None,
 ) -> LoadedCheckpoint:
     """Reads a .safetensors file, ours or one with only a model's tensors; see `load_torch`."""
-    with errors_about(path), safetensors_file.reading(path) as content:
-        return completed(understand(content, entry), num_heads, model_only)
+    return load_torch(path, num_heads=num_heads, model_only=model_only, entry=entry)
 
 
 def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
@@ -177,19 +183,22 @@ def write_safetensors(path: PathLike, checkpoint: LoadedCheckpoint) -> None:
 
 
 @contextlib.contextmanager
-def stated_in(path: PathLike, entry: str | None = None) -> Iterator[StatedCheckpoint]:
+def stated_in(
+    path: PathLike, entry: str | None = None, model_only: bool = False
+) -> Iterator[StatedCheckpoint]:
     """What a .pt or .safetensors file states; its tensors are readable until the block ends.
 
     Args:
         path: the file.
         entry: see `load_torch`.
+        model_only: see `load_torch`.
 
     Raises:
         BridgeError: as for `load_torch`.
     """
-    container = safetensors_file if is_safetensors(path) else torch_file
-    with errors_about(path), container.reading(path) as content:
-        yield understand(content, entry)
+    lenient = model_only or entry is not None
+    with errors_about(path), any_file.reading(path, lenient=lenient) as content:
+        yield understand(content, entry, model_only)
 
 
 def stated_by(checkpoint: LoadedCheckpoint) -> StatedCheckpoint:
@@ -199,7 +208,7 @@ def stated_by(checkpoint: LoadedCheckpoint) -> StatedCheckpoint:
 
 def is_safetensors(path: PathLike) -> bool:
     """Whether a file's name says that it is a .safetensors file."""
-    return str(path).endswith(".safetensors")
+    return str(path).lower().endswith(".safetensors")
 
 
 def full_metadata(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
@@ -262,6 +271,7 @@ def completed(
         avg_loss=stated.avg_loss,
         metadata=stated.metadata,
         left_out=stated.left_out,
+        prefix=stated.prefix,
     )
 
 

@@ -4,6 +4,26 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+SHOWN = 10
+"""Items of a list that a message shows."""
+
+_SCREEN = 1600
+"""Characters that the lists of a message may have together."""
+
+
+def listed(items: Sequence[str], most: int = _SCREEN) -> str:
+    """The first ten items and the number of the others, so that a message fits on a screen.
+
+    Args:
+        items: in the order in which they are shown.
+        most: characters; the first item is shown even if it has more.
+    """
+    shown = list(items[:SHOWN])
+    while len(shown) > 1 and len(", ".join(shown)) > most:
+        shown.pop()
+    others = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {others} more" if others else "")
+
 
 class BridgeError(Exception):
     """The base of every error that a wrong file or argument can cause.
@@ -43,21 +63,29 @@ class ConfigError(BridgeError):
 
 
 class MismatchError(BridgeError):
-    """The tensors are not the model's; the message lists everything that is wrong at once.
+    """The tensors are not the model's; the message has every kind of problem at once.
 
     Attributes:
-        problems: for each kind of problem ("missing", "unexpected", "misshapen", ...) the tensors.
+        problems: for each kind of problem ("missing", "unexpected", "misshapen", ...) the tensors;
+            the message has the first ten of each kind.
     """
 
-    def __init__(self, subject: str, problems: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, subject: str, problems: Mapping[str, Sequence[str]], advice: str = ""
+    ) -> None:
         self.problems = {kind: list(items) for kind, items in problems.items() if items}
+        most = _SCREEN // max(len(self.problems), 1)
         parts = [
-            f"{len(items)} {kind}: {', '.join(items)}" for kind, items in self.problems.items()
+            f"{len(items)} {kind}: {listed(items, most)}" for kind, items in self.problems.items()
         ]
-        super().__init__(f"{subject}: {'; '.join(parts)}")
+        super().__init__(f"{subject}: {'; '.join(parts)}{advice and f'; {advice}'}")
 
 
-class NonFiniteWarning(UserWarning):
+class FileWarning(UserWarning):
+    """A file was read although something about it is odd; the message says what."""
+
+
+class NonFiniteWarning(FileWarning):
     """A file was loaded although some of its weights or moments cannot be trained on."""
 
 

@@ -6,21 +6,20 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from bridge import weights
-from bridge.any_format import stated_in
-from bridge.checkpoint import completed, is_safetensors
+from bridge.any_format import format_of, located, size_on_disk, stated_in
+from bridge.checkpoint import completed
 from bridge.config.infer import infer_fields
 from bridge.config.metadata import in_full
 from bridge.config.resolve import contradictions
 from bridge.errors import (
     BridgeError,
     ConfigError,
+    FileWarning,
     FormatError,
     MismatchError,
-    NonFiniteWarning,
     UnreadableFileError,
 )
 from bridge.files.disk import PathLike
@@ -28,7 +27,6 @@ from bridge.files.plain_data import plain
 from bridge.files.tensors import Tensor
 from bridge.keys import Entry, entries, named_parameters
 from bridge.optimizer import MOMENTS, optimizer_from_torch
-from bridge.orbax_folder import find_state
 from bridge.resumability import disagreement, obstacles
 from bridge.schedule import SchedulerState, scheduler_from_torch
 from bridge.stated import StatedCheckpoint
@@ -148,8 +146,8 @@ def inspect(
     Raises:
         BridgeError: it cannot be read, is damaged or unsafe, or is no checkpoint at all.
     """
-    with warnings.catch_warnings(record=True) as caught, stated_in(path, entry) as stated:
-        warnings.simplefilter("always", NonFiniteWarning)
+    recording = warnings.catch_warnings(record=True, action="always", category=FileWarning)
+    with recording as caught, stated_in(path, entry) as stated:
         model = _model(stated, num_heads)
         tied = model.model_class == "MMRecModel" and _is_tied(stated.tensors)
         parameters, buffers, dtypes = _counted(stated.tensors, tied)
@@ -159,10 +157,10 @@ def inspect(
         if stated.scheduler is not None:
             with contextlib.suppress(BridgeError):
                 schedule = scheduler_from_torch(stated.scheduler)
-    place, kind = _place(path)
+    place = located(path)
     return Inspection(
-        path=place,
-        format=kind,
+        path=os.fspath(place),
+        format=format_of(place),
         size=size_on_disk(place),
         model_class=model.model_class,
         dimensions=_meaningful(model.dimensions),
@@ -178,22 +176,10 @@ def inspect(
         prefix=stated.prefix,
         left_out=stated.left_out,
         warnings=tuple(
-            str(each.message) for each in caught if issubclass(each.category, NonFiniteWarning)
+            str(each.message) for each in caught if issubclass(each.category, FileWarning)
         ),
         problems={kind: items for kind, items in problems.items() if items},
     )
-
-
-def size_on_disk(path: PathLike) -> int:
-    """The size in bytes of a file, or of all files in a folder.
-
-    Raises:
-        OSError: it does not exist.
-    """
-    place = Path(path)
-    if not place.is_dir():
-        return place.stat().st_size
-    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
 
 
 def parameter_count(model_class: str, config: ModelConfig) -> int:
@@ -326,10 +312,3 @@ def _optimizer(state_dict: Any) -> Optimizer | None:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, FormatError):
         return None
     return Optimizer(moments=len(moments), parameters=parameters, settings=settings)
-
-
-def _place(path: PathLike) -> tuple[str, str]:
-    """The path of a checkpoint, and its format."""
-    if os.path.isdir(path):
-        return os.fspath(find_state(path)), "Orbax"
-    return os.fspath(path), ".safetensors" if is_safetensors(path) else ".pt"

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bridge.errors import FormatError, MismatchError, NonFiniteWarning
+from bridge.errors import FormatError, MismatchError, NonFiniteWarning, listed
 from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import Entry, named_parameters
 from bridge.parameter_group import NAMES, ordered_parameters, read_groups
@@ -168,7 +168,7 @@ def state_problems(state: Mapping[Any, Any], parameters: list[Entry]) -> dict[st
         if not isinstance(item, Mapping) or set(item) != _KEYS:
             keys = set(item) if isinstance(item, Mapping) else set()
             wrong = " and ".join(
-                f"{verb} {', '.join(sorted(f'{key!s:.80}' for key in some))}"
+                f"{verb} {listed(sorted(f'{key!s:.80}' for key in some))}"
                 for verb, some in (("lacks", _KEYS - keys), ("has", keys - _KEYS))
                 if some
             )
@@ -200,7 +200,7 @@ def _common_step(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
     if any(problems.values()):
         raise MismatchError("the optimizer state is not the model's", problems)
     if len(steps) > 1:
-        each = ", ".join(f"{step} at {name}" for step, name in list(steps.items())[:4])
+        each = listed([f"{step} at {name}" for step, name in steps.items()])
         raise FormatError(f"optimizer_state_dict has parameters at different steps: {each}")
     return next(iter(steps), 0)
 

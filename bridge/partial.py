@@ -163,7 +163,7 @@ def load_partial(
     Warns:
         NonFiniteWarning: some of the loaded weights are NaN or infinite.
     """
-    with stated_in(path, entry) as stated:
+    with stated_in(path, entry, model_only) as stated:
         model_class = model_class or _class_of(stated, "MMRecModel" if config else None)
         metadata = stated.metadata
         if config is None:
@@ -178,7 +178,7 @@ def load_partial(
         if not chosen:
             raise MismatchError(
                 f"none of its tensors fits a {model_class} of this config",
-                {"in the file": list(stated.tensors)[:8]},
+                {"in the file": list(stated.tensors)},
             )
         arrays = weights.arrays_of(table, chosen)
         model = _completed(model_class, config, arrays, seed)
@@ -203,6 +203,7 @@ def load_partial(
         avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
         left_out=stated.left_out,
+        prefix=stated.prefix,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
 

@@ -8,9 +8,11 @@ from typing import Any
 from bridge.config.infer import infer_class
 from bridge.config.metadata import known_class, stated_config
 from bridge.config.resolve import resolve_config
-from bridge.errors import FormatError
+from bridge.errors import BridgeError, FormatError, listed
 from bridge.files.plain_data import plain, safe_name
+from bridge.files.refused import Refused
 from bridge.files.tensors import Tensor
+from bridge.keys import MODEL_CLASSES
 from bridge.names import own_names
 from bridge.weights import shapes_of
 from mmrec_jax import ModelConfig
@@ -23,8 +25,6 @@ _TAKEN = _TRAINED | {"avg_loss", "loss", "metadata", "config", "model_config", "
 
 _OF_AVERAGES = {"n_averaged"}
 """What torch's AveragedModel counts, beside the weights."""
-
-_SHOWN = 10
 
 _MOST_TENSORS = 2**16
 """2000 layers; the time that names take is in proportion to their number."""
@@ -85,27 +85,33 @@ class StatedCheckpoint:
         return resolve_config(self.model_class, self.stated_config, shapes, num_heads)
 
 
-def understand(content: Any, entry: str | None = None) -> StatedCheckpoint:
+def understand(
+    content: Any, entry: str | None = None, model_only: bool = False
+) -> StatedCheckpoint:
     """What the content of a file states.
 
     Args:
         content: as the file holds it: plain data and Tensors.
         entry: the name of the weights, such as "ema_state_dict" or "ema.model", to take instead of
             the model_state_dict; there is no training state then.
+        model_only: whatever the content has besides the model may be wrong: it is left out.
 
     Raises:
         FormatError: it is no checkpoint, or an entry is not what it should be.
     """
+    if isinstance(content, Refused):
+        raise content.error("")
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     left_out = {}
     if entry is None:
-        content = _with_model_state(content)
+        content = _with_model_state(_without_nonsense(content) if model_only else content)
     else:
         left_out = {name: _described(content[name]) for name in _TRAINED & content.keys()}
         kept = {name: item for name, item in content.items() if name not in _TRAINED}
         content = kept | {"model_state_dict": _entry(content, entry)}
         content.pop(entry if entry in content else entry.split(".")[0], None)
+        content = _without_nonsense(content)
     tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
     stated_class, config = stated_config(content)
     step, stated_step = _steps(content)
@@ -138,11 +144,13 @@ def _entry(content: Mapping[Any, Any], name: str) -> Any:
     else:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, Refused):
+        raise found.error(safe_name(name))
     if not isinstance(found, Mapping) or not _tensors_in(found):
         there = [safe_name(str(key)) for key, item in content.items() if _tensors_in(item)]
         raise FormatError(
             f"has no weights called {name}; dictionaries of tensors in it: "
-            f"{', '.join(there[:_SHOWN]) or 'none'}"
+            f"{listed(there) or 'none'}"
         )
     return {key: item for key, item in found.items() if key not in _OF_AVERAGES}
 
@@ -161,19 +169,40 @@ def _described(item: Any) -> str:
         return f"{tensors} tensors" if tensors else f"a dictionary of {len(item)} entries"
     if isinstance(item, list | tuple):
         return f"a {type(item).__name__} of {len(item)} values"
-    return f"{item!r:.40}"
+    return item.what if isinstance(item, Refused) else f"{item!r:.40}"
+
+
+def _without_nonsense(content: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The content without what is wrong besides the model."""
+    kept = {key: item for key, item in content.items() if key != "step"}
+    for name in ("metadata", "config", "model_config", "args"):
+        if name in kept:
+            item = plain(kept[name], name, lenient=True)
+            kept[name] = item if isinstance(item, dict) else {}
+    if kept.get("metadata", {}).get("model_class") not in (None, *MODEL_CLASSES):
+        del kept["metadata"]["model_class"]
+    for name in ("avg_loss", "loss"):
+        try:
+            _number(kept, name, float)
+        except BridgeError:
+            del kept[name]
+    for name in ("optimizer_state_dict", "scheduler_state_dict"):
+        kept.pop(name, None)
+    return kept
 
 
 def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if "model_state_dict" in content:
+        if isinstance(content["model_state_dict"], Refused):
+            raise content["model_state_dict"].error("model_state_dict")
         if not isinstance(content["model_state_dict"], Mapping):
             raise FormatError("model_state_dict is not a dictionary of tensors")
         if not isinstance(content.get("metadata") or {}, Mapping):
             raise FormatError("metadata is not a dictionary")
         return content
-    if content and all(isinstance(value, Tensor) for value in content.values()):
+    if content and all(isinstance(value, Tensor | Refused) for value in content.values()):
         return {"model_state_dict": content}
-    keys = ", ".join(safe_name(str(key)) for key in list(content)[:8]) or "nothing"
+    keys = listed([safe_name(str(key)) for key in content]) or "nothing"
     weights = next((key for key, item in content.items() if _tensors_in(item)), None)
     hint = (
         "save the model's state_dict() alone, or under that name"
@@ -195,6 +224,8 @@ def _own_tensors(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list
     if len(state_dict) > _MOST_TENSORS:
         raise FormatError(f"has {len(state_dict)} tensors, and no model has so many")
     for key, tensor in state_dict.items():
+        if isinstance(tensor, Refused):
+            raise tensor.error(safe_name(str(key)))
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
             raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from bridge.config.resolve import contradictions
-from bridge.errors import MismatchError, NonFiniteWarning
+from bridge.errors import MismatchError, NonFiniteWarning, listed
 from bridge.files.tensors import FLOATS, Array, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import MODEL_CLASSES, Entry, Model, entries
 from mmrec_jax import ModelConfig
@@ -53,6 +53,7 @@ def model_from_tensors(
         raise MismatchError(
             f"the tensors are not those of a {model_class}",
             {"contradictory": contradictory} | found,
+            _conversion(table, tensors),
         )
     return assemble(model_class, config, arrays_of(table, tensors))
 
@@ -87,7 +88,7 @@ def arrays_of(
             not_finite.append(f"{entry.key} ({wrong} of {array.size} values)")
     if not_finite:
         warnings.warn(
-            f"NaN or infinite weights: {', '.join(not_finite)}", NonFiniteWarning, stacklevel=2
+            f"NaN or infinite weights: {listed(not_finite)}", NonFiniteWarning, stacklevel=2
         )
     return arrays
 
@@ -148,6 +149,16 @@ def problems(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> dict[str,
         elif tensor.dtype not in dtypes:
             found["of the wrong type"].append(f"{key} ({tensor.dtype})")
     return found
+
+
+def _conversion(table: Sequence[Entry], tensors: Mapping[str, Tensor]) -> str:
+    """How to make what a model can take of tensors whose type none has."""
+    found = {tensors[entry.key].dtype for entry in table if entry.path and entry.key in tensors}
+    foreign = sorted(str(dtype) for dtype in found - set(FLOATS))
+    if not foreign:
+        return ""
+    how = ".real.float()" if any(name.startswith("complex") for name in foreign) else ".float()"
+    return f"MM-Rec's models have no {listed(foreign)} tensors: convert them with {how}"
 
 
 def has_wrong_values(entry: Entry, tensor: Tensor, first: Tensor | None) -> bool:

@@ -14,7 +14,6 @@ from bridge.commands.loading import load, print_summary, reading, timed
 from bridge.commands.next_steps import print_next_steps
 from bridge.config.yaml_file import from_yaml
 from bridge.errors import BridgeError, FormatError, MismatchError, UnwritableFileError, errors_about
-from bridge.inspection import size_on_disk
 from bridge.orbax_folder import state_folder, write_orbax
 from bridge.partial import LoadReport, load_partial
 from mmrec_jax import FusionLayer, MMRec100M
@@ -27,7 +26,7 @@ def to_torch(options: argparse.Namespace) -> int:
     """Runs `to-torch`."""
     target = Path(options.OUT)
     with errors_about(options.OUT):
-        if target.suffix not in (".pt", ".safetensors"):
+        if target.suffix.lower() not in (".pt", ".safetensors"):
             raise BridgeError("names no format: give it the suffix .pt or .safetensors")
         if target.is_dir():
             raise UnwritableFileError("is a folder: name a file")
@@ -38,7 +37,7 @@ def to_torch(options: argparse.Namespace) -> int:
     loaded = load(options.IN, options)
     with timed(f"writing {target}"):
         any_format.save_file(target, loaded)
-    print(f"  {printing.size(size_on_disk(target))}")
+    print(f"  {printing.size(any_format.size_on_disk(target))}")
     model = loaded.model
     if isinstance(model, FusionLayer | MMRec100M) and model.config.fusion_method == "weighted":
         print(
@@ -111,7 +110,7 @@ def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
         shutil.rmtree(leftover)
     with timed(f"writing {folder}"):
         write_orbax(folder, loaded)
-    print(f"  {printing.size(size_on_disk(folder))}")
+    print(f"  {printing.size(any_format.size_on_disk(folder))}")
 
 
 def _write_report(path: Path, report: LoadReport) -> None:

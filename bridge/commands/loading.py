@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from bridge import any_format
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.commands import printing
-from bridge.errors import NonFiniteWarning
-from bridge.inspection import parameter_count, size_on_disk
-from bridge.orbax_folder import find_state
+from bridge.errors import FileWarning
+from bridge.inspection import parameter_count
 from bridge.resumability import disagreement
 
 
@@ -37,6 +36,8 @@ def print_summary(loaded: LoadedCheckpoint) -> None:
     apart = disagreement(loaded)
     if apart is not None:
         print(f"  {apart}")
+    if loaded.prefix:
+        print(f"  names begin with {printing.printable(loaded.prefix)}, which is left out")
     if loaded.left_out:
         print(f"  not taken over: {printing.left_out(loaded.left_out)}")
 
@@ -59,15 +60,15 @@ def _summary(loaded: LoadedCheckpoint) -> str:
 def reading(path: str, *, quiet: bool = False) -> Iterator[None]:
     """Prints what is read, unless quiet, and then what is odd about it."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NonFiniteWarning)
+        warnings.simplefilter("always", FileWarning)
         if quiet or not os.path.exists(path):  # the error message will say so
             yield
         else:
-            place = find_state(path) if os.path.isdir(path) else path
-            with timed(f"reading {place} ({printing.size(size_on_disk(place))})"):
+            place = any_format.located(path)
+            with timed(f"reading {place} ({printing.size(any_format.size_on_disk(place))})"):
                 yield
     for warning in caught:
-        if issubclass(warning.category, NonFiniteWarning):
+        if issubclass(warning.category, FileWarning):
             text = printing.printable(f"{path}: {warning.message}")
             print("warning:", text, file=sys.stderr)
         else:

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.comparison import KINDS, Comparison
+from bridge.errors import SHOWN, listed
 from bridge.inspection import Inspection
 from bridge.partial import LoadReport
 
-_WORST = 10
-_NAMES = 5
 _PARTS = 12
 
 _REVISED = ("DPG", "sparse", "UBOO")
@@ -40,7 +39,7 @@ def size(count: float) -> str:
 
 def left_out(entries: Mapping[str, str]) -> str:
     """The entries of a file that are not taken over, and what they are."""
-    return printable(", ".join(f"{name} ({what})" for name, what in entries.items()))
+    return printable(listed([f"{name} ({what})" for name, what in entries.items()]))
 
 
 def print_json(content: Any) -> None:
@@ -65,16 +64,20 @@ def print_inspection(inspection: Inspection) -> None:
 
 
 def print_load_report(report: LoadReport) -> None:
-    """Prints what happened to each tensor; all loaded ones share one row."""
+    """Prints what happened to the tensors: the first of each kind, and how many were loaded."""
     table = Table(box=box.SIMPLE)
     for column in ("state", "tensor", "shape in the file", "shape in the model"):
         table.add_column(column)
 
-    def add(state: str, names: Sequence[str], note: str = "") -> None:
-        for name in names:
+    dtypes = {name: f" {dtype}" for name, dtype in report.wrong_type}
+
+    def add(state: str, names: Sequence[str]) -> None:
+        for name in names[:SHOWN]:
             shapes = (shapes.get(name) for shapes in (report.in_file, report.in_model))
             found, wanted = ("" if shape is None else str(list(shape)) for shape in shapes)
-            table.add_row(state, name, f"{found}{note and ' '}{note}", wanted)
+            table.add_row(state, name, f"{found}{dtypes.get(name, '')}", wanted)
+        if names[SHOWN:]:
+            table.add_row(state, f"and {len(names) - SHOWN:,} more")
 
     tied = " (the tied head counted once)" if report.tensors < len(report.in_model) else ""
     tensors = f"{report.tensors_loaded} of the model's {report.tensors} tensors{tied}"
@@ -84,8 +87,7 @@ def print_load_report(report: LoadReport) -> None:
     add("missing", report.missing)
     add("unexpected", report.unexpected)
     add("misshapen", [item.name for item in report.misshapen])
-    for name, dtype in report.wrong_type:
-        add("of the wrong type", [name], dtype)
+    add("of the wrong type", list(dtypes))
     add("of wrong values", report.wrong_values)
     add("duplicate", report.duplicates)
     _print(table)
@@ -93,7 +95,7 @@ def print_load_report(report: LoadReport) -> None:
 
 def print_comparison(comparison: Comparison, tolerance: float) -> None:
     """Prints the tensors that differ most, one line for each kind of tensor, and the result."""
-    worst = [item for item in comparison.tensors if item.difference > 0][:_WORST]
+    worst = [item for item in comparison.tensors if item.difference > 0][:SHOWN]
     if worst:
         table = Table(box=box.SIMPLE)
         table.add_column("largest difference", justify="right")
@@ -127,8 +129,14 @@ def _tensors(count: int) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return f"{len(names)}: {', '.join(names[:_NAMES])}{more}"
+    return f"{len(names)}: {listed(names)}"
+
+
+def _first(lines: Sequence[str]) -> Iterator[str]:
+    """As many lines as a screen has room for, and how many more there are."""
+    yield from lines[:SHOWN]
+    if lines[SHOWN:]:
+        yield f"and {len(lines) - SHOWN:,} more"
 
 
 def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
@@ -188,7 +196,7 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
     for warning in inspection.warnings:
         yield "warning", warning
     for kind, items in inspection.problems.items():
-        for index, item in enumerate(items):
+        for index, item in enumerate(_first(items)):
             yield "" if index else f"{len(items)} {kind}", item
 
 
@@ -214,7 +222,7 @@ def _compared(comparison: Comparison) -> Iterator[tuple[str, str]]:
     ]
     if others:
         yield "other dtypes", _some(others)
-    for line in comparison.different:
+    for line in _first(comparison.different):
         yield "different", line
     if not comparison.different:
         yield "all else", "the same: config, step, loss, optimizer's settings and schedule"

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from bridge.config.fields import FIELDS, Shapes
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, listed
 
 _BLOCK = r"(?:(?:text|code)_expert\.)?blocks\.\d{1,6}\."
 
@@ -24,7 +24,7 @@ def infer_class(shapes: Shapes) -> str:
         return "FusionLayer"
     if "blocks" in tops:
         return "ExpertModule"
-    raise ConfigError(f"no model has tensors of these names: {', '.join(sorted(tops)[:8])}")
+    raise ConfigError(f"no model has tensors of these names: {listed(sorted(tops))}")
 
 
 def infer_fields(model_class: str, shapes: Shapes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from bridge.config.fields import FIELDS, OWN_NAMES, VARIANT_OF, Shapes, typed
 from bridge.config.infer import block_numbers, infer_fields
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, listed
 from mmrec_jax import ModelConfig
 
 _MOST_LAYERS = 2000
@@ -81,7 +81,7 @@ def _stated_values(model_class: str, stated: Mapping[str, Any]) -> dict[str, Any
 def _check_layers(values: Mapping[str, Any], shapes: Shapes | None) -> None:
     if shapes is not None and "num_layers" not in values:
         raise ConfigError(
-            f"the blocks are numbered {', '.join(map(str, block_numbers(shapes)[:20]))}: "
+            f"the blocks are numbered {listed(list(map(str, block_numbers(shapes))))}: "
             "not from 0 without gaps"
         )
     if values.get("num_layers", 0) > _MOST_LAYERS:

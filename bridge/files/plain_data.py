@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bridge.errors import FormatError
+from bridge.errors import FormatError, UnsafeFileError
+from bridge.files.refused import Refused, Unread
 from bridge.files.tensors import Tensor
 
 MOST_PARTS = 2**20
@@ -38,17 +39,25 @@ _MOST_OTHER_KEYS = 2**17
 _MOST_TIMES = 4
 """How often a file's bytes may be used in tensors, in all; a tied tensor uses them twice."""
 
+_FREE_BYTES = 2**26
+"""What the tensors of any file may claim, however small it is: expanded ones repeat few values."""
+
 
 def safe_name(name: str) -> str:
     """A name from a file in a form for messages: printable and not too long."""
     return repr(name[:80])[1:-1][:100]
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, *, lenient: bool = False) -> Any:
     """`value` as dicts, lists, tuples, numbers, strings and None, with nothing shared.
 
-    Dataclasses become dicts, arrays and small tensors lists, paths and dates strings; `where` says
-    in errors which value it is.
+    Dataclasses become dicts, arrays and small tensors lists, paths and dates strings.
+
+    Args:
+        value: of which there may be anything.
+        where: says in errors which value it is.
+        lenient: leave out what has no such form, each item of a dictionary by itself; where all of
+            it has none, the result is None.
 
     Raises:
         FormatError: something cannot be put in this form, or there is too much of it.
@@ -64,6 +73,8 @@ def plain(value: Any, where: str) -> Any:
             raise FormatError(f"{where.split('[')[0]} is nested too deeply or too large")
         if value is None:
             return None
+        if isinstance(value, Refused):
+            raise value.error(where)
         # Subclasses of these, such as enums and numpy's, would be pickled with their own class.
         for kind in (bool, int, float, str):
             if isinstance(value, kind):
@@ -72,12 +83,15 @@ def plain(value: Any, where: str) -> Any:
                     raise FormatError(f"{where:.200} is a number of {number.bit_length()} bits")
                 return number
         if isinstance(value, Mapping):
-            return {
-                keys.checked(convert(key, f"a key of {where}", depth + 1)): convert(
-                    item, f"{where}[{key!r:.80}]", depth + 1
-                )
-                for key, item in value.items()
-            }
+            result = {}
+            for key, item in value.items():
+                try:
+                    name = keys.checked(convert(key, f"a key of {where}", depth + 1))
+                    result[name] = convert(item, f"{where}[{key!r:.80}]", depth + 1)
+                except (FormatError, UnsafeFileError):
+                    if not lenient:
+                        raise
+            return result
         if isinstance(value, list | tuple):
             items = [convert(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
             return items if isinstance(value, list) else tuple(items)
@@ -87,7 +101,7 @@ def plain(value: Any, where: str) -> Any:
             return os.fspath(value)
         if isinstance(value, datetime.date | datetime.time):
             return value.isoformat()
-        if dataclasses.is_dataclass(value) and not isinstance(value, Tensor | type):
+        if dataclasses.is_dataclass(value) and not isinstance(value, Tensor | Unread | type):
             return convert(dataclasses.asdict(value), where, depth + 1)
         if hasattr(value, "__array__"):
             return convert(np.asarray(value).tolist(), where, depth + 1)
@@ -95,7 +109,12 @@ def plain(value: Any, where: str) -> Any:
             f"{where:.200} cannot be kept: a {type(value).__name__} is not plain data"
         )
 
-    return convert(value, where, 0)
+    try:
+        return convert(value, where, 0)
+    except (FormatError, UnsafeFileError):
+        if not lenient:
+            raise
+        return None
 
 
 class Keys:
@@ -114,7 +133,7 @@ class Keys:
         Raises:
             FormatError: it is not a string, a usual number or None, or there are too many keys.
         """
-        if type(key) is str:
+        if type(key) is str or isinstance(key, Refused):  # nobody can choose their hashes
             return key
         if type(key) is int and key.bit_length() > 60:
             raise FormatError("a dictionary has a huge number as a key")
@@ -126,8 +145,17 @@ class Keys:
         return key
 
 
-def check_extent(content: Any, stored: int) -> None:
-    """Makes sure that what was read from a file is only plain data and Tensors, and not too much.
+def most_bytes(stored: int) -> int:
+    """How many the tensors of a file may claim together.
+
+    Args:
+        stored: bytes that the file has.
+    """
+    return _MOST_TIMES * stored + _FREE_BYTES
+
+
+def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
+    """Makes sure that a file's content is only plain data, Tensors and Refused, and not too much.
 
     A few bytes of pickle can put a container into itself, or the same container or tensor into
     another any number of times. Code that uses the content would then meet it each time.
@@ -135,6 +163,10 @@ def check_extent(content: Any, stored: int) -> None:
     Args:
         content: the file's content.
         stored: the number of bytes in the file.
+        lenient: refuse only those items of the content, a dictionary, that are wrong.
+
+    Returns:
+        The content, if lenient with a Refused in place of what is wrong.
 
     Raises:
         FormatError: it is nested too deeply or in itself, has too many values or larger tensors
@@ -146,7 +178,9 @@ def check_extent(content: Any, stored: int) -> None:
         """Counts the values, the bytes of tensors, and the levels of containers."""
         if isinstance(value, Tensor):
             return 1, value.nbytes, 0
-        if value is None or isinstance(value, bool | int | float | str):
+        if value is None or isinstance(value, bool | int | float | str | Refused):
+            return 1, 0, 0
+        if lenient and isinstance(value, Unread):
             return 1, 0, 0
         if not isinstance(value, dict | list | tuple):
             raise FormatError(f"holds a {type(value).__name__.strip('_')} as a value")
@@ -164,11 +198,23 @@ def check_extent(content: Any, stored: int) -> None:
             raise FormatError("its containers are nested too deeply, or in themselves")
         return values, size, levels
 
+    if lenient and isinstance(content, dict):
+        checked = {}
+        for key, item in content.items():
+            try:
+                extent(item, 2)
+                checked[key] = item
+            except FormatError as error:
+                checked[key] = Refused("value", error.message)
+        content = checked
     values, size, _ = extent(content, 1)
     if values > MOST_PARTS:
         raise FormatError(f"holds more than {MOST_PARTS} values")
-    if size > _MOST_TIMES * stored:
-        raise FormatError(f"its tensors claim {size} bytes, where the file has {stored}")
+    if size > most_bytes(stored):
+        raise FormatError(
+            f"its tensors claim {size} bytes, where the file has {stored}: save them after .clone()"
+        )
+    return content
 
 
 def to_json(value: Any, reference: Callable[[Tensor], str] | None = None) -> str:

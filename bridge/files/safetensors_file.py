@@ -28,7 +28,8 @@ from bridge.files.plain_data import (
     to_json,
     unique,
 )
-from bridge.files.tensors import BFLOAT16, Array, Tensor, computed_ahead
+from bridge.files.refused import Refused, refuse
+from bridge.files.tensors import BFLOAT16, DTYPES, Array, Tensor, computed_ahead
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -41,7 +42,23 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+    "U16": DTYPES["uint16"],
+    "U32": DTYPES["uint32"],
+    "U64": DTYPES["uint64"],
+    "C64": DTYPES["complex64"],
+    "F8_E4M3": DTYPES["float8_e4m3fn"],
+    "F8_E4M3FNUZ": DTYPES["float8_e4m3fnuz"],
+    "F8_E5M2": DTYPES["float8_e5m2"],
+    "F8_E5M2FNUZ": DTYPES["float8_e5m2fnuz"],
+    "F8_E8M0": DTYPES["float8_e8m0fnu"],
 }
+
+_BITS = {
+    "F4": ("float4_e2m1fn_x2", 4),
+    "F6_E2M3": ("float6_e2m3", 6),
+    "F6_E3M2": ("float6_e3m2", 6),
+}
+"""Types of less than a byte: torch's names, and the bits of a value."""
 
 _LARGEST_HEADER = 2**25
 """In bytes; a model of 100 million parameters needs a hundredth of this."""
@@ -53,10 +70,14 @@ _DIGESTS = "sha256"
 
 
 @contextlib.contextmanager
-def reading(path: PathLike) -> Iterator[Any]:
+def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
     """The content of a file, its tensors as Tensor, which can be read until the block ends.
 
     When the block ends, every tensor of a file that we wrote has been checked with its SHA-256.
+
+    Args:
+        path: the file.
+        lenient: leave a Refused in the place of a tensor that is not read.
 
     Returns:
         What was passed to `write`. For a file of another program, its tensors by name.
@@ -73,7 +94,7 @@ def reading(path: PathLike) -> Iterator[Any]:
             raise FormatError("its header's __metadata__ is not made of strings")
         ours = _CONTENT in metadata or _DIGESTS in metadata
         digests = _digests(metadata) if ours else {}
-        tensors = _tensors(file, header, start, digests)
+        tensors, refused = _tensors(file, header, start, digests)
         if ours:
             text = metadata.get(_CONTENT, "")
             if digests.keys() != {_CONTENT, *tensors} or digests[_CONTENT] != _seal(text, tensors):
@@ -81,12 +102,18 @@ def reading(path: PathLike) -> Iterator[Any]:
             content = from_json(text, tensors)
         else:
             # As the format's library notes tied tensors: a name, and the name that is stored.
-            content = tensors | {
-                name: tensors[stored]
-                for name, stored in metadata.items()
-                if name not in tensors and stored in tensors
-            }
+            content = (
+                tensors
+                | refused
+                | {
+                    name: tensors[stored]
+                    for name, stored in metadata.items()
+                    if name not in tensors and stored in tensors
+                }
+            )
         check_extent(content, disk.size(file))
+        if not lenient:
+            refuse(content, [])
         yield content
         for name in list(digests.keys() & tensors.keys()):  # the tensors that nobody has read yet
             tensors[name].read()
@@ -197,14 +224,22 @@ def _digests(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _tensors(
     file: BinaryIO, header: dict[str, Any], start: int, digests: dict[str, Any]
-) -> dict[str, Tensor]:
-    """The tensors, after a check that they follow each other up to the end of the file."""
+) -> tuple[dict[str, Tensor], dict[str, Refused]]:
+    """The tensors, after a check that they follow each other up to the end of the file.
+
+    Those of types that numpy lacks are apart.
+    """
     size = disk.size(file) - start
     tensors = {}
+    refused = {}
     places = []
     for name, entry in header.items():
         try:
-            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            kind, shape = entry["dtype"], tuple(entry["shape"])
+            if isinstance(kind, str) and kind not in _DTYPES | _BITS:
+                raise Refused("tensor", kind).error(safe_name(name))
+            dtype = None if kind in _BITS else _DTYPES[kind]
+            bits = _BITS[kind][1] if dtype is None else 8 * dtype.itemsize
             begin, end = entry["data_offsets"]
         except (KeyError, TypeError, ValueError):
             raise FormatError(f"the tensor '{safe_name(name)}' is described impossibly") from None
@@ -212,18 +247,23 @@ def _tensors(
             len(shape) <= _MOST_DIMENSIONS
             and all(type(n) is int and 0 <= n <= size for n in (begin, end, *shape))
             # Nothing may be longer than the file, not even a tensor without values.
-            and math.prod(length or 1 for length in shape) <= size
-            and end - begin == math.prod(shape) * dtype.itemsize
+            and math.prod(length or 1 for length in shape) * min(bits, 8) <= 8 * size
+            and 8 * (end - begin) == math.prod(shape) * bits
         ):
-            raise FormatError(f"the tensor '{safe_name(name)}' is described impossibly")
+            raise FormatError(
+                f"the tensor '{safe_name(name)}' is described impossibly, or the file is truncated"
+            )
         places.append((begin, end))
+        if dtype is None:
+            refused[name] = Refused("tensor", _BITS[kind][0])
+            continue
         read = _reader(file, start + begin, shape, dtype, name, digests)
         tensors[name] = Tensor(shape, dtype, read)
     places.sort()
     ends = [0, *(end for _, end in places)]
     if [begin for begin, _ in places] != ends[:-1] or ends[-1] != size:
         raise FormatError("its tensors do not fill the file exactly, it may be truncated")
-    return tensors
+    return tensors, refused
 
 
 def _reader(

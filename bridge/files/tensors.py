@@ -18,6 +18,16 @@ T = TypeVar("T")
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
 
+DTYPES: dict[str, np.dtype[Any]] = {"bool": np.dtype(np.bool_)} | {
+    name: np.dtype(getattr(jnp, name))
+    for name in (
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+}
+"""The dtypes that a file's tensors may have, by torch's names; most of them no model has."""
+
 FLOATS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 """The dtypes that a parameter may have. float64 is not among them: JAX would round it silently."""
 

@@ -1,12 +1,13 @@
 """The .pt file: a zip archive of one pickle and the values of its tensors.
 
 Reading executes nothing in the file and trusts nothing unchecked: sizes are compared with the
-file's size, values with their CRC. Writing never leaves half a file.
+file's size, values with their CRC if they have one. Writing never leaves half a file.
 """
 
 import contextlib
 import dataclasses
 import struct
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -15,13 +16,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bridge.errors import FormatError, UnreadableFileError, unwritable
+from bridge.errors import FileWarning, FormatError, UnreadableFileError, unwritable
 from bridge.files import disk
 from bridge.files.aligned_memory import ALIGNMENT
 from bridge.files.disk import PathLike
-from bridge.files.plain_data import check_extent, safe_name
+from bridge.files.plain_data import check_extent, most_bytes, safe_name
+from bridge.files.refused import refuse
 from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
-from bridge.files.torch_pickle import View, decode, encode
+from bridge.files.torch_pickle import decode, encode
+from bridge.files.torch_views import View
 
 _LARGE_RECORD = 2**30
 """In bytes: a record of this size or more is written in the form for large records."""
@@ -40,10 +43,17 @@ _CHUNK = 2**24
 
 
 @contextlib.contextmanager
-def reading(path: PathLike) -> Iterator[Any]:
+def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
     """What torch.save put into the file, its tensors as Tensor, readable until the block ends.
 
     When the block ends, every record has been checked with its CRC.
+
+    Args:
+        path: the file.
+        lenient: leave a Refused in the place of what is not read, for whoever needs it to raise.
+
+    Warns:
+        FileWarning: it was saved without CRCs.
 
     Raises:
         UnreadableFileError: the file is missing, a folder, empty, truncated, damaged or of another
@@ -52,7 +62,7 @@ def reading(path: PathLike) -> Iterator[Any]:
         FormatError: a tensor's description is impossible.
     """
     with disk.opened(path) as file:
-        records = _Records(file)
+        records = _Records(file, lenient)
         yield records.content
         records.check_rest()
 
@@ -111,10 +121,13 @@ class _Records:
         content: the content of the pickle.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, lenient: bool) -> None:
         self._file = file
         self._all, self._end = _directory(file)
         self._unread = dict(self._all)
+        # No usual CRC is 0, so all are 0 only where torch was told to compute none.
+        filled = [record for record in self._all.values() if record.size]
+        self._checked = not filled or any(record.crc for record in filled)
         pickles = [name for name in self._all if name.endswith("/data.pkl")]
         folders = {name.split("/")[0] for name in self._all}
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in self._all):
@@ -123,6 +136,13 @@ class _Records:
             )
         if len(pickles) != 1 or len(folders) != 1:
             raise UnreadableFileError("a zip archive, but not a checkpoint that torch.save wrote")
+        if not self._checked:
+            warnings.warn(
+                "saved without CRC-32s (torch.serialization.set_crc32_options(False)), so flipped "
+                "bits in it cannot be found",
+                FileWarning,
+                stacklevel=2,
+            )
         self._folder = pickles[0].removesuffix("data.pkl")
         order = self._all.get(f"{self._folder}byteorder")
         if order and (order.size != len("little") or bytes(self._read(order)) != b"little"):
@@ -132,24 +152,36 @@ class _Records:
         pickled = self._all[pickles[0]]
         if pickled.size > _LARGEST_PICKLE:
             raise FormatError(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
-        self.content = decode(bytes(self._read(pickled)), self._tensor)
-        check_extent(self.content, disk.size(file))
+        most = most_bytes(disk.size(file))
+        content, refused = decode(bytes(self._read(pickled)), self._tensor, most)
+        self.content = check_extent(content, disk.size(file), lenient=lenient)
+        if not lenient:
+            refuse(self.content, refused)
 
     def check_rest(self) -> None:
         """Reads what nobody has read yet, to check its CRC."""
         for record in self._unread.values():
             start, crc = self._start(record), 0
+            if not self._checked:
+                continue
             for position in range(0, record.size, _CHUNK):
                 length = min(_CHUNK, record.size - position)
                 crc = zlib.crc32(disk.read(self._file, start + position, length), crc)
-            _compare(crc, record)
+            self._compare(crc, record)
         self._unread.clear()
 
     def _read(self, record: _Record) -> memoryview:
         data = disk.read(self._file, self._start(record), record.size)
-        _compare(zlib.crc32(data), record)
+        if self._checked:
+            self._compare(zlib.crc32(data), record)
         self._unread.pop(record.name, None)
         return data
+
+    def _compare(self, crc: int, record: _Record) -> None:
+        if self._checked and crc != record.crc:
+            raise UnreadableFileError(
+                f"damaged: the CRC-32 of {safe_name(record.name)} has changed"
+            )
 
     def _start(self, record: _Record) -> int:
         """Where a record's bytes start: after a header that names it once more."""
@@ -198,7 +230,7 @@ class _Records:
                 data = disk.read(self._file, start, length)
                 start, crc = start + length, zlib.crc32(data, crc)
                 yield np.frombuffer(data, storage.dtype).reshape(count, columns)
-            _compare(crc, record)
+            self._compare(crc, record)
             self._unread.pop(name, None)
 
         whole = len(view.shape) == 2 and view.strides == (view.shape[1], 1)
@@ -290,11 +322,6 @@ def _large_numbers(extra: bytes) -> Iterator[int]:
 
 def _text(name: bytes | memoryview) -> str:
     return bytes(name).decode("utf-8", "surrogateescape")
-
-
-def _compare(crc: int, record: _Record) -> None:
-    if crc != record.crc:
-        raise UnreadableFileError(f"damaged: the CRC-32 of {safe_name(record.name)} has changed")
 
 
 _HEADER = struct.Struct("<4s22x2H")

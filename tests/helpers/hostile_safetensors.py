@@ -83,11 +83,6 @@ SAFETENSORS_FILES = {
     "folder": (lambda path: path.mkdir(), UnreadableFileError, "cannot be read|checkpoint"),
     "text": (written(b"hello\n" * 99), UnreadableFileError, "not a .safetensors file"),
     "pickle": (written(pickle.dumps(Executes())), UnreadableFileError, "not a .safetensors file"),
-    "archive": (
-        lambda path: path.write_bytes(FUSION.read_bytes()),
-        UnreadableFileError,
-        "not a .safetensors file",
-    ),
     "header of 100 GB": (framed(b"{}", length=10**11), UnreadableFileError, "or a truncated one"),
     "header longer by one": (
         framed(b"{}", length=3),

@@ -15,8 +15,6 @@ from bridge import (
     MismatchError,
     UnreadableFileError,
     UnsafeFileError,
-    load_torch,
-    save_safetensors,
 )
 from helpers.paths import GOLDEN
 
@@ -264,11 +262,6 @@ TORCH_FILES = {
     "pipe": (os.mkfifo, UnreadableFileError, "it is a pipe"),
     "text": (written(b"epoch,loss\n1,2.5\n" * 99), UnreadableFileError, "not a checkpoint"),
     "source code": (written(b"import os\n"), UnreadableFileError, "not a checkpoint"),
-    "safetensors renamed": (
-        lambda path: save_safetensors(path, load_torch(FUSION).model),
-        UnreadableFileError,
-        "not a checkpoint",
-    ),
     "another archive": (
         lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "hello"),
         UnreadableFileError,
