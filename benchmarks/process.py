@@ -22,7 +22,9 @@ def measured_on() -> dict[str, Any]:
     """The machine, the libraries and the commit that a figure is of."""
     import torch  # not above: it would be part of the memory of processes that have no use for it
 
-    git = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True)
+    git = subprocess.run(
+        ("git", "describe", "--always", "--dirty"), capture_output=True, encoding="utf-8"
+    )
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return environment() | {
         "commit": git.stdout.strip() or None,

@@ -45,7 +45,7 @@ def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
         *shape,
         *overrides,
     ]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    done = subprocess.run(line, check=True, capture_output=True, encoding="utf-8")
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]
     result["tokens_per_second"] = result["tokens"] / result["step_seconds"]
@@ -237,7 +237,9 @@ def main() -> None:
     only = parser.parse_args().only
     path = Path("build/benchmarks.json")
     path.parent.mkdir(exist_ok=True)
-    document: Result = json.loads(path.read_text()) if only and path.exists() else {}
+    document: Result = (
+        json.loads(path.read_text(encoding="utf-8")) if only and path.exists() else {}
+    )
     for name in only or PARTS:
         console.print(f"measuring: {name}")
         document[name] = {**PARTS[name](), "measured on": measured_on()}

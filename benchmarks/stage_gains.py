@@ -123,7 +123,7 @@ def run_all(jobs: int) -> None:
         log = folder.with_name(f"{folder.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         console.print(f"{CORPORA[corpus].title}, seed {seed}: see {log}")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             done = subprocess.run(
                 command(corpus, seed),
                 stdout=file,

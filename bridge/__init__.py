@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from bridge.partial import load_partial as load_partial
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
+    from bridge.utf8 import use_utf8 as use_utf8
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
 
@@ -79,6 +80,7 @@ _NAMES = {
     "orbax_folder": ("load_orbax", "save_orbax", "stage_folder", "state_folder", "steps"),
     "partial": ("LoadReport", "load_partial"),
     "schedule": ("SchedulerState", "warmup_cosine"),
+    "utf8": ("use_utf8",),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}

@@ -17,7 +17,7 @@ ORDER = {
         generate
     """,
     "bridge": """
-        errors files keys config weights optimizer schedule stated checkpoint orbax_folder
+        utf8 errors files keys config weights optimizer schedule stated checkpoint orbax_folder
         any_format comparison inspection partial twin commands __main__
     """,
     "train": """

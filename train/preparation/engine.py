@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from train.settings.prepare_config import EngineConfig
 from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
-_DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+_DEV_NULL = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
@@ -128,7 +128,7 @@ class Engine:
         while executor.get_incomplete_ranks() and absent < 3:
             time.sleep(_POLL_SECONDS)
             command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
-            queue = subprocess.run(command, capture_output=True, text=True)
+            queue = subprocess.run(command, capture_output=True)
             # A job that has just ended, or a disk that shows its files late, gets a moment.
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
@@ -180,7 +180,7 @@ class _Local(LocalPipelineExecutor):
         logger.remove()  # datatrove's last task left its log on stderr
 
 
-def _call_in_processes(workers: int, calls: list[Callable[[], object]]) -> None:
+def _call_in_processes(workers: int, calls: Sequence[Callable[[], object]]) -> None:
     """Makes calls in processes of their own, which end with this one and when it is interrupted."""
     # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
     pool = concurrent.futures.ProcessPoolExecutor(

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -10,11 +11,11 @@ import yaml
 from train.system.errors import UserError
 
 
-def key_lines(path: str, kind: type[Any]) -> dict[str, int]:
-    """The line of every dotted key in a config file.
+def read_config(path: str) -> yaml.Node:
+    """What a config file holds, with the line of everything.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.
+        UserError: the file cannot be read, or is not YAML in UTF-8.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -30,9 +31,39 @@ def key_lines(path: str, kind: type[Any]) -> dict[str, int]:
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if node is None:
         raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
+    for scalar in _scalars(node):
+        if not is_text(scalar.value):
+            line = scalar.start_mark.line + 1
+            raise UserError(f"{path} line {line}: {scalar.value!a} is not Unicode text")
+    return node
+
+
+def is_text(word: str) -> bool:
+    """Whether it has no half of a surrogate pair, as YAML can spell and broken bytes become."""
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def key_lines(node: yaml.Node, path: str, kind: type[Any]) -> dict[str, int]:
+    """The line of every dotted key in what `read_config` gave.
+
+    Raises:
+        UserError: a key is unknown or set twice.
+    """
     lines: dict[str, int] = {}
     _collect_lines(node, kind, "", path, lines)
     return lines
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.ScalarNode):
+            yield node
+        elif id(node) not in seen:  # an alias may even name what it is in
+            seen.add(id(node))
+            for item in node.value:
+                todo.extend(item if isinstance(item, tuple) else [item])
 
 
 def _collect_lines(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from bridge import use_utf8
 from train.system.errors import UserError
 from train.system.interrupt import interrupt
 
@@ -20,6 +21,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 
     SIGTERM interrupts like Ctrl-C, so that no worker process is left behind.
     """
+    use_utf8()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for background jobs of a shell
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

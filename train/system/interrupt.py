@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a step is finished and saved first, and no signal is lost."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_name == "_xla_gc_callback":
             # JAX's part in garbage collection, out of which Python lets no exception through.
-            threading.Timer(0.01, signal.raise_signal, (number,)).start()
+            # To the process, as a terminal does: a signal to another thread wakes this one from no
+            # sleep.
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
             return
         frame = frame.f_back
     raise KeyboardInterrupt
