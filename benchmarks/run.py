@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rich.console
 import rich.table
 
 from benchmarks import conversion, generation, limits, parity, start, torch_twin
@@ -25,11 +24,11 @@ from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.settings.cli import parse_config
 from train.system.allocator import keep_freed_memory
+from train.system.terminal import console, print_table
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"
 LENGTHS = (256, 1024, 4096, 8192)
-console = rich.console.Console()
 Result = dict[str, Any]
 
 
@@ -86,7 +85,7 @@ def training() -> Result:
     for name, seconds in rows.items():
         ratio = rows["twin, eager"] / seconds
         table.add_row(name, f"{seconds:.2f}", f"{speeds[name]:.0f}", f"{ratio:.2f}")
-    console.print(table)
+    print_table(table)
     best = ours["float32, elementwise"]
     step = best["step_seconds"]
     result = {
@@ -120,7 +119,7 @@ def depths() -> Result:
     table = rich.table.Table("", "compile (s)", "step (s)", "tokens/s")
     for name, row in results.items():
         table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
-    console.print(table)
+    print_table(table)
     return results
 
 
@@ -133,7 +132,7 @@ def lengths() -> Result:
     table = rich.table.Table("tokens in a sequence, 8 sequences", "tokens/s")
     for length, speed in speeds.items():
         table.add_row(length, f"{speed:.0f}")
-    console.print(table)
+    print_table(table)
     return {
         "tokens_per_second": speeds,
         "slowest_over_fastest": min(speeds.values()) / max(speeds.values()),
@@ -157,7 +156,7 @@ def memory() -> Result:
         peak = row["peak_bytes"] / 1e9
         speed = row["tokens_per_second"]
         table.add_row(name, f"{speed:.0f}", f"{row['times_as_slow']:.2f}", f"{peak:.2f}")
-    console.print(table)
+    print_table(table)
     return rows
 
 
@@ -180,7 +179,7 @@ def generated() -> Result:
     result["late"] = {"seconds": late, "times_early": late / early}
     cells = (f"{late * 1e3:.2f}", "", f"{late / early:.2f} times position {generation.EARLY}", "")
     table.add_row(f"batch 1, position {generation.LATE}", *cells)
-    console.print(table)
+    print_table(table)
     return result
 
 
@@ -213,7 +212,7 @@ def converted() -> Result:
         row["times_torch"] = row["seconds"] / results["torch"]["seconds"]
         keys = ("load_seconds", "save_seconds", "seconds", "times_torch", "peak_over_file")
         table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
-    console.print(table)
+    print_table(table)
     return results
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.figure
-import rich.console
 
 from bridge import replacing_file
 from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
+from train.system.terminal import console
 from train.system.write import write_text
 
 
@@ -45,8 +45,6 @@ CORPORA = {
     ),
 }
 SPLIT = "test"
-
-console = rich.console.Console(soft_wrap=True, highlight=False)
 
 
 def run_dir(corpus: str, seed: int) -> Path:

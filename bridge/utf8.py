@@ -27,7 +27,7 @@ def use_utf8() -> None:
         encoding = sys.stdout.encoding if sys.stdout else "utf-8"
         variables = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:replace"}
         words = [_in_utf8(word) for word in sys.orig_argv[1:]]
-        os.execve(sys.executable, [sys.executable, *words], os.environ | variables)
+        os.execve(sys.executable, [os.fsencode(sys.executable), *words], os.environ | variables)
 
 
 def _in_utf8(word: str) -> bytes:

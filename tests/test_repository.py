@@ -217,6 +217,23 @@ def test_text_is_utf8_in_every_locale() -> None:
     assert not unnamed
 
 
+PLAIN = {"Console": {"markup", "emoji", "highlight"}, "TextColumn": {"markup"}}
+"""What of rich takes some of a text for its own unless it is told not to, and how it is told."""
+
+
+def test_names_and_samples_are_never_taken_for_markup() -> None:
+    checked, wrong = 0, []
+    for name, text in sources(*PACKAGES, "benchmarks"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func).rpartition(".")[2]
+                off = {word.arg for word in node.keywords if ast.unparse(word.value) == "False"}
+                checked += called in PLAIN
+                if called in ("from_markup", "Markdown") or not PLAIN.get(called, set()) <= off:
+                    wrong.append(f"{name}:{node.lineno} {ast.unparse(node)}")
+    assert not wrong and checked > 4
+
+
 def undocumented(node: ast.AST, name: str) -> Iterator[str]:
     """The public functions, classes and methods below a node that have no docstring."""
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

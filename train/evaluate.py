@@ -12,7 +12,7 @@ from train.settings.config import Config
 from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, print_table
 
 
 def main(config: Config) -> None:
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
     scores = score_networks(networks, config, data.tokenizer)
     split = config.evaluate.split
     document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
-    console.print(score_table(scores, f"{split} split"))
+    print_table(score_table(scores, f"{split} split"))
     console.print(f"scores: {document}", markup=False)
     console.print(f"plot: {plot}", markup=False)
 

@@ -11,7 +11,7 @@ from train.scoring.score import Score
 from train.scoring.scoreboard import score_table
 from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, print_table
 from train.system.write import write_text
 
 
@@ -45,7 +45,7 @@ def report(pipeline: PipelineConfig) -> None:
         write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    console.print(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
+    print_table(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
     for verdict in verdicts:
         console.print(verdict, markup=False)
     fusion, tokenizer, config = load_run(stage_folder(pipeline.stage("fusion"), "fusion"))

@@ -136,9 +136,9 @@ class Engine:
     def _progress(self, name: str, total: int) -> Iterator[None]:
         """A line with documents, MB/s and the time left, while the block runs."""
         progress = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[documents]:,} documents"),
+            rich.progress.TextColumn("{task.fields[documents]:,} documents", markup=False),
             rich.progress.DownloadColumn(),
             rich.progress.TransferSpeedColumn(),
             rich.progress.TimeRemainingColumn(),

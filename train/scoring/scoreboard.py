@@ -81,7 +81,7 @@ def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
     left = ("domain", "predictor")
     for heading in (*left, "nats/token", "perplexity", "bits/byte", "tokens"):
         side: Literal["left", "right"] = "left" if heading in left else "right"
-        table.add_column(heading, justify=side, no_wrap=True)
+        table.add_column(heading, justify=side)
     for domain, of_domain in scores.items():
         for name, value in of_domain.items():
             table.add_row(

@@ -33,8 +33,8 @@ def read_config(path: str) -> yaml.Node:
         raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
     for scalar in _scalars(node):
         if not is_text(scalar.value):
-            line = scalar.start_mark.line + 1
-            raise UserError(f"{path} line {line}: {scalar.value!a} is not Unicode text")
+            place = f"{path} line {scalar.start_mark.line + 1}"
+            raise UserError(f"{place}: {scalar.value!a} is not Unicode text")
     return node
 
 

@@ -1,8 +1,53 @@
 """What a long command says while it works."""
 
-import pytest
+import io
 
-from train.system.terminal import duration
+import pytest
+import rich.console
+import rich.table
+
+from train.preparation.account import Account, Source
+from train.preparation.assemble import Assembled
+from train.preparation.summary import print_summary
+from train.scoring.score import Score
+from train.scoring.scoreboard import score_table
+from train.system import terminal
+from train.system.terminal import console, duration, print_table
+
+OUTSIDE = ["base[lr=1e-3]", "x[/home]", ":x:", "[bold]b[/]", "[/", "a\\[b]", "1e-3", "[@click=x]y"]
+"""Names and texts that a library for terminals could take for its own."""
+
+
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_text_from_outside_is_printed_as_it_is(text, capsys):
+    console.print(text)
+    console.print(text, style="bold")
+    table = rich.table.Table("name", title=text)
+    table.add_column(text)
+    table.add_row(text, text)
+    print_table(table)
+    print_table(score_table({text: {text: Score(1.0, 2.0, 3.0, 4)}}, text, text))
+    account = Account([Source("prepare.text", text, "text")])
+    account.parts[0].reject("empty", text)
+    print_summary(console, account, Assembled({}, 0))
+    console.rule(text)
+    assert capsys.readouterr().out.count(text) == 2 + 4 + 3 + 2 + 1
+
+
+def test_a_table_is_never_cut_off(monkeypatch):
+    name = "runs/with/a/long/name/" * 5
+    table = rich.table.Table("source", "predictor")
+    table.add_row(name, name)
+    for width, rows in ((40, 7), (None, 1)):
+        shown = io.StringIO()
+        monkeypatch.setattr("sys.stdout", shown)
+        screen = rich.console.Console(width=width, force_terminal=width is not None)
+        monkeypatch.setattr(terminal, "console", screen)
+        print_table(table)
+        lines = [line for line in shown.getvalue().splitlines() if line.startswith("\u2502")]
+        assert len(lines) == rows
+        for column in (1, 2):
+            assert "".join(line.split("\u2502")[column].strip() for line in lines) == name
 
 
 @pytest.mark.parametrize(
