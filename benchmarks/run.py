@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rich.console
 import rich.table
 
 from benchmarks import conversion, generation, limits, parity, start, torch_twin
@@ -26,12 +25,11 @@ from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.settings.cli import parse_config
 from train.system.allocator import keep_freed_memory
-from train.system.terminal import print_table
+from train.system.terminal import console, print_table
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"
 LENGTHS = (256, 1024, 4096, 8192)
-console = rich.console.Console()
 Result = dict[str, Any]
 
 
@@ -47,7 +45,7 @@ def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
         *shape,
         *overrides,
     ]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    done = subprocess.run(line, check=True, capture_output=True, encoding="utf-8")
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]
     result["tokens_per_second"] = result["tokens"] / result["step_seconds"]
@@ -239,7 +237,9 @@ def main() -> None:
     only = parser.parse_args().only
     path = Path("build/benchmarks.json")
     path.parent.mkdir(exist_ok=True)
-    document: Result = json.loads(path.read_text()) if only and path.exists() else {}
+    document: Result = (
+        json.loads(path.read_text(encoding="utf-8")) if only and path.exists() else {}
+    )
     for name in only or PARTS:
         console.print(f"measuring: {name}")
         document[name] = {**PARTS[name](), "measured on": measured_on()}

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.figure
-import rich.console
 
 from bridge import replacing_file
 from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
+from train.system.terminal import console
 from train.system.write import write_text
 
 
@@ -46,8 +46,6 @@ CORPORA = {
     ),
 }
 SPLIT = "test"
-
-console = rich.console.Console(soft_wrap=True, highlight=False)
 
 
 def run_dir(corpus: str, seed: int) -> Path:
@@ -139,7 +137,7 @@ def run_all(jobs: int) -> None:
         log = folder.with_name(f"{folder.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         console.print(f"{CORPORA[corpus].title}, seed {seed}: see {log}")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             done = subprocess.run(
                 command(corpus, seed),
                 stdout=file,

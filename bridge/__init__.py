@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from bridge.schedule import ScheduleForm as ScheduleForm
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
+    from bridge.utf8 import use_utf8 as use_utf8
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
 
@@ -108,6 +109,7 @@ _NAMES = {
     "partial": ("LoadReport", "load_partial"),
     "resumability": ("disagreement", "dtype_obstacle", "obstacles"),
     "schedule": ("ScheduleForm", "SchedulerState", "warmup_cosine"),
+    "utf8": ("use_utf8",),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}

@@ -17,7 +17,7 @@ ORDER = {
         generate
     """,
     "bridge": """
-        errors files keys config names weights parameter_group optimizer schedule stated
+        utf8 errors files keys config names weights parameter_group optimizer schedule stated
         checkpoint orbax_folder any_format resumability comparison inspection partial twin
         commands __main__
     """,

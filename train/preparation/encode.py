@@ -115,7 +115,8 @@ def encoded_documents(folder: Path, rank: int, split: str) -> Iterator[EncodedDo
     names: Iterator[str] = itertools.repeat("")
     if split != "train":
         training = int(np.searchsorted(table["split"], 1))
-        content = json.loads(shards.encoded_path(folder, rank, "names.json").read_text())
+        path = shards.encoded_path(folder, rank, "names.json")
+        content = json.loads(path.read_text(encoding="utf-8"))
         names = iter(content[begin - training :])
     for record, name in zip(table[begin:end], names, strict=False):
         ids = np.asarray(tokens[record["begin"] : record["end"]])

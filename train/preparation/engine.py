@@ -30,7 +30,7 @@ from train.settings.prepare_config import EngineConfig
 from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
-_DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+_DEV_NULL = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
@@ -128,7 +128,7 @@ class Engine:
         while executor.get_incomplete_ranks() and absent < 3:
             time.sleep(_POLL_SECONDS)
             command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
-            queue = subprocess.run(command, capture_output=True, text=True)
+            queue = subprocess.run(command, capture_output=True)
             # Wait a moment, for a job that has just ended or a disk that shows its files late.
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
@@ -136,9 +136,9 @@ class Engine:
     def _progress(self, name: str, total: int) -> Iterator[None]:
         """Shows a line with documents, MB/s and the time left while the block runs."""
         progress = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[documents]:,} documents"),
+            rich.progress.TextColumn("{task.fields[documents]:,} documents", markup=False),
             rich.progress.DownloadColumn(),
             rich.progress.TransferSpeedColumn(),
             rich.progress.TimeRemainingColumn(),

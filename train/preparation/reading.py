@@ -102,7 +102,7 @@ def add_accounts(folder: Path, step: str, tasks: int, account: Account) -> int:
     """
     size = 0
     for rank in range(tasks):
-        content = json.loads(_account_path(folder, step, rank).read_text())
+        content = json.loads(_account_path(folder, step, rank).read_text(encoding="utf-8"))
         account.add(content["account"])
         size += content["bytes"]
     return size

@@ -142,7 +142,7 @@ def _list_files(
         with shards.writing(record) as stream:
             listed = listing.write_tasks(folder / "tasks", account.sources, exclude)
             stream.write(json.dumps(listed).encode())
-    tasks, size, skipped = json.loads(record.read_text())
+    tasks, size, skipped = json.loads(record.read_text(encoding="utf-8"))
     for part, counts in zip(account.parts, skipped, strict=True):
         part.skipped.update(counts)
     return tasks, size

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
+import yaml
 
 import bridge
 from train.settings.config import Config
-from train.settings.yaml_keys import key_lines
+from train.settings.yaml_keys import is_text, key_lines, read_config
 from train.system.command_line import exit_after, one_line, option_names, unknown_argument
 from train.system.errors import UserError
 
@@ -72,11 +73,22 @@ def parse_command(
     stray = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
     if path is None and stray is not None:
         raise UserError(f"{stray} is not an option: write --config {stray}")
+    for word in rest:
+        if not is_text(word):
+            raise UserError(
+                f"command line: {word!a} is not text in this system's encoding: rename what "
+                "it names"
+            )
     options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
     for name in dict(_sections(kind)).keys() & options:
         raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
-    lines = {} if path is None else key_lines(path, kind)
-    file_option = [] if path is None else [f"--config={path}"]
+    lines: dict[str, int] = {}
+    file_option = []
+    if path is not None:
+        node = read_config(path)
+        lines = key_lines(node, path, kind)
+        # jsonargparse would read the file in the locale's encoding: it gets the text, in ASCII.
+        file_option = [f"--config={yaml.serialize(node, Dumper=yaml.SafeDumper)}"]
     try:
         values = parser.parse_args([*file_option, *rest])
     except (argparse.ArgumentError, TypeError, ValueError) as error:

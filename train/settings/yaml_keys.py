@@ -21,21 +21,41 @@ _OTHER_COMMANDS = {
 """What a file is that has a key which only other commands know."""
 
 
-def key_lines(path: str, kind: type[Any]) -> dict[str, int]:
-    """The line of every key in a config file, by its dotted name.
+def read_config(path: str) -> yaml.Node:
+    """The content of a config file, with the line of everything.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.
+        UserError: the file cannot be read, or is not YAML in UTF-8.
     """
-    lines: dict[str, int] = {}
     try:
         node = bridge.read_yaml(path)
-        if node is not None:
-            _collect_lines(node, kind, "", path, lines, list(setting_names(kind)))
     except bridge.BridgeError as error:
         raise UserError(str(error)) from error
     if node is None:
         raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
+    for scalar in _scalars(node):
+        if not is_text(scalar.value):
+            place = f"{path} line {scalar.start_mark.line + 1}"
+            raise UserError(f"{place}: {scalar.value!a} is not Unicode text")
+    return node
+
+
+def is_text(word: str) -> bool:
+    """Whether it has no half of a surrogate pair, as YAML can spell and broken bytes become."""
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def key_lines(node: yaml.Node, path: str, kind: type[Any]) -> dict[str, int]:
+    """The line of every key in what `read_config` returned, by its dotted name.
+
+    Raises:
+        UserError: a key is unknown or set twice, or a section is missing.
+    """
+    lines: dict[str, int] = {}
+    try:
+        _collect_lines(node, kind, "", path, lines, list(setting_names(kind)))
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
     for field in dataclasses.fields(kind):
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and dataclasses.is_dataclass(field.type) and field.name not in lines:
@@ -52,6 +72,18 @@ def setting_names(kind: type[Any], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if dataclasses.is_dataclass(hint):
             yield from setting_names(typing.cast(type[Any], hint), f"{prefix}{name}.")
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.ScalarNode):
+            yield node
+        elif id(node) not in seen:  # an alias may even name what it is in
+            seen.add(id(node))
+            for item in node.value:
+                todo.extend(item if isinstance(item, tuple) else [item])
 
 
 def _collect_lines(

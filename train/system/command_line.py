@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
-from bridge import closest, type_in_words
+from bridge import closest, type_in_words, use_utf8
 from train.system.errors import UserError
 from train.system.interrupt import interrupt
 
@@ -22,6 +22,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 
     SIGTERM interrupts like Ctrl-C, so that no worker process is left behind.
     """
+    use_utf8()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in background jobs of a shell
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

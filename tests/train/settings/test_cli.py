@@ -172,6 +172,35 @@ def test_a_config_without_its_option_is_named(argv):
         cli.parse_command(argv, "", Config, add_resume)
 
 
+def test_no_locale_changes_what_a_config_says(config_file, monkeypatch):
+    content = 'prompts: ["caf\u00e9", \u4e2d, "\\u00e9"]\nprepare:\n  text:\n  - |\n    \u00fc\n'
+    config_file.write_text("data_dir: \u00e9\nrun_dir: b\n" + content, encoding="utf-8")
+    opened = open
+
+    def in_latin1(path, mode="r", *arguments, encoding=None, **options):
+        if "b" not in mode:
+            encoding = encoding or "latin-1"
+        return opened(path, mode, *arguments, encoding=encoding, **options)
+
+    monkeypatch.setattr("builtins.open", in_latin1)
+    config = cli.parse_config(["--config", str(config_file)], "")
+    assert (config.data_dir, config.prompts) == ("\u00e9", ["caf\u00e9", "\u4e2d", "\u00e9"])
+    assert config.prepare.text == ["\u00fc\n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ('prompts: ["a", "\\ud800"]', [], r"config.yaml line 3: '\\ud800' is not Unicode text"),
+        ("prompts: &a [*a, 5]", [], "prompts: expected"),
+        ("", ["--prompts+=caf\udce9"], r"command line: '--prompts\+=caf\\udce9' is not text"),
+    ],
+)
+def test_what_is_no_text_is_named(config_file, content, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(config_file, content, "--seed=0", *arguments)
+
+
 def test_a_missing_key_may_come_from_the_command_line(config_file):
     config_file.write_text("data_dir: a")
     config = cli.parse_config(["--config", str(config_file), "--run_dir", "c"], "")

@@ -1,12 +1,17 @@
 """How commands end (train/system/command_line.py), Ctrl-C included."""
 
 import argparse
+import io
 import signal
+import sys
+import time
 
 import pytest
 from helpers.command_lines import run
 
 from train.system.command_line import exit_after, parse_options
+from train.system.errors import UserError
+from train.system.terminal import console
 
 
 @pytest.mark.parametrize(
@@ -43,6 +48,27 @@ def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
     assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding, "strict"))
+
+    def show():
+        print("caf\u00e9 \u4e2d \U0001f600 \udce9")
+        console.print("caf\u00e9 \u4e2d \U0001f600 \udce9")
+        raise UserError("caf\u00e9 \u4e2d \U0001f600 \udce9")
+
+    with pytest.raises(SystemExit):
+        exit_after(show)
+    shown = "caf\u00e9 \u4e2d \U0001f600 \udce9".encode(encoding, "replace")
+    for stream, expected in (
+        (sys.stdout, shown + b"\n" + shown + b"\n"),
+        (sys.stderr, b"error: " + shown + b"\n"),
+    ):
+        stream.flush()
+        assert stream.buffer.getvalue() == expected
+
+
 COLLECTING = """
 import gc, signal, time
 from train.system.command_line import exit_after
@@ -62,7 +88,9 @@ exit_after(main)
 
 def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
     (tmp_path / "collecting.py").write_text(COLLECTING)
+    start = time.monotonic()
     done = run(tmp_path, "collecting", code=130)
+    assert time.monotonic() - start < 15
     assert (done.stdout, done.stderr) == ("", "interrupted\n")
 
 

@@ -4,13 +4,35 @@ import re
 
 import pytest
 import rich.console
+import rich.table
 
+from train.preparation.account import Account, Source
+from train.preparation.assemble import Assembled
+from train.preparation.summary import print_summary
 from train.scoring.score import Score
 from train.scoring.scoreboard import score_table
 from train.system import terminal
-from train.system.terminal import duration, print_table
+from train.system.terminal import console, duration, print_table
 
 LONG = "runs/a-name-that-is-long/[of two words] and more/checkpoints_base/base_model_step_9.pt"
+OUTSIDE = ["base[lr=1e-3]", "x[/home]", ":x:", "[bold]b[/]", "[/", "a\\[b]", "1e-3", "[@click=x]y"]
+"""Names and texts that a library for terminals could take for its own."""
+
+
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_text_from_outside_is_printed_as_it_is(text, capsys):
+    console.print(text)
+    console.print(text, style="bold")
+    table = rich.table.Table("name", title=text)
+    table.add_column(text)
+    table.add_row(text, text)
+    print_table(table)
+    print_table(score_table({text: {text: Score(1.0, 2.0, 3.0, 4)}}, text, text))
+    account = Account([Source("prepare.text", text, "text")])
+    account.parts[0].reject("empty", text)
+    print_summary(console, account, Assembled({}, 0))
+    console.rule(text)
+    assert capsys.readouterr().out.count(text) == 2 + 4 + 3 + 2 + 1
 
 
 @pytest.mark.parametrize(
