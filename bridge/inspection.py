@@ -79,6 +79,7 @@ class Inspection:
         optimizer: None if there is none, or none that is understood.
         schedule: likewise.
         step: optimizer steps made.
+        stated_step: what the file's own counter says where that is another number, else None.
         avg_loss: the loss that is stated.
         problems: everything for which the checkpoint cannot be loaded as it is, by kind.
     """
@@ -96,6 +97,7 @@ class Inspection:
     optimizer: Optimizer | None
     schedule: SchedulerState | None
     step: int
+    stated_step: int | None
     avg_loss: float
     problems: dict[str, list[str]]
 
@@ -152,6 +154,7 @@ def inspect(path: PathLike) -> Inspection:
         optimizer=optimizer,
         schedule=schedule,
         step=stated.step,
+        stated_step=stated.stated_step,
         avg_loss=stated.avg_loss,
         problems={kind: items for kind, items in problems.items() if items},
     )
