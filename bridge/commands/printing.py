@@ -188,6 +188,11 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield "schedule", f"{alone}peak {schedule.base_lr}{lowest}, {length}"
         share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
         yield "trained", f"{inspection.step:,} of {schedule.total_steps:,} steps{share}"
+    if inspection.stated_step is not None:
+        yield (
+            "",
+            f"by its optimizer, which counts; the file's counter says {inspection.stated_step:,}",
+        )
     yield "avg_loss", f"{inspection.avg_loss:.6g}"
     if inspection.prefix:
         yield "names", f"begin with {inspection.prefix}, which is left out"

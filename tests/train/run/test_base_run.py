@@ -1,5 +1,6 @@
 """Real runs of `python -m train.base` and `python -m mmrec_jax.generate`, small ones."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,7 +15,11 @@ from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
+from train.checkpoints.state import checkpoint_of
 from train.generation.speaker import load_speaker
+from train.run.session import open_session
+from train.settings.cli import parse_config
+from train.stages.base import BaseStage
 
 STEPS = 12
 CONFIG = """
@@ -180,6 +185,7 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
         # A rate that was set by hand, and no schedule.
         content["optimizer_state_dict"]["param_groups"][0]["lr"] = 3.3e-5
         content["scheduler_state_dict"] = None
+        content["step"] = 12  # of micro-batches
         source = prepared / "six.pt"
         torch.save(content, source)
     run_dir = f"imported {kind}"
@@ -202,6 +208,28 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
             np.testing.assert_array_equal(moments[path], array)
     for path, array in variables(found.model).items():
         np.testing.assert_array_equal(array, variables(expected.model)[path])
+
+
+def test_an_imports_own_schedule_continues_where_it_is(prepared, finished, monkeypatch):
+    imported = bridge.load_torch(finished[0] / "base_model_step_6.pt")
+    schedule = bridge.SchedulerState(
+        base_lr=1e-2,
+        warmup_steps=0,
+        total_steps=STEPS,
+        step=4,
+        min_lr=1e-3,
+        form="CosineAnnealingLR",
+    )
+    imported.optimizer_state.hyperparameters["lr"] = schedule.learning_rate()
+    imported = dataclasses.replace(imported, scheduler_state=schedule)
+    folder = prepared / "own" / "checkpoints_base"
+    bridge.save_orbax(folder / "state" / "6", imported.model, **imported.training_state())
+    monkeypatch.chdir(prepared)
+    settings = ["--optimizer.warmup_steps=0", "--optimizer.min_learning_rate=1e-3"]
+    config = parse_config(["--config", "c.yaml", "--run_dir", "own", *settings], "")
+    session = open_session(config, BaseStage(config), resume=True, overwrite=False)
+    resumed = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})
+    assert (resumed.step, resumed.scheduler_state) == (6, schedule)
 
 
 def test_an_import_of_another_training_is_refused(prepared, finished):
