@@ -19,7 +19,8 @@ MARKS = (
 )
 """How files begin that say in which encoding they are."""
 
-_OUTSIDE, _INSIDE = re.compile(rb'["\[\]{},]'), re.compile(rb'["\\]')  # of strings
+_SIGN = re.compile(rb'["\[\]{},]')
+_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)  # up to its end
 
 
 class Rejected(Exception):
@@ -149,18 +150,24 @@ def read_elements(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
         return whole
 
     chunks = _in_utf8(stream)
-    for chunk in chunks:
+    for chunk in filter(None, chunks):
         place = begin = int(escaped)
         if escaped:
             hold(chunk[:1])
         escaped = False
-        while match := (_INSIDE if text else _OUTSIDE).search(chunk, place):
+        while place < len(chunk):
+            if text:
+                match = _STRING.match(chunk, place)
+                assert match
+                sign, place = chunk[match.end() : match.end() + 1], match.end() + 1
+                text, escaped = sign != b'"', sign == b"\\"
+                continue
+            match = _SIGN.search(chunk, place)
+            if not match:
+                break
             sign, place = match[0], match.end()
-            if sign == b"\\":
-                escaped = place == len(chunk)
-                place += 1
-            elif sign == b'"':
-                text = not text
+            if sign == b'"':
+                text = True
             elif sign in b"[{":
                 depth += 1
                 if depth == 1:  # of the array itself
