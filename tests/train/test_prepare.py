@@ -178,6 +178,45 @@ def test_a_given_tokenizer_encodes_the_documents(prepared, config_file, tmp_path
     assert found == wanted
 
 
+def test_the_answers_of_chats_are_marked_in_the_token_files(tmp_path, sources):
+    words = random.Random(1)
+
+    def said(role):
+        return {"role": role, "content": f"{role}: " + " ".join(words.choices(WORDS, k=60))}
+
+    chats = [[said("user"), said("assistant"), said("user")] for _ in range(12)]
+    chats = [[*chat, said("assistant")] if i % 2 else chat for i, chat in enumerate(chats)]
+    lines = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
+    (tmp_path / "chats.jsonl").write_text(lines)
+    listed = f"[{tmp_path / 'chats.jsonl'}, {sources / 'text'}]"
+    options = ["--config", str(write_config(tmp_path, sources, text=listed))]
+    data_dir = tmp_path / "data"
+    prepare(cli.parse_config(options, ""))
+    assert token_files.read_tokens(data_dir, "text", "train").learned is None
+    prepare(cli.parse_config([*options, "--prepare.answers_only", "true"], ""))
+    data_folder.load_manifest(data_dir)
+    tokenizer = Tokenizer.load(data_dir / data_folder.TOKENIZER)
+    answers, others = set(), 0
+    for split in ("train", "validation", "test"):
+        file = token_files.read_tokens(data_dir, "text", split)
+        for begin, end in zip([0, *file.ends[:-1]], file.ends, strict=True):
+            ids, learned = file.tokens[begin:end], file.learned[begin:end]
+            if learned.all():
+                others += 1
+                continue
+            answers.add(tokenizer.decode(ids[learned]))
+            # The end is learned where an answer is the last message.
+            assert learned[-1] == (tokenizer.decode(ids).count("<|assistant|>") == 2)
+        mixed = token_files.read_tokens(data_dir, "mixed", split)
+        code = token_files.read_tokens(data_dir, "code", split)
+        assert mixed.learned.sum() == file.learned.sum() + len(code.tokens) and code.learned.all()
+    assert others == 28
+    assert answers == {
+        "".join(f"{each['content']}\n" for each in chat if each["role"] == "assistant")
+        for chat in chats
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -376,6 +415,20 @@ def test_token_files_are_checked(tmp_path, ends, values, message):
         assert token_files.read_tokens(tmp_path, "text", "train").ends.tolist() == [2, 5]
         return
     with pytest.raises(UserError, match=message):
+        token_files.read_tokens(tmp_path, "text", "train")
+
+
+@pytest.mark.parametrize("mask", [np.ones(4, bool), np.ones(5, np.uint8), None])
+def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask):
+    folder = tmp_path / "text" / "train"
+    folder.mkdir(parents=True)
+    np.save(folder / "ends.npy", np.array([2, 5]))
+    np.save(folder / "tokens.npy", np.zeros(5, np.uint16))
+    if mask is None:
+        (folder / "learned.npy").write_bytes(b"x")
+    else:
+        np.save(folder / "learned.npy", mask)
+    with pytest.raises(UserError, match=r"learned.npy"):
         token_files.read_tokens(tmp_path, "text", "train")
 
 

@@ -23,6 +23,7 @@ from train.preparation.listing import File
 from train.preparation.records import (
     MARKS,
     Rejected,
+    Spans,
     begins_an_array,
     parsed,
     read_elements,
@@ -46,6 +47,7 @@ class Document(NamedTuple):
         group: documents of one group are never in different splits. A file is a group. In JSON and
             Parquet files each record is one, because such a file may be a whole corpus.
         source: the index of its source.
+        learned: where the parts of the text begin and end that are learned; None where all is.
     """
 
     text: str
@@ -53,6 +55,7 @@ class Document(NamedTuple):
     name: str
     group: str
     source: int
+    learned: Spans | None = None
 
     @property
     def size(self) -> int:
@@ -174,12 +177,13 @@ class Reader:
                             raise Rejected("too long")
                         if not array and not record.strip():
                             continue
-                        text = self._check_text(text_of(parsed(record), self._prepare))
+                        content, learned = text_of(parsed(record), self._prepare)
+                        text = self._check_text(content)
                     except Rejected as rejected:
                         part.reject(rejected.reason, place)
                         continue
                     label = self._label(file.source, "", text)
-                    yield from self._accept(text, label, place, place, file.source)
+                    yield from self._accept(text, label, place, place, file.source, learned)
         except _DAMAGED:
             part.reject("unreadable", f"{name} after {kind} {number}")
 
@@ -210,12 +214,13 @@ class Reader:
                         place = f"{name} row {row}"
                         try:
                             record = dict(zip(fields, values, strict=True))
-                            text = self._check_text(text_of(record, self._prepare))
+                            content, learned = text_of(record, self._prepare)
+                            text = self._check_text(content)
                         except Rejected as rejected:
                             part.reject(rejected.reason, place)
                             continue
                         label = self._label(file.source, "", text)
-                        yield from self._accept(text, label, place, place, file.source)
+                        yield from self._accept(text, label, place, place, file.source, learned)
         except (OSError, ValueError, LookupError, pyarrow.ArrowException):
             # In a damaged table even the names of columns may be invalid text.
             part.reject("unreadable", f"{name} after row {row}")
@@ -260,11 +265,17 @@ class Reader:
         return self._labeller.label(name, text)
 
     def _accept(
-        self, text: str, label: str, name: str, group: str, source: int
+        self,
+        text: str,
+        label: str,
+        name: str,
+        group: str,
+        source: int,
+        learned: Spans | None = None,
     ) -> Iterator[Document]:
         self._parts[source].documents[label] += 1
         if label != "data":
-            yield Document(text, label, name, group, source)
+            yield Document(text, label, name, group, source, learned)
 
 
 def decode(content: bytes) -> str:

@@ -19,7 +19,8 @@ MARKS = (
 )
 """How files begin that say in which encoding they are."""
 
-_OUTSIDE, _INSIDE = re.compile(rb'["\[\]{},]'), re.compile(rb'["\\]')  # of strings
+_SIGN = re.compile(rb'["\[\]{},]')
+_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)  # up to its end
 
 
 class Rejected(Exception):
@@ -44,31 +45,43 @@ def parsed(record: bytes) -> Any:
         raise Rejected("bad JSON") from None
 
 
-def text_of(record: Any, prepare: PrepareConfig) -> Any:
-    """The text of a record: what is in it, which need not be a string.
+Spans = list[tuple[int, int]]
+"""Where parts of a text begin and end."""
+
+
+def text_of(record: Any, prepare: PrepareConfig) -> tuple[Any, Spans | None]:
+    """The text of a record, and where in it the answers of a chat are that are to be learned alone.
+
+    Returns:
+        What is in the record, which need not be a string; None where all of it is learned.
 
     Raises:
         Rejected: it is neither a string nor an object, has none of the fields, or a chat that is
             none.
     """
     if isinstance(record, str):
-        return record
+        return record, None
     if not isinstance(record, dict):
         raise Rejected("wrong type")
     for field in prepare.text_fields:
         if record.get(field) is not None:
-            return record[field]
+            return record[field], None
     for field in prepare.chat_fields:
         if record.get(field) is not None:
-            return _chat(record[field], prepare.chat_template)
+            text, answers = _chat(record[field], prepare)
+            return text, answers if prepare.answers_only else None
     raise Rejected("missing field")
 
 
-def _chat(messages: Any, template: str) -> str:
-    """The messages of a chat, one after the other, each in the template's form."""
+def _chat(messages: Any, prepare: PrepareConfig) -> tuple[str, Spans]:
+    """The messages of a chat, one after the other, each in the template's form.
+
+    An answer is its content and what the template has behind it, by which it ends.
+    """
     if not isinstance(messages, list):
         raise Rejected("wrong type")
-    written = []
+    before, _, _ = prepare.chat_template.partition("{content}")
+    text, answers = "", []
     for message in messages:
         if not isinstance(message, dict):
             raise Rejected("wrong type")
@@ -81,9 +94,12 @@ def _chat(messages: Any, template: str) -> str:
         if not isinstance(role, str):
             raise Rejected("wrong type")
         values = {"{role}": role, "{content}": _content(content)}
-        parts = re.split(r"(\{role\}|\{content\})", template)
-        written += [values.get(part, part) for part in parts]
-    return "".join(written)
+        parts = re.split(r"(\{role\}|\{content\})", prepare.chat_template)
+        written = "".join(values.get(part, part) for part in parts)
+        if role in prepare.answer_roles:
+            answers.append((len(text + before.replace("{role}", role)), len(text + written)))
+        text += written
+    return text, answers
 
 
 def _content(content: Any) -> str:
@@ -134,18 +150,24 @@ def read_elements(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:
         return whole
 
     chunks = _in_utf8(stream)
-    for chunk in chunks:
+    for chunk in filter(None, chunks):
         place = begin = int(escaped)
         if escaped:
             hold(chunk[:1])
         escaped = False
-        while match := (_INSIDE if text else _OUTSIDE).search(chunk, place):
+        while place < len(chunk):
+            if text:
+                match = _STRING.match(chunk, place)
+                assert match
+                sign, place = chunk[match.end() : match.end() + 1], match.end() + 1
+                text, escaped = sign != b'"', sign == b"\\"
+                continue
+            match = _SIGN.search(chunk, place)
+            if not match:
+                break
             sign, place = match[0], match.end()
-            if sign == b"\\":
-                escaped = place == len(chunk)
-                place += 1
-            elif sign == b'"':
-                text = not text
+            if sign == b'"':
+                text = True
             elif sign in b"[{":
                 depth += 1
                 if depth == 1:  # of the array itself

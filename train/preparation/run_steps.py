@@ -85,7 +85,9 @@ def run(
     engine.run("encode", count, [encoding], remaining)
     engine.run("leaks", count, [leaks.FindShared(folder)])
     with _timed(console, "token files"):
-        assembled = assemble.assemble(folder, data_dir, Tokenizer.load(path), account)
+        assembled = assemble.assemble(
+            folder, data_dir, tokenizer, account, masked=prepare.answers_only
+        )
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
             if not found.documents:

@@ -55,14 +55,16 @@ def score(
     """
     total, tokens, size = 0.0, 0, 0
     for rows in validation_rows(windows, batch_size, limit):
-        check_ids(rows, len(token_bytes))
-        whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])))
-        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)]
-        labels = whole.labels[: len(rows)]
+        whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])), padded=True)
+        for ids in whole[:2]:
+            check_ids(ids, len(token_bytes))
+        learned = np.asarray(whole.weights)[: len(rows)] > 0
+        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)][learned]
+        labels = whole.labels[: len(rows)][learned]
         total += float(np.sum(losses))
         tokens += labels.size
         size += int(token_bytes[labels].sum())
-    loss = total / tokens
+    loss = total / max(tokens, 1)
     return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
 
 

@@ -42,7 +42,15 @@ class EngineConfig:
             raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
 
 
-_NEWER = ("chat_fields", "chat_template", "tokenizer", "end_of_text", "tiktoken_pattern")
+_NEWER = (
+    "chat_fields",
+    "chat_template",
+    "answers_only",
+    "answer_roles",
+    "tokenizer",
+    "end_of_text",
+    "tiktoken_pattern",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,10 +74,12 @@ class PrepareConfig:
             content, or from and value; it counts where the record has no text.
         chat_template: how each message of a chat is written; {role} and {content} stand for what
             it has.
-        validation_fraction: share of the source files for validation, which serves to choose
-            settings; in (0, 1).
-        test_fraction: share of the source files for the test split, which serves to report how
-            good the chosen settings are; in (0, 1). The two together must be below 1.
+        answers_only: learn of a chat what answer_roles say and nothing else; all of it is read.
+        answer_roles: the roles whose messages are answers.
+        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
+            between recipes.
+        test_fraction: share of the source files kept for the test split, in (0, 1): to report
+            what the chosen recipe reaches. Together they are below 1.
         max_document_bytes: longer documents are rejected.
         tokenizer: a tokenizer.json or .tiktoken file to encode the documents with, of
             model.vocab_size tokens; null trains one on the training documents.
@@ -90,6 +100,10 @@ class PrepareConfig:
         default_factory=lambda: ["messages", "conversations"]
     )
     chat_template: str = "<|{role}|>\n{content}\n"
+    answers_only: bool = False
+    answer_roles: list[str] = dataclasses.field(
+        default_factory=lambda: ["assistant", "gpt", "model"]
+    )
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000

@@ -117,13 +117,12 @@ def _output_size(model: MMRec100M, config: Config) -> float:
     @jax.jit
     def size(model: MMRec100M, batch: Batch) -> jax.Array:
         x, chunk_size = model.embedding(batch.inputs), config.training.chunk_size
-        real = None if batch.weights is None else batch.weights > 0
         outputs = [
-            expert.hidden_states(x, real=real, chunk_size=chunk_size).y
+            expert.hidden_states(x, real=batch.real, chunk_size=chunk_size).y
             for expert in model.experts(None).values()
         ]
         sizes = jnp.sqrt(jnp.square(jnp.concatenate(outputs, axis=-1)).mean(axis=-1))
-        return jnp.average(sizes, weights=batch.weights)
+        return jnp.average(sizes, weights=batch.real)
 
     stacked = stack_blocks(model)
     batches = training_batches(config, FusionStage.name, training_rows(config))

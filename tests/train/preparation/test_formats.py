@@ -272,6 +272,33 @@ def test_chats_are_written_by_the_template(tmp_path, record, settings, expected)
     assert document.text == expected
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_the_answers_of_chats_are_what_is_learned(tmp_path, name):
+    chat = [
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": "ONE"},
+        {"role": "user", "content": "two?"},
+        {"role": "gpt", "content": "TWO"},
+    ]
+    records = [{"messages": chat}, {"messages": chat[:1]}, {"text": "plain"}]
+    content = lines(*records)
+    if name == "a.json":
+        content = json.dumps(records).encode()
+    elif name == "a.parquet":
+        columns = ("messages", "text")
+        content = parquet({key: [record.get(key) for record in records] for key in columns})
+    documents, _ = read_one(tmp_path, name, content, answers_only=True)
+    learned = [d.learned and [d.text[a:b] for a, b in d.learned] for d in documents]
+    assert learned == [["ONE\n", "TWO\n"], [], None]
+    options = {"chat_template": "{role}: {content} / {role}. ", "answer_roles": ["user"]}
+    documents, _ = read_one(tmp_path, name, content, answers_only=True, **options)
+    assert [documents[0].text[a:b] for a, b in documents[0].learned] == [
+        "one? / user. ",
+        "two? / user. ",
+    ]
+    assert all(d.learned is None for d in read_one(tmp_path, name, content)[0])
+
+
 def test_a_template_without_content_is_refused():
     with pytest.raises(ValueError, match=r"chat_template must have {content} in it"):
         PrepareConfig(chat_template="{role}")
