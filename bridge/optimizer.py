@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bridge.errors import FormatError, MismatchError, NonFiniteWarning, listed
+from bridge.files.plain_data import safe_name
 from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import Entry, named_parameters
 from bridge.parameter_group import NAMES, ordered_parameters, read_groups
@@ -136,7 +137,7 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
             unusable.append(f"{name} of {entry.key}")
     if unusable:
         warnings.warn(
-            f"NaN, infinite or negative moments: {', '.join(unusable)}",
+            f"NaN, infinite or negative moments: {listed(unusable)}",
             NonFiniteWarning,
             stacklevel=2,
         )
@@ -168,7 +169,7 @@ def state_problems(state: Mapping[Any, Any], parameters: list[Entry]) -> dict[st
         if not isinstance(item, Mapping) or set(item) != _KEYS:
             keys = set(item) if isinstance(item, Mapping) else set()
             wrong = " and ".join(
-                f"{verb} {listed(sorted(f'{key!s:.80}' for key in some))}"
+                f"{verb} {listed(sorted(safe_name(str(key)) for key in some))}"
                 for verb, some in (("lacks", _KEYS - keys), ("has", keys - _KEYS))
                 if some
             )

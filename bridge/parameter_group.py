@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.errors import FormatError, MismatchError, listed
-from bridge.files.plain_data import plain
+from bridge.files.plain_data import plain, safe_name
 from bridge.keys import Entry
 from bridge.names import own_names
 
@@ -82,7 +82,7 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
     if different:
         raise FormatError(
             f"optimizer_state_dict has {len(groups)} parameter groups with different "
-            f"{listed([f'{key!s:.80}' for key in different])}, and training here has one: {_REMEDY}"
+            f"{listed([safe_name(str(key)) for key in different])}, and training here has one: {_REMEDY}"
         )
     _check_settings(settings)
     return settings, names, len(indices)
@@ -143,7 +143,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         whose = next((_FOREIGN[key] for key in foreign if key in _FOREIGN), "another optimizer")
         raise FormatError(
             f"optimizer_state_dict is of {whose}, not of AdamW, which has no setting "
-            f"{listed([f'{key!s:.80}' for key in foreign])}: {_REMEDY}"
+            f"{listed([safe_name(str(key)) for key in foreign])}: {_REMEDY}"
         )
     wrong = [key for key in ("lr", "eps", "weight_decay") if not _usable(settings.get(key))]
     betas = settings.get("betas")

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from bridge.checkpoint import LoadedCheckpoint
+from bridge.errors import listed
 from bridge.keys import Model, entries, named_parameters
 from bridge.schedule import SchedulerState
 from bridge.weights import class_name, variables
 from mmrec_jax.layer_paths import VariablePath
-
-_SHOWN = 10
 
 
 def obstacles(
@@ -82,8 +81,7 @@ def _of_moments(
     ):
         if paths:
             names = [".".join(map(str, path)) for path in paths]
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            yield f"its moments {problem} {', '.join(names[:_SHOWN])}{more}"
+            yield f"its moments {problem} {listed(names)}"
 
 
 def _trainable(

@@ -100,7 +100,7 @@ def understand(
         FormatError: it is no checkpoint, or an entry is not what it should be.
     """
     if isinstance(content, Refused):
-        raise content.error("")
+        raise content.error("the whole file")
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     left_out = {}
@@ -265,10 +265,17 @@ def _optimizer_steps(optimizer: Any) -> int | None:
     if not state:
         return 0
     first = next(iter(state.values()))
+<<<<<<< HEAD
     if not isinstance(first, Mapping) or first.get("step") is None:
         return None
     try:
         step: int = _number(first, "step", int)
+=======
+    if not isinstance(first, Mapping):
+        return None
+    try:
+        step = _number(first, "step", int)
+>>>>>>> files
     except FormatError:  # for `optimizer_from_torch` to refuse
         return None
     return None if step < 0 else step

@@ -156,7 +156,8 @@ def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "I
     parser.add_argument(
         dest,
         metavar=name,
-        help="a .pt or .safetensors file, a run's folder (its newest state), or a state's folder",
+        help="a .pt or .safetensors file, the index of several (model.safetensors.index.json), "
+        "a run's folder (its newest state), or a state's folder",
     )
 
 
@@ -189,7 +190,7 @@ def _add_model_only(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-only",
         action="store_true",
-        help="without optimizer and schedule, at step 0",
+        help="only the weights, at step 0, whatever else the file holds",
     )
 
 

@@ -24,7 +24,7 @@ def infer_class(shapes: Shapes) -> str:
         return "FusionLayer"
     if "blocks" in tops:
         return "ExpertModule"
-    raise ConfigError(f"no model has tensors of these names: {listed(sorted(tops))}")
+    raise ConfigError(f"no model has tensors of these names: {listed(sorted(tops)) or 'none'}")
 
 
 def infer_fields(model_class: str, shapes: Shapes) -> dict[str, Any]:

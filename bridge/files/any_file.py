@@ -15,7 +15,7 @@ from bridge.errors import (
 )
 from bridge.files import disk, safetensors_file, shards, torch_file
 from bridge.files.disk import PathLike
-from bridge.files.plain_data import safe_name
+from bridge.files.plain_data import check_extent, safe_name
 from bridge.files.refused import Refused
 from bridge.files.tensors import Tensor
 
@@ -113,4 +113,5 @@ def _reading_all(path: PathLike, lenient: bool) -> Iterator[dict[str, Any]]:
         ]
         if missing:
             raise MismatchError("the files do not hold what their index says", {"missing": missing})
+        check_extent(content, sum(file.stat().st_size for file in files_of(path)))
         yield content

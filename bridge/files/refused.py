@@ -58,6 +58,9 @@ _REMEDIES_OF_USES = {
     "call": "x.value (of an enum)",
     "sequence": "tuple(x)",
     "object": "vars(x)",
+    "mapping": "dict(x)",
+    "list": "list(x)",
+    "stateful": "x.state_dict()",
     "subclass": "x.as_subclass(torch.Tensor)",
 }
 """What to save instead of an object, by its class, its module, and how the pickle comes by it."""
@@ -76,7 +79,18 @@ _TENSORS = {
 """Tensors that no model of ours has, by the name of what restores them: what they are, and how to
 make usual ones of them."""
 
-Kind = Literal["name", "call", "sequence", "object", "subclass", "tensor", "value"]
+Kind = Literal[
+    "name",
+    "call",
+    "sequence",
+    "object",
+    "mapping",
+    "list",
+    "stateful",
+    "subclass",
+    "tensor",
+    "value",
+]
 
 
 class Unread:
@@ -91,7 +105,8 @@ class Refused(Unread):
 
     Attributes:
         kind: of what was pickled, a "name" is all that the file says of it, a "call" is with one
-            plain value, a "sequence" is made of some, a "subclass" is a tensor's own class, and an
+            plain value, a "sequence" is made of some, a "mapping" and a "list" get items, what is
+            "stateful" is a module or an optimizer, a "subclass" is a tensor's own class, and an
             "object" is anything else; a "tensor" is of a type that no model has, and a "value" is
             plain but impossible.
         name: of its class or function, of the tensor's type, or what is wrong with the value.
@@ -126,6 +141,17 @@ class Refused(Unread):
         of_modules = [] if self.kind == "name" else _REMEDIES_OF_MODULES
         module = next((module for module in of_modules if name.startswith(module)), "")
         return _REMEDIES_OF_MODULES.get(module) or _REMEDIES_OF_USES[self.kind]
+
+    @property
+    def briefly(self) -> str:
+        """What to do about it, or what it is, in a few words."""
+        plain = self.kind in ("tensor", "value")
+        return self.what if plain else f"{self.remedy} for {self.shown}"
+
+    def becomes(self, kind: Kind) -> None:
+        """Notes what the file says further of an object."""
+        if self.kind in ("object", "sequence"):
+            self.kind = kind
 
     def error(self, place: str, others: Sequence[str] = (), *, hint: bool = False) -> BridgeError:
         """Why a file that needs it is not read.
@@ -169,13 +195,13 @@ def refuse(content: Any, named: Sequence[Refused]) -> None:
     """
     found: dict[str, tuple[str, Refused]] = {}
     for place, refused in _within(content):
-        found.setdefault(refused.what, (place, refused))
+        found.setdefault(refused.what, (place or "the whole file", refused))
     if not found and named:
         raise named[0].error("")
     if found:
         (place, first), *rest = found.values()
         hint = not any(place.startswith(weights) for weights in _weights(content))
-        others = [f"{item.remedy} for {item.shown} ({where})" for where, item in rest]
+        others = [f"{item.briefly} ({where})" for where, item in rest]
         more = [f"and {len(others) - _SHOWN} more"] if others[_SHOWN:] else []
         raise first.error(place, [*others[:_SHOWN], *more], hint=hint)
 
@@ -185,36 +211,36 @@ def _weights(content: Any) -> list[str]:
     if not isinstance(content, dict):
         return [""]
     inside = [
-        _inside("", key)
+        _place([key])
         for key, item in content.items()
         if isinstance(item, dict) and any(isinstance(value, Tensor) for value in item.values())
     ]
     return inside or [""]
 
 
-def _within(content: Any) -> Iterator[tuple[str, Refused]]:
+def _within(
+    value: Any, keys: tuple[Any, ...] = (), known: set[int] | None = None
+) -> Iterator[tuple[str, Refused]]:
     """What is refused in a file's content, each with its place, what is shared only once."""
-    known: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", content)]
-    while waiting:
-        place, value = waiting.pop()
-        if isinstance(value, Refused):
-            yield place, value
-        if not isinstance(value, dict | list | tuple) or id(value) in known:
-            continue
-        known.add(id(value))
-        inner: list[tuple[str, Any]] = []
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(key, Refused):
-                inner.append((f"a key of {place or 'the whole'}", key))
-            if isinstance(item, Refused | dict | list | tuple):
-                inner.append((_inside(place, key), item))
-        waiting += reversed(inner)
+    known = set() if known is None else known
+    if isinstance(value, Refused):
+        yield _place(keys), value
+    if not isinstance(value, dict | list | tuple) or not value or id(value) in known:
+        return
+    known.add(id(value))
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(key, Refused):
+            yield f"a key of {_place(keys) or 'the whole'}", key
+        if isinstance(item, Refused | dict | list | tuple):
+            yield from _within(item, (*keys, key), known)
 
 
-def _inside(place: str, key: Any) -> str:
+def _place(keys: Sequence[Any]) -> str:
     """The place of an item: metadata['args'], and at the top just args."""
-    if isinstance(key, str):
-        key = key[:80]
-    shown = repr("..." if isinstance(key, Refused) else key)
-    return f"{place}[{shown}]"[:120] if place else shown.strip("'")[:80]
+    shown = [
+        repr("..." if isinstance(key, Refused) else key[:80] if isinstance(key, str) else key)
+        for key in keys
+    ]
+    return "".join([*(key.strip("'") for key in shown[:1]), *(f"[{key}]" for key in shown[1:])])[
+        :120
+    ]

@@ -28,6 +28,9 @@ from bridge.files.refused import Refused
 from bridge.files.tensors import Tensor
 from bridge.files.torch_views import Storage, View, contiguous_strides
 
+_OF_STATEFUL = {"_modules", "param_groups", "base_lrs"}
+"""Attributes of modules, optimizers and schedules."""
+
 _MOST_BITS = 2**11
 """Of a number; a longer one takes time in proportion to its square to show."""
 
@@ -131,7 +134,9 @@ class _Machine:
                 items = [pop()] if name == "APPEND" else self._marked()
                 if type(self._stack[-1]) is list:
                     self._stack[-1].extend(items)
-                elif not isinstance(self._stack[-1], Refused):
+                elif isinstance(self._stack[-1], Refused):
+                    self._stack[-1].becomes("list")
+                else:
                     self._fail()
             case "SETITEM" | "SETITEMS":
                 items = [pop(-2), pop()] if name == "SETITEM" else self._marked()
@@ -184,12 +189,16 @@ class _Machine:
         if isinstance(target, NumpyType):
             order = state[1] if type(state) is tuple and len(state) > 1 else None
             target.order = ">" if order == ">" else "<"
-        elif not isinstance(target, Refused) and not type(state) is type(target) is dict:
+        elif isinstance(target, Refused):
+            if type(state) is dict and _OF_STATEFUL & state.keys():
+                target.becomes("stateful")
+        elif not type(state) is type(target) is dict:
             self._fail()
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, Refused):
+            target.becomes("mapping")
             return
         if type(target) is not dict or len(items) % 2:
             self._fail()

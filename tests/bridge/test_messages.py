@@ -75,6 +75,16 @@ def test_a_warning_of_all_tensors_fits_on_a_screen(changed):
     assert len(str(caught[0].message)) < SCREEN
 
 
+def test_a_warning_of_all_moments_fits_on_a_screen(tmp_path):
+    content = torch.load(GOLDEN / "trajectory" / "checkpoint_step_12.pt", weights_only=True)
+    for item in content["optimizer_state_dict"]["state"].values():
+        item["exp_avg"].fill_(torch.nan)
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.warns(NonFiniteWarning, match=r"moments: .* and \d+ more$") as caught:
+        load_torch(tmp_path / "a.pt")
+    assert len(str(caught[0].message)) < SCREEN
+
+
 def test_what_commands_print_fits_on_a_screen(changed, tmp_path, capsys):
     path = changed(rename)
     assert main(["inspect", str(path)]) == 1

@@ -83,6 +83,9 @@ def again_and_again(first, second, repeated):
     )
 
 
+NEW_OBJECT = b"cargparse\nNamespace\n)\x81"
+EXPANDED = tensor(shape=number(2**23) + b"\x85", strides=b"K\0\x85")
+BAD_TENSOR = tensor(strides=number(-1) + b"\x85")
 MOST = 2**20
 LONG_TEXT = text("x" * 10**7)
 BOMBS = {
@@ -147,6 +150,32 @@ BOMBS = {
     "one long text.pt": (
         again_and_again(LONG_TEXT, b"N", b"h\0"),
         "metadata is nested too deeply or too large",
+    ),
+    "bytes of one long text.pt": (
+        again_and_again(LONG_TEXT, b"c_codecs\nencode\n", b"h\1h\0" + text("latin1") + b"\x86R"),
+        "holds a Global as a value",
+    ),
+    "objects.pt": (
+        archived(pickled(metadata=b"}" + text("a") + b"](" + NEW_OBJECT * 200_000 + b"es")),
+        r"pickled argparse.Namespace.*save vars\(args\) instead \(metadata\['a'\]\[0\]\)",
+    ),
+    "keys that are objects.pt": (
+        archived(pickled(metadata=b"}(" + (NEW_OBJECT + b"N") * 150_000 + b"u")),
+        r"pickled argparse.Namespace.*\(a key of metadata\)",
+    ),
+    "tensors without a shape.pt": (
+        archived(
+            pickled(metadata=b"}" + text("a") + b"](" + BAD_TENSOR * 20_000 + b"es"),
+            {"a/data/0": b"1234"},
+        ),
+        "without a possible shape",
+    ),
+    "expanded.pt": (
+        archived(
+            pickled(b"}(" + b"".join(text(f"w{k}") + EXPANDED for k in range(9)) + b"u"),
+            {"a/data/0": b"1234"},
+        ),
+        "its tensors claim",
     ),
     "very many keys.pt": (
         archived(pickled(metadata=b"}(" + b"".join(number(k) + b"N" for k in range(2**18)) + b"u")),

@@ -81,6 +81,7 @@ def run(
     else:
         wanted = path, vocab_size, folder, borders, prepare.seed, TOKENIZER_BYTES / remaining
         engine.call("tokenizer", train_tokenizer, *wanted)
+        tokenizer = Tokenizer.load(path)
     encoding = encode.Encode(folder, borders, prepare.seed, path)
     engine.run("encode", count, [encoding], remaining)
     engine.run("leaks", count, [leaks.FindShared(folder)])

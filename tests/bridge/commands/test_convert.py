@@ -556,3 +556,16 @@ def test_a_config_that_cannot_be_read_is_one_line(refused, tmp_path):
     (tmp_path / "latin").write_bytes(b"model: {ffn_dim: 5} # \xe9")
     for name, message in (("none", "No such file"), (".", "Is a directory"), ("latin", "UTF-8")):
         assert message in refused("adapt", BASE, tmp_path / "o", "--config", tmp_path / name)
+
+
+@pytest.mark.parametrize("options", [[], ["--partial"], ["--model-only"]])
+def test_a_prefix_that_is_left_out_is_printed(options, run, tmp_path):
+    content = torch.load(BASE, weights_only=True)
+    tensors = content["model_state_dict"]
+    content["model_state_dict"] = {f"net.model.{name}": value for name, value in tensors.items()}
+    torch.save(content, tmp_path / "a.pt")
+    code, out, _ = run("from-torch", tmp_path / "a.pt", tmp_path / "run", *options)
+    assert code == 0
+    assert "\n  names begin with net.model., which is left out\n" in out
+    _, out, _ = run("from-torch", BASE, tmp_path / "other", *options)
+    assert "names begin" not in out

@@ -54,6 +54,18 @@ class Notes:
     rate: float = 0.5
 
 
+class Settings(dict):
+    pass
+
+
+class Names(list):
+    pass
+
+
+class Net(torch.nn.Module):
+    pass
+
+
 Pair = collections.namedtuple("Pair", "a b")
 
 
@@ -98,6 +110,9 @@ OBJECTS = {
     "complex of numpy's": (np.complex64(1), "[x.real, x.imag]"),
     "numpy's generator": (np.random.default_rng(0), "x.bit_generator.state"),
     "dtype of numpy's": (np.dtype("f4"), "str(x)"),
+    "dictionary of a class": (Settings(a=1), "dict(x)"),
+    "list of a class": (Names("ab"), "list(x)"),
+    "module of a class": (Net(), "x.state_dict()"),
     "module": (torch.nn.Linear(2, 3), "x.state_dict()"),
     "optimizer": (torch.optim.SGD([torch.zeros(1)], lr=1.0), "x.state_dict()"),
     "generator": (torch.Generator(), "x.get_state()"),
@@ -298,7 +313,11 @@ def test_config_is_read_in_spite_of_what_is_beside_it(tmp_path):
             UnsafeFileError,
             r"defaultdict.*save dict\(x\) instead \(model_state_dict\)$",
         ),
-        (lambda c: torch.nn.Linear(2, 3), UnsafeFileError, "torch.nn.modules.linear.Linear"),
+        (
+            lambda c: Net(),
+            UnsafeFileError,
+            r"Net, and .*save x\.state_dict\(\) instead \(the whole file\)$",
+        ),
         (lambda c: [1, 2], FormatError, "holds a list, not a checkpoint"),
         (
             lambda c: c["model_state_dict"].update(note=torch.zeros(2, 3).to_sparse()),
