@@ -265,17 +265,10 @@ def _optimizer_steps(optimizer: Any) -> int | None:
     if not state:
         return 0
     first = next(iter(state.values()))
-<<<<<<< HEAD
     if not isinstance(first, Mapping) or first.get("step") is None:
         return None
     try:
         step: int = _number(first, "step", int)
-=======
-    if not isinstance(first, Mapping):
-        return None
-    try:
-        step = _number(first, "step", int)
->>>>>>> files
     except FormatError:  # for `optimizer_from_torch` to refuse
         return None
     return None if step < 0 else step
