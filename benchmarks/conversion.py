@@ -52,7 +52,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
 def _run(way: str, folder: Path) -> str:
     os.sync()  # what the one before has not yet written to the disk must not slow this one down
     line = [sys.executable, "-m", "benchmarks.conversion", way, str(folder)]
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=True).stdout
 
 
 def _write_checkpoint(path: Path) -> None:

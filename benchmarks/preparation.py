@@ -72,11 +72,13 @@ def make_input(folder: Path, size: int) -> None:
     for index, (name, text) in enumerate(documents(size // 4, 1)):
         path = folder / "tree" / f"{index // 500:03d}" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    with gzip.open(folder / "lines" / "mixed.jsonl.gz", "wt", compresslevel=1) as stream:
+        path.write_text(text, encoding="utf-8")
+    with gzip.open(
+        folder / "lines" / "mixed.jsonl.gz", "wt", compresslevel=1, encoding="utf-8"
+    ) as stream:
         for _, text in documents(size // 4, 2):
             stream.write(json.dumps({"content": text}) + "\n")
-    with zstandard.open(folder / "text" / "text.jsonl.zst", "wt") as stream:
+    with zstandard.open(folder / "text" / "text.jsonl.zst", "wt", encoding="utf-8") as stream:
         for name, text in documents(size // 2, 3):
             if name.endswith(".txt"):
                 stream.write(json.dumps({"text": text}) + "\n")
@@ -107,7 +109,7 @@ class PeakMemory:
             parents, sizes = {}, {}
             for path in Path("/proc").glob("[0-9]*"):
                 try:
-                    fields = (path / "stat").read_text().rsplit(")", 1)[1].split()
+                    fields = (path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
                 except OSError:
                     continue
                 parents[int(path.name)] = int(fields[1])
@@ -130,7 +132,8 @@ def prepare(engine: str, workers: int) -> dict[str, dict[str, Any]]:
         f"data_dir: {data_dir}\nrun_dir: {FOLDER / 'runs'}\nmodel: {{vocab_size: 32000}}\n"
         f"prepare:\n  detect: [{source / 'tree'}, {source / 'lines'}]\n"
         f"  text: [{source / 'text'}]\n  code: [{source / 'code'}]\n"
-        f"  engine: {{kind: {engine}, workers: {workers}}}\n"
+        f"  engine: {{kind: {engine}, workers: {workers}}}\n",
+        encoding="utf-8",
     )
     began = time.monotonic()
     command = [sys.executable, "-m", "train.prepare", "--config", str(config)]

@@ -22,7 +22,9 @@ def measured_on() -> dict[str, Any]:
     """The machine, the libraries and the commit that a figure was measured with."""
     import torch  # not at the top: it would take memory in processes that do not need it
 
-    git = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True)
+    git = subprocess.run(
+        ("git", "describe", "--always", "--dirty"), capture_output=True, encoding="utf-8"
+    )
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return environment() | {
         "commit": git.stdout.strip() or None,

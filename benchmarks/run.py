@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rich.console
 import rich.table
 
 from benchmarks import conversion, generation, limits, parity, start, torch_twin
@@ -26,11 +25,11 @@ from benchmarks.process import measured_on
 from mmrec_jax import ModelConfig
 from train.settings.cli import parse_config
 from train.system.allocator import keep_freed_memory
+from train.system.terminal import console, print_table
 
 BATCH, TOKENS = 8, 512
 SMALL = "configs/base-22m.yaml"
 LENGTHS = (256, 1024, 4096, 8192)
-console = rich.console.Console()
 Result = dict[str, Any]
 
 
@@ -46,7 +45,7 @@ def steps(config: str, *overrides: str, tokens: int = TOKENS) -> Result:
         *shape,
         *overrides,
     ]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    done = subprocess.run(line, check=True, capture_output=True, encoding="utf-8")
     result: Result = json.loads(done.stdout)
     result["step_seconds"] = result["gradient_seconds"] + result["update_seconds"]
     result["tokens_per_second"] = result["tokens"] / result["step_seconds"]
@@ -87,7 +86,7 @@ def training() -> Result:
     for name, seconds in rows.items():
         ratio = rows["twin, eager"] / seconds
         table.add_row(name, f"{seconds:.2f}", f"{speeds[name]:.0f}", f"{ratio:.2f}")
-    console.print(table)
+    print_table(table)
     best = ours["float32, elementwise"]
     step = best["step_seconds"]
     result = {
@@ -121,7 +120,7 @@ def depths() -> Result:
     table = rich.table.Table("", "compile (s)", "step (s)", "tokens/s")
     for name, row in results.items():
         table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
-    console.print(table)
+    print_table(table)
     return results
 
 
@@ -134,7 +133,7 @@ def lengths() -> Result:
     table = rich.table.Table("tokens in a sequence, 8 sequences", "tokens/s")
     for length, speed in speeds.items():
         table.add_row(length, f"{speed:.0f}")
-    console.print(table)
+    print_table(table)
     return {
         "tokens_per_second": speeds,
         "slowest_over_fastest": min(speeds.values()) / max(speeds.values()),
@@ -158,7 +157,7 @@ def memory() -> Result:
         peak = row["peak_bytes"] / 1e9
         speed = row["tokens_per_second"]
         table.add_row(name, f"{speed:.0f}", f"{row['times_as_slow']:.2f}", f"{peak:.2f}")
-    console.print(table)
+    print_table(table)
     return rows
 
 
@@ -181,7 +180,7 @@ def generated() -> Result:
     result["late"] = {"seconds": late, "times_early": late / early}
     cells = (f"{late * 1e3:.2f}", "", f"{late / early:.2f} times position {generation.EARLY}", "")
     table.add_row(f"batch 1, position {generation.LATE}", *cells)
-    console.print(table)
+    print_table(table)
     return result
 
 
@@ -214,7 +213,7 @@ def converted() -> Result:
         row["times_torch"] = row["seconds"] / results["torch"]["seconds"]
         keys = ("load_seconds", "save_seconds", "seconds", "times_torch", "peak_over_file")
         table.add_row(name, *(f"{row[key]:.2f}" for key in keys))
-    console.print(table)
+    print_table(table)
     return results
 
 
@@ -238,7 +237,9 @@ def main() -> None:
     only = parser.parse_args().only
     path = Path("build/benchmarks.json")
     path.parent.mkdir(exist_ok=True)
-    document: Result = json.loads(path.read_text()) if only and path.exists() else {}
+    document: Result = (
+        json.loads(path.read_text(encoding="utf-8")) if only and path.exists() else {}
+    )
     for name in only or PARTS:
         console.print(f"measuring: {name}")
         document[name] = {**PARTS[name](), "measured on": measured_on()}

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.figure
-import rich.console
 
 from bridge import replacing_file
 from train.pipeline.scores import claims, read_scores
 from train.scoring.scoreboard import Scores
+from train.system.terminal import console
 from train.system.write import write_text
 
 
@@ -46,8 +46,6 @@ CORPORA = {
     ),
 }
 SPLIT = "test"
-
-console = rich.console.Console(soft_wrap=True, highlight=False)
 
 
 def run_dir(corpus: str, seed: int) -> Path:
@@ -93,11 +91,13 @@ def table(found: dict[str, list[Scores]]) -> str:
                 cells.append(f"{statistics.mean(losses):.3f}{spread}")
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
-        for at, (claim, _, _) in enumerate(claims(of_seeds[0])):
-            margins = [other - loss for _, loss, other in (claims(each)[at] for each in of_seeds)]
+        for of_one_claim in zip(*map(claims, of_seeds), strict=True):
+            margins = [claim.other - claim.loss for claim in of_one_claim]
             held = sum(margin > 0 for margin in margins)
             each = ", ".join(f"{margin:+.4f}" for margin in margins)
-            lines.append(f"- {claim}: {held} of {len(margins)} seeds (margins {each} nats)")
+            lines.append(
+                f"- {of_one_claim[0].text}: {held} of {len(margins)} seeds (margins {each} nats)"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -109,16 +109,18 @@ def plot(found: dict[str, list[Scores]], path: Path) -> None:
     for row, (corpus, of_seeds) in zip(grid, found.items(), strict=True):
         for axes, domain in zip(row, of_seeds[0], strict=True):
             names = [name for name in of_seeds[0][domain] if "gram" not in name]
-            for scores in of_seeds:
-                axes.plot([scores[domain][name].loss for name in names], range(len(names)), "o")
+            for seed, scores in zip(SEEDS, of_seeds, strict=False):
+                losses = [scores[domain][name].loss for name in names]
+                axes.plot(losses, range(len(names)), "o", alpha=0.7, label=f"seed {seed}")
             axes.set(
                 title=f"{CORPORA[corpus].title}: {domain}",
-                xlabel="nats per token",
+                xlabel="nats per token (lower is better)",
                 yticks=range(len(names)),
             )
             axes.set_yticklabels(names if domain == "text" else [""] * len(names))
             axes.invert_yaxis()
             axes.grid(alpha=0.3)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     with replacing_file(path) as file:
         figure.savefig(file, format="png", dpi=100)
 
@@ -135,7 +137,7 @@ def run_all(jobs: int) -> None:
         log = folder.with_name(f"{folder.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         console.print(f"{CORPORA[corpus].title}, seed {seed}: see {log}")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             done = subprocess.run(
                 command(corpus, seed),
                 stdout=file,

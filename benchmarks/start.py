@@ -53,7 +53,7 @@ def _first_step(config: Path) -> float:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     begun = time.perf_counter()
-    with subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, encoding="utf-8") as run:
         assert run.stdout is not None
         for printed in run.stdout:
             if printed.startswith("step 1/"):

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from bridge.comparison import Comparison as Comparison
     from bridge.comparison import compare as compare
     from bridge.config.metadata import in_full as in_full
+    from bridge.config.wording import closest as closest
+    from bridge.config.wording import type_in_words as type_in_words
+    from bridge.config.yaml_keys import keys_of as keys_of
+    from bridge.config.yaml_keys import read_yaml as read_yaml
+    from bridge.config.yaml_keys import wrong_line as wrong_line
     from bridge.errors import BridgeError as BridgeError
     from bridge.errors import ConfigError as ConfigError
     from bridge.errors import FileWarning as FileWarning
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from bridge.keys import Model as Model
     from bridge.optimizer import OptimizerState as OptimizerState
     from bridge.optimizer import adamw_hyperparameters as adamw_hyperparameters
+    from bridge.orbax_folder import find_state as find_state
     from bridge.orbax_folder import load_orbax as load_orbax
     from bridge.orbax_folder import save_orbax as save_orbax
     from bridge.orbax_folder import stage_folder as stage_folder
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
     from bridge.schedule import ScheduleForm as ScheduleForm
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
+    from bridge.utf8 import use_utf8 as use_utf8
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
 
@@ -88,11 +95,21 @@ _NAMES = {
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model",),
     "config.metadata": ("in_full",),
+    "config.wording": ("closest", "type_in_words"),
+    "config.yaml_keys": ("keys_of", "read_yaml", "wrong_line"),
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
-    "orbax_folder": ("load_orbax", "save_orbax", "stage_folder", "state_folder", "steps"),
+    "orbax_folder": (
+        "find_state",
+        "load_orbax",
+        "save_orbax",
+        "stage_folder",
+        "state_folder",
+        "steps",
+    ),
     "partial": ("LoadReport", "load_partial"),
     "resumability": ("disagreement", "dtype_obstacle", "obstacles"),
     "schedule": ("ScheduleForm", "SchedulerState", "warmup_cosine"),
+    "utf8": ("use_utf8",),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}
@@ -105,3 +122,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'bridge' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion and `help`."""
+    return sorted({*globals(), *__all__})

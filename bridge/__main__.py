@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from bridge.commands import printing
 from bridge.commands.parser import build_parser
 from bridge.errors import BridgeError
+from bridge.utf8 import use_utf8
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,4 +54,5 @@ def _failed(message: str) -> int:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main(sys.argv[1:]))

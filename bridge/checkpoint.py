@@ -29,6 +29,7 @@ class TrainingState(TypedDict, total=False):
     optimizer_state: OptimizerState | None
     scheduler_state: SchedulerState | None
     step: int
+    stated_step: int | None
     avg_loss: float
     metadata: Mapping[str, Any] | None
 
@@ -43,7 +44,7 @@ class LoadedCheckpoint:
         scheduler_state: None if the file has none.
         step: optimizer steps made; 0 if the file does not say.
         stated_step: what the file's own counter says where the optimizer made another number of
-            steps, else None; nothing depends on it.
+            steps, else None; it is written again, and nothing depends on it.
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
         left_out: the file's entries that were not taken over, by name: what each is.
@@ -65,12 +66,18 @@ class LoadedCheckpoint:
         """The model's config."""
         return self.model.config
 
+    @property
+    def counter(self) -> int:
+        """The step that a file states: its own counter where that is not the optimizer's."""
+        return self.step if self.stated_step is None else self.stated_step
+
     def training_state(self) -> TrainingState:
         """Everything except the model, as arguments for `save_torch` and similar functions."""
         return {
             "optimizer_state": self.optimizer_state,
             "scheduler_state": self.scheduler_state,
             "step": self.step,
+            "stated_step": self.stated_step,
             "avg_loss": self.avg_loss,
             "metadata": self.metadata,
         }
@@ -135,6 +142,7 @@ def save_torch(path: PathLike, model: Model, **training_state: Unpack[TrainingSt
             optimizer_state: AdamW's; its lr must equal the schedule's if both are given.
             scheduler_state: the schedule's.
             step: the number of optimizer steps so far.
+            stated_step: what the file is to state instead, as the one that it came from did.
             avg_loss: the loss to state.
             metadata: plain data to keep. The model's own class and config replace those in it; keys
                 of the config that the model does not have are kept.
@@ -232,7 +240,7 @@ def _content(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
         "model_state_dict": weights.tensors_of(checkpoint.model),
         "optimizer_state_dict": optimizer,
         "scheduler_state_dict": scheduler,
-        "step": int(checkpoint.step),
+        "step": int(checkpoint.counter),
         "avg_loss": float(checkpoint.avg_loss),
         "metadata": metadata,
         **for_the_original(metadata["config"]),

@@ -189,8 +189,8 @@ def _different(a: LoadedCheckpoint, b: LoadedCheckpoint, tolerance: float) -> It
         yield f"model class: {classes[0]} in A, {classes[1]} in B"
     else:
         yield from _unequal("config.", _config(a), _config(b))
-    for name in ("step", "avg_loss"):
-        yield from _unequal("", {name: getattr(a, name)}, {name: getattr(b, name)}, tolerance)
+    in_a, in_b = ({"step": side.counter, "avg_loss": side.avg_loss} for side in (a, b))
+    yield from _unequal("", in_a, in_b, tolerance)
     for name, states in (
         ("optimizer", [_optimizer(side) for side in (a, b)]),
         ("schedule", [_schedule(side) for side in (a, b)]),

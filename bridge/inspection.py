@@ -87,6 +87,7 @@ class Inspection:
         optimizer: None if there is none, or only one that we do not know.
         schedule: likewise.
         step: optimizer steps made.
+        stated_step: what the file's own counter says where that is another number, else None.
         avg_loss: the loss that is stated.
         prefix: what all names in the file begin with before the model's own.
         left_out: entries of the file that are not taken over, by name: what each is.
@@ -108,6 +109,7 @@ class Inspection:
     optimizer: Optimizer | None
     schedule: SchedulerState | None
     step: int
+    stated_step: int | None
     avg_loss: float
     prefix: str
     left_out: dict[str, str]
@@ -172,6 +174,7 @@ def inspect(
         optimizer=optimizer,
         schedule=schedule,
         step=stated.step,
+        stated_step=stated.stated_step,
         avg_loss=stated.avg_loss,
         prefix=stated.prefix,
         left_out=stated.left_out,

@@ -110,6 +110,7 @@ def write_orbax(folder: PathLike, checkpoint: LoadedCheckpoint) -> None:
             "format": _FORMAT,
             "version": _VERSION,
             "step": int(checkpoint.step),
+            "stated_step": checkpoint.stated_step,
             "avg_loss": float(checkpoint.avg_loss),
             "optimizer": None
             if adamw is None
@@ -147,12 +148,13 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
             if model_class is None:
                 raise KeyError("model_class")
             step, avg_loss = int(content["step"]), float(content["avg_loss"])
+            stated_step = content.get("stated_step")
             adamw, schedule = content["optimizer"], content["schedule"]
             config = resolve_config(model_class, stated, None, None)
             trees = _read_arrays(place, model_class, config)
             exp_avg, exp_avg_sq = (trees.get(name, {}) for name in MOMENTS)
             if model_only:
-                step, adamw, schedule = 0, None, None
+                step, stated_step, adamw, schedule = 0, None, None, None
             return LoadedCheckpoint(
                 model=weights.assemble(model_class, config, trees["model"]),
                 optimizer_state=None
@@ -160,6 +162,7 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
                 else OptimizerState(**adamw, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq),
                 scheduler_state=None if schedule is None else SchedulerState(**schedule),
                 step=step,
+                stated_step=stated_step,
                 avg_loss=avg_loss,
                 metadata=metadata,
             )

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -69,7 +69,9 @@ class LoadReport:
         duplicates: names that the file has more than once; the last one was used.
         in_file: the shapes of the file's tensors.
         in_model: the shapes of the model's tensors.
-        values_loaded: how many of the model's values come from the file, with tied ones once.
+        tensors_loaded: how many of the model's tensors come from the file, with tied ones once.
+        tensors: how many tensors the model has, likewise.
+        values_loaded: how many of the model's values come from the file, likewise.
         values: how many values the model has.
         training_state: "loaded", "none in the file", or "left out: " and why.
     """
@@ -85,6 +87,8 @@ class LoadReport:
     duplicates: tuple[str, ...]
     in_file: Mapping[str, Shape]
     in_model: Mapping[str, Shape]
+    tensors_loaded: int
+    tensors: int
     values_loaded: int
     values: int
     training_state: str
@@ -106,7 +110,7 @@ class LoadReport:
         return {
             "model_class": self.model_class,
             "complete": self.complete,
-            "tensors": {"loaded": len(self.loaded), "model": len(self.in_model)},
+            "tensors": {"loaded": self.tensors_loaded, "model": self.tensors},
             "values": {"loaded": self.values_loaded, "model": self.values},
             "training_state": self.training_state,
             "loaded": list(self.loaded),
@@ -183,6 +187,8 @@ def load_partial(
             **found,
             in_file=weights.shapes_of(stated.tensors),
             in_model={entry.key: entry.shape for entry in table},
+            tensors_loaded=_count(entry for entry in table if entry.key in found["loaded"]),
+            tensors=_count(table),
             values_loaded=sum(array.size for array in arrays.values()),
             values=sum(array.size for array in weights.variables(model).values()),
             training_state="",
@@ -200,6 +206,11 @@ def load_partial(
         prefix=stated.prefix,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
+
+
+def _count(table: Iterable[Entry]) -> int:
+    """The number of tensors, tied ones counted once."""
+    return len({entry.path or entry.key for entry in table})
 
 
 def _class_of(stated: StatedCheckpoint, default: str | None) -> str:

@@ -265,13 +265,13 @@ def _optimizer_steps(optimizer: Any) -> int | None:
     if not state:
         return 0
     first = next(iter(state.values()))
-    if not isinstance(first, Mapping):
+    if not isinstance(first, Mapping) or first.get("step") is None:
         return None
     try:
-        step = _number(first, "step", int)
+        step: int = _number(first, "step", int)
     except FormatError:  # for `optimizer_from_torch` to refuse
         return None
-    return None if step < 0 or first.get("step") is None else int(step)
+    return None if step < 0 else step
 
 
 def _number(content: Mapping[str, Any], key: str, kind: type) -> Any:

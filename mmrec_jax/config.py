@@ -9,6 +9,12 @@ MEMORY_SLOTS = 1024
 POOLING = 4
 """Slots that become one at each of the two levels of the memory hierarchy (section 2.5)."""
 
+LONGEST_WHOLE = 32_768
+"""Tokens of the longest sequence that runs whole where no chunk_size is given (section 3.1)."""
+
+LONG_CHUNK = 8_192
+"""The chunk_size of a longer one."""
+
 
 Remat = Literal["elementwise", "products", "layers"]
 """What the backward pass computes again: everything except the linear layers' products, the
@@ -109,3 +115,16 @@ class ModelConfig:
     def fusion_dim(self) -> int:
         """Channels that FusionLayer returns."""
         return 2 * self.model_dim if self.fused_dim is None else self.fused_dim
+
+
+def chunk_size_for(tokens: int, chunk_size: int | None) -> int | None:
+    """The chunk_size that a sequence of so many tokens has: the given one, or else by its length.
+
+    Args:
+        tokens: T, padding included.
+        chunk_size: the given one.
+
+    Returns:
+        None for a sequence that runs whole.
+    """
+    return LONG_CHUNK if chunk_size is None and tokens > LONGEST_WHOLE else chunk_size

@@ -42,7 +42,8 @@ class DecodeState:
 def with_full_chunks_written(state: DecodeState) -> DecodeState:
     """The state with the memory written, for the sequences whose chunk is full (section 3.5)."""
     assert state.chunk_size is not None
-    full = jnp.equal(state.tokens, state.chunk_size)
+    # More than a chunk is there where decoding began without a chunk_size.
+    full = state.tokens >= state.chunk_size
 
     def write(state: DecodeState) -> DecodeState:
         assert state.memory is not None

@@ -10,7 +10,7 @@ from flax import nnx
 
 from mmrec_jax.block_forms import unstack_blocks
 from mmrec_jax.fusion import MMRec100M
-from mmrec_jax.model import MMRecModel
+from mmrec_jax.model import MMRecModel, check_ids
 from mmrec_jax.sampling import Sampling, draw
 
 PIECE = 32
@@ -65,7 +65,9 @@ def stream(
     Args:
         model: any variant except the sparse one; blocks in either form.
         prompt: token ids [B, T], at least one each.
-        key: the random key; the same one gives the same tokens.
+        key: the random key; the same one gives the same tokens. Every prompt is continued with it
+            as if it were alone, so equal prompts have equal continuations. Keys [B] give each
+            prompt its own.
         lengths: tokens of each prompt [B], the rest of its row being padding; None for T in all.
         sampling: which tokens may be drawn; None is `Sampling()`.
         chunk_size: the one that the model was trained with, see BlockStack.hidden_states.
@@ -80,10 +82,15 @@ def stream(
     if prompt.ndim != 2 or prompt.shape[1] < 1:
         raise ValueError(f"prompt must be [B, T] with T >= 1, not {prompt.shape}")
     batch, tokens = prompt.shape
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # as jax.random.PRNGKey makes them
+        key = jax.random.wrap_key_data(key)
+    if key.shape not in ((), (batch,)):
+        raise ValueError(f"key must be one key or {batch} keys, not {key.shape}")
     if lengths is None:
         lengths = jnp.full(batch, tokens)
     if lengths.shape != (batch,) or jnp.any((lengths < 1) | (lengths > tokens)):
         raise ValueError(f"lengths must be {batch} numbers from 1 to {tokens}, not {lengths}")
+    check_ids(prompt, model.config.vocab_size, lengths)
     padded = max(_SHORTEST, 1 << (tokens - 1).bit_length())
     prompt = jnp.pad(prompt, ((0, 0), (0, padded - tokens)))
     graphdef, params = nnx.split(unstack_blocks(model))
@@ -125,10 +132,11 @@ def _extend(
     sampling: Sampling,
 ) -> tuple[Any, jax.Array, jax.Array]:
     model = nnx.merge(graphdef, params)
+    keys_of_token = functools.partial(jax.vmap(jax.random.fold_in, (0, None)), jnp.atleast_1d(key))
 
     def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         logits, state, position = carry
-        token = draw(logits, jax.random.fold_in(key, position), sampling)
+        token = draw(logits, keys_of_token(position), sampling)
         logits, state = model.decode(token[:, None], state)
         return (logits[:, 0], state, position + 1), token
 

@@ -189,7 +189,7 @@ class MMRec100M(nnx.Module):
     ) -> tuple[jax.Array, dict[str, DecodeState]]:
         """See MMRecModel.prefill; both experts run."""
         memory = self._known(memory)
-        x = self.embedding(input_ids)
+        x = self.embedding(input_ids, lengths)
         after = {
             name: expert.prefill_hidden_states(x, lengths, memory.get(name), chunk_size=chunk_size)
             for name, expert in self.experts(None).items()

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from mmrec_jax.config import ModelConfig
 from mmrec_jax.decode_state import DecodeState
@@ -36,9 +38,41 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, dim: int, *, init: nnx.Initializer, rngs: nnx.Rngs) -> None:
         self.embedding = nnx.Param(init(rngs.params(), (vocab_size, dim)))
 
-    def __call__(self, input_ids: jax.Array) -> jax.Array:
-        """input_ids [B, T] -> [B, T, D]."""
-        return self.embedding[...][input_ids]
+    def __call__(self, input_ids: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """input_ids [B, T] -> [B, T, D]; what follows the lengths [B] may be any ids.
+
+        Raises:
+            ValueError: an id is outside the vocabulary, where that can be seen: not inside a
+                function that JAX compiles.
+        """
+        table = self.embedding[...]
+        check_ids(input_ids, len(table), lengths)
+        return table[input_ids]
+
+
+def check_ids(input_ids: ArrayLike, vocab_size: int, lengths: jax.Array | None = None) -> None:
+    """Refuses ids outside the vocabulary, for which JAX would take another token without a word.
+
+    Args:
+        input_ids: [B, T]; not checked where they are unknown yet, as JAX compiles.
+        vocab_size: V.
+        lengths: tokens of each row [B], the rest of it being padding; None for T in all.
+
+    Raises:
+        ValueError: an id is not an integer from 0 to V - 1.
+    """
+    if isinstance(input_ids, jax.core.Tracer) or isinstance(lengths, jax.core.Tracer):
+        return
+    ids = np.asarray(input_ids)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"token ids must be integers, not {ids.dtype}")
+    wrong = (ids < 0) | (ids >= vocab_size)
+    if lengths is not None:
+        wrong &= np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
+    if wrong.any():
+        raise ValueError(
+            f"token ids must lie in the vocabulary, from 0 to {vocab_size - 1}, not {ids[wrong][0]}"
+        )
 
 
 class MMRecModel(BlockStack):
@@ -113,7 +147,7 @@ class MMRecModel(BlockStack):
             ValueError: the memory or chunk_size does not fit, or the variant cannot be decoded.
         """
         y, state = self.prefill_hidden_states(
-            self.embedding(input_ids), lengths, memory, chunk_size=chunk_size
+            self.embedding(input_ids, lengths), lengths, memory, chunk_size=chunk_size
         )
         return dot(y, self.head_kernel), state
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from mmrec_jax.block import Health, MMRecBlock
 from mmrec_jax.block_forms import Blocks, item, listed, stacked
-from mmrec_jax.config import ModelConfig, Remat
+from mmrec_jax.config import ModelConfig, Remat, chunk_size_for
 from mmrec_jax.decode_state import (
     DecodeState,
     memory_per_sequence,
@@ -73,7 +73,8 @@ class BlockStack(nnx.Module):
             real: which tokens are not padding [B, T] bool; padding comes only after real tokens.
                 None means all.
             chunk_size: cut the sequence into pieces of so many tokens, run them in order, and pass
-                each layer's memory from piece to piece; None runs it whole.
+                each layer's memory from piece to piece; None runs it whole, but in pieces of
+                8,192 tokens if it has more than 32,768.
             router_threshold: the certainty below which the sparse layer gives 0.
             dropout_key: None switches dropout off.
             remat: what the backward pass computes again instead of saving it, see `Remat`.
@@ -81,7 +82,7 @@ class BlockStack(nnx.Module):
         Raises:
             ValueError: the memory or chunk_size does not fit.
         """
-        start = self._first_state(x.shape[0], memory, chunk_size)
+        start = self._first_state(x.shape[0], memory, chunk_size_for(x.shape[1], chunk_size))
         y, health, state = _run(
             *stacked(self.blocks), x, start, real, router_threshold, dropout_key, remat
         )
@@ -100,7 +101,8 @@ class BlockStack(nnx.Module):
         Args:
             batch: B.
             memory: one per layer; None for zeros.
-            chunk_size: as in `hidden_states`.
+            chunk_size: as in `hidden_states`; None never cuts, however far decoding goes, unless
+                more than 32,768 tokens come in one call.
 
         Raises:
             ValueError: the memory or chunk_size does not fit, or the variant cannot be decoded
@@ -130,7 +132,7 @@ class BlockStack(nnx.Module):
             x: embeddings [B, T, D]; after a prompt's end comes padding.
             lengths: the number of tokens of each prompt, from 1 to T [B].
             memory: one per layer; None for zeros.
-            chunk_size: as in `hidden_states`.
+            chunk_size: as in `hidden_states`; decoding keeps to it.
 
         Returns:
             The output at each prompt's last token [B, D], and the state after it.
@@ -138,6 +140,7 @@ class BlockStack(nnx.Module):
         Raises:
             ValueError: as `start_decoding`.
         """
+        chunk_size = chunk_size_for(x.shape[1], chunk_size)
         start = self.start_decoding(x.shape[0], memory, chunk_size=chunk_size)
         real = jnp.arange(x.shape[1]) < lengths[:, None]
         y, _, state = _run(*stacked(self.blocks), x, start, real)
@@ -158,6 +161,10 @@ class BlockStack(nnx.Module):
             state.
         """
         layers: nnx.State | list[nnx.State]
+        chunk_size = chunk_size_for(x.shape[1], state.chunk_size)
+        if chunk_size != state.chunk_size:  # the full pass would be cut from its first token on
+            memory = memory_per_sequence(state)
+            state = dataclasses.replace(state, chunk_size=chunk_size, memory=memory)
         if x.shape[1] == 1 and isinstance(self.blocks, nnx.List):
             # A scan over layers would spend half of the time of a token on copying weights.
             graphdef, layers = listed(self.blocks)

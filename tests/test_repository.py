@@ -160,6 +160,80 @@ def test_no_file_mentions_what_lies_outside_the_repository() -> None:
     assert not [path for path in files() if forbidden in path.read_bytes()]
 
 
+BINARY = ("os.open", "gzip.open", "tarfile.open", "archive.open")
+"""What opens files, or their like, in binary unless it is told otherwise."""
+
+
+def opens_text_unnamed(call: ast.Call) -> bool:
+    """Whether a call opens text, or reads or writes it, in whatever encoding the locale has."""
+    given = {word.arg: word.value for word in call.keywords}
+    if "encoding" in given:
+        return False
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    values = [*call.args, *given.values()]
+    modes = {value.value for value in values if isinstance(value, ast.Constant)}
+    letters = {mode for mode in modes if isinstance(mode, str) and re.fullmatch("[rwxabt+]+", mode)}
+    if name in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper"):
+        named_binary = any("b" in mode for mode in letters) or (
+            ast.unparse(call.func) in BINARY and not any("t" in mode for mode in letters)
+        )
+        return not named_binary
+    if name in ("read_text", "write_text"):
+        return isinstance(call.func, ast.Attribute)
+    return name in ("run", "Popen", "check_output") and bool(
+        {"text", "universal_newlines"} & {*given}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("open(p)", True),
+        ("open(p, 'rb')", False),
+        ("open(p, encoding='utf-8')", False),
+        ("p.open('w')", True),
+        ("p.open(mode='xb')", False),
+        ("gzip.open(p)", False),
+        ("gzip.open(p, 'wt')", True),
+        ("f(x).read_text()", True),
+        ("p.write_text(t, encoding='utf-8')", False),
+        ("write_text(p, t)", False),
+        ("subprocess.run(c, text=True)", True),
+        ("subprocess.run(c)", False),
+    ],
+)
+def test_what_opens_text_is_recognised(text: str, expected: bool) -> None:
+    call = ast.parse(text, mode="eval").body
+    assert isinstance(call, ast.Call) and opens_text_unnamed(call) is expected
+
+
+def test_text_is_utf8_in_every_locale() -> None:
+    unnamed = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, text in sources(*PACKAGES, "benchmarks")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and opens_text_unnamed(node)
+    ]
+    assert not unnamed
+
+
+PLAIN = {"Console": {"markup", "emoji", "highlight"}, "TextColumn": {"markup"}}
+"""What of rich takes some of a text for its own unless it is told not to, and how it is told."""
+
+
+def test_names_and_samples_are_never_taken_for_markup() -> None:
+    checked, wrong = 0, []
+    for name, text in sources(*PACKAGES, "benchmarks"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func).rpartition(".")[2]
+                off = {word.arg for word in node.keywords if ast.unparse(word.value) == "False"}
+                checked += called in PLAIN
+                if called in ("from_markup", "Markdown") or not PLAIN.get(called, set()) <= off:
+                    wrong.append(f"{name}:{node.lineno} {ast.unparse(node)}")
+    assert not wrong and checked > 4
+
+
 def undocumented(node: ast.AST, name: str) -> Iterator[str]:
     """The public functions, classes and methods below a node that have no docstring."""
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -17,7 +17,7 @@ ORDER = {
         generate
     """,
     "bridge": """
-        errors files keys config names weights parameter_group optimizer schedule stated
+        utf8 errors files keys config names weights parameter_group optimizer schedule stated
         checkpoint orbax_folder any_format resumability comparison inspection partial twin
         commands __main__
     """,
@@ -134,6 +134,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see(package: str) -> None:
     }
     loaded = __import__(package)
     assert seen == loaded._MODULES
+    assert {*seen, "__doc__"} <= set(dir(loaded))
     assert all(getattr(loaded, name).__module__ for name in loaded.__all__ if name != "MANIFEST")
 
 

@@ -2,7 +2,9 @@
 
 import sys
 
+from bridge import use_utf8
 from train.system.interrupt import end_at_once
 
 if sys.argv[0] == "-m":  # python -m train.COMMAND is starting, before it imports what it needs
     end_at_once()
+    use_utf8()

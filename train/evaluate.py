@@ -6,17 +6,19 @@ from pathlib import Path
 from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
+from train.run.run_folder import check_writable
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config
 from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, print_table
 
 
 def main(config: Config) -> None:
     """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
+    check_writable(Path(config.run_dir))
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [
         str(folder) for folder in (stage_folder(config, name) for name in STAGES) if steps(folder)
@@ -44,7 +46,7 @@ def main(config: Config) -> None:
     scores = score_networks(networks, config, data.tokenizer)
     split = config.evaluate.split
     document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
-    console.print(score_table(scores, f"{split} split"))
+    print_table(score_table(scores, f"{split} split"))
     console.print(f"scores: {document}", markup=False)
     console.print(f"plot: {plot}", markup=False)
 

@@ -1,17 +1,36 @@
 """`python -m train.expert --config C`: trains an expert, starting from the base."""
 
+from train.checkpoints.language_model import stage_folder
 from train.reports.run_report import report
+from train.run.run_folder import CONFIG, recorded_settings
 from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
 from train.stages.expert import ExpertStage
+from train.system.terminal import console
 
 
 def main(config: Config, *, resume: bool, overwrite: bool) -> None:
     """Trains the expert of training.domain and reports on it; raises what `open_session` raises."""
-    session = open_session(config, ExpertStage(config), resume=resume, overwrite=overwrite)
+    stage = ExpertStage(config)
+    warn_of_other_depth(config)
+    session = open_session(config, stage, resume=resume, overwrite=overwrite)
     session.train()
     report(session, config)
+
+
+def warn_of_other_depth(config: Config) -> None:
+    """Says before the training that the other expert of the run could not be joined with this."""
+    other = "code" if config.training.domain == "text" else "text"
+    folder = stage_folder(config, other)
+    if (folder / CONFIG).is_file():
+        theirs, ours = recorded_settings(folder).get("model.num_layers"), config.model.num_layers
+        if theirs not in (None, ours):
+            console.print(
+                f"warning: model.num_layers is {ours} here and {theirs} in {folder}: train.fusion "
+                "joins only experts of equal depth",
+                markup=False,
+            )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         return
     if folder.name in ("", ".."):
         folder = folder.resolve()
-    run_dir = shlex.quote(str(folder.parent))
     print("to train from here, give the run's config (my.yaml) these settings:")
     print(
         "".join(
@@ -59,10 +58,21 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
         end="",
     )
     print("and run:")
-    wanted = stage_folder(folder.parent, stage)
-    if folder != wanted:
-        print(f"  mv {place} {shlex.quote(str(wanted))}")
-    print(f"  python -m train.{stage} --config my.yaml --run_dir {run_dir} --resume")
+    print("  python -m train.prepare --config my.yaml")
+    run_dir, wanted = folder.parent, stage_folder("", stage).name
+    if folder.name != wanted:
+        # A run_dir of its own: another import may lie beside it, and be moved too.
+        run_dir = folder.with_name(f"{folder.name}_run")
+        print(f"  mkdir {shlex.quote(str(run_dir))}")
+        print(f"  mv {place} {shlex.quote(str(run_dir / wanted))}")
+    print(
+        f"  python -m train.{stage} --config my.yaml --run_dir {shlex.quote(str(run_dir))} --resume"
+    )
+    print(
+        "train.prepare makes a tokenizer too. A model that has learned another tokenizer's ids "
+        "must learn the new ones. To keep its own, set data_dir to the folder that it was trained "
+        "on, and leave train.prepare out."
+    )
 
 
 def training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bridge.commands import convert, describe
 from bridge.commands.next_steps import BASE_FOLDER, PROGRAM
+from bridge.config.wording import closest
 from bridge.errors import BridgeError
 from bridge.keys import MODEL_CLASSES
 
@@ -17,6 +18,19 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # Said here, where the command's own options are known.
+            names = [name for action in self._actions for name in action.option_strings]
+            is_option = unknown[0].startswith("-")
+            meant = closest(unknown[0].partition("=")[0], names) if is_option else None
+            hint = f", did you mean {meant}?" if meant else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise BridgeError(f"{message}: see {self.prog} --help")
@@ -81,7 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
         "adapt",
         convert.adapt,
         "load what fits of another model's file into your own model, as a run's folder",
-        "Like from-torch --partial, but section `model` of a training config says which model.",
+        "Like from-torch --partial, but section `model` of a training config says which model.\n"
+        "Its other sections are not read; the training commands check them.",
         "adapt foreign.pt runs/mine/checkpoints_base --config configs/base.yaml",
     )
     _add_input(adapt, "FOREIGN")

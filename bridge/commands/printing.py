@@ -17,6 +17,11 @@ from bridge.partial import LoadReport
 
 _PARTS = 12
 
+_REVISED = ("DPG", "sparse", "UBOO")
+"""The variants that not all revisions of the original compute alike."""
+
+_REVISIONS = "revisions of the original differ here, see docs/model.md section 1"
+
 
 def printable(text: str) -> str:
     """The text without control characters, since some of it comes from files."""
@@ -62,7 +67,7 @@ def print_load_report(report: LoadReport) -> None:
     """Prints what happened to the tensors: the first of each kind, and how many were loaded."""
     table = Table(box=box.SIMPLE)
     for column in ("state", "tensor", "shape in the file", "shape in the model"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
 
     dtypes = {name: f" {dtype}" for name, dtype in report.wrong_type}
 
@@ -74,7 +79,8 @@ def print_load_report(report: LoadReport) -> None:
         if names[SHOWN:]:
             table.add_row(state, f"and {len(names) - SHOWN:,} more")
 
-    tensors = f"{len(report.loaded)} of the model's {len(report.in_model)} tensors"
+    tied = " (the tied head counted once)" if report.tensors < len(report.in_model) else ""
+    tensors = f"{report.tensors_loaded} of the model's {report.tensors} tensors{tied}"
     values = f"{report.values_loaded:,} of {report.values:,} values"
     table.add_row("loaded", f"{tensors}, {values}")
     add("implied", report.implied)
@@ -94,7 +100,7 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
         table = Table(box=box.SIMPLE)
         table.add_column("largest difference", justify="right")
         table.add_column("of")
-        table.add_column("tensor", overflow="fold")
+        table.add_column("tensor")
         for item in worst:
             table.add_row(f"{item.difference:.3g}", item.kind, item.name)
         _print(table)
@@ -107,6 +113,8 @@ def print_comparison(comparison: Comparison, tolerance: float) -> None:
 
 
 def _print(table: Table) -> None:
+    for column in table.columns:
+        column.overflow = "fold"
     # What is no terminal has no width to keep to, and no name may be cut.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
@@ -141,6 +149,9 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         }
         yield "dimensions", ", ".join(f"{key} {value}" for key, value in dimensions.items())
     yield "variants", ", ".join(inspection.variants) or "none"
+    revised = [name for name in inspection.variants if name in _REVISED]
+    if revised:
+        yield "", f"{', '.join(revised)}: {_REVISIONS}"
     yield "parameters", f"{inspection.total:,}"
     width = len(f"{inspection.total:,}")
     parts = list(inspection.parameters.items())
@@ -177,6 +188,11 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield "schedule", f"{alone}peak {schedule.base_lr}{lowest}, {length}"
         share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
         yield "trained", f"{inspection.step:,} of {schedule.total_steps:,} steps{share}"
+    if inspection.stated_step is not None:
+        yield (
+            "",
+            f"by its optimizer, which counts; the file's counter says {inspection.stated_step:,}",
+        )
     yield "avg_loss", f"{inspection.avg_loss:.6g}"
     if inspection.prefix:
         yield "names", f"begin with {inspection.prefix}, which is left out"

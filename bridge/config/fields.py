@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bridge.config.wording import type_in_words
 from bridge.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -67,7 +68,7 @@ def typed(name: str, value: Any, kind: type) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(
-            f"{name} in the file's config is {value!r:.80}, not of type {kind.__name__}"
+            f"{name} in the file's config is {value!r:.80}, not {type_in_words(kind)}"
         )
     if isinstance(value, int | float) and not abs(value) < _LARGEST:
         raise ConfigError(f"{name} in the file's config is {value!r:.80}, and no model has that")

@@ -7,9 +7,7 @@ from bridge.config.fields import FIELDS, OWN_NAMES, VARIANT_OF
 from bridge.errors import ConfigError
 from bridge.keys import MODEL_CLASSES
 from mmrec_jax import ModelConfig
-
-LONGEST_SEQUENCE = 32_768
-"""What a file states as max_seq_len where nothing else is known."""
+from mmrec_jax.config import LONGEST_WHOLE
 
 
 def stated_config(checkpoint: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -85,7 +83,7 @@ def for_the_original(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     model_config = dict(config)
     if "num_layers" in config:
         # No number of the model depends on them, but the original's constructors take them.
-        model_config.setdefault("max_seq_len", LONGEST_SEQUENCE)
+        model_config.setdefault("max_seq_len", LONGEST_WHOLE)
         if "vocab_size" not in config or "expert_dim" in config:
             model_config.setdefault("num_memories", 1)
     args = {field: False for field in FIELDS["MMRecModel"] if field.startswith("use_")}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bridge.twin.block import MMRecBlock, RMSNorm
 from mmrec_jax import ModelConfig
-from mmrec_jax.config import MEMORY_SLOTS
+from mmrec_jax.config import MEMORY_SLOTS, chunk_size_for
 
 
 class LongTermMemory(NamedTuple):
@@ -66,7 +66,8 @@ class BlockStack(nn.Module):
             x: embeddings [B, T, D].
             memory: one per layer; None for zeros.
             chunk_size: cut the sequence into pieces of so many tokens, run them in order, and pass
-                each layer's memory from piece to piece; None runs it whole.
+                each layer's memory from piece to piece; None runs it whole, but in pieces of
+                8,192 tokens if it has more than 32,768.
             router_threshold: the certainty below which the sparse layer gives 0.
 
         Returns:
@@ -85,7 +86,7 @@ class BlockStack(nn.Module):
         if len(memory) != layers:
             raise ValueError(f"{len(memory)} memories for {layers} layers: give one per layer")
         outputs, planning_loss = [], x.new_zeros(())
-        for y in torch.split(x, chunk_size or tokens, dim=1):
+        for y in torch.split(x, chunk_size_for(tokens, chunk_size) or tokens, dim=1):
             written = []
             for block, slots in zip(self.blocks, memory, strict=True):
                 y, loss = block(y, slots, router_threshold)

@@ -89,6 +89,23 @@ def test_both_variants_of_a_file_are_told():
     assert inspect(GOLDEN / "base_hem_dpg" / "checkpoint.pt").variants == ("HEM", "DPG")
 
 
+@pytest.mark.parametrize(
+    ("folder", "revised"),
+    [
+        ("base_hem_dpg", "DPG"),
+        ("base_sparse", "sparse"),
+        ("base_uboo", "UBOO"),
+        ("base_hem", None),
+        ("base", None),
+    ],
+)
+def test_variants_that_the_original_has_revised_are_told(folder, revised, capsys):
+    _, _, printed = in_words(GOLDEN / folder / "checkpoint.pt", capsys)
+    reminder = ": revisions of the original differ here, see docs/model.md section 1"
+    found = [line.strip() for line in printed.splitlines() if "revisions" in line]
+    assert found == ([] if revised is None else [revised + reminder])
+
+
 def test_a_fusion_layer_has_no_blocks():
     found = inspect(GOLDEN / "fusion_concatenate" / "checkpoint.pt")
     assert found.dimensions == {"expert_dim": 32, "fused_dim": 64, "fusion_method": "concatenate"}

@@ -1,5 +1,6 @@
 """Files and texts to prepare, and what is read of them."""
 
+import ctypes
 import os
 import signal
 import time
@@ -18,6 +19,12 @@ PYTHON = (
     "        for name in names:\n            yield os.path.join(root, name)\n"
 )
 LINE = "x = compute(y)\n"
+
+
+def stuck_in_a_library(folder: Path) -> None:
+    """Is at work where no signal's handler is called, and says which process that is."""
+    (folder / "worker").write_text(str(os.getpid()), encoding="utf-8")
+    ctypes.PyDLL(None).sleep(60)
 
 
 class Killed:

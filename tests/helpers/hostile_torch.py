@@ -427,8 +427,12 @@ TORCH_FILES = {
         r"model_class is '\\x1b\\x1b",
     ),
     "huge dimension": (config(fused_dim=10**100), ConfigError, "fused_dim in .*no model has that"),
-    "dimension that is NaN": (config(expert_dim=float("nan")), ConfigError, "is nan, not of type"),
-    "dimension that is nested": (config(fused_dim=[[[]]]), ConfigError, "is .*, not of type int"),
+    "dimension that is NaN": (config(expert_dim=float("nan")), ConfigError, "is nan, not a whole"),
+    "dimension that is nested": (
+        config(fused_dim=[[[]]]),
+        ConfigError,
+        "is .*, not a whole number",
+    ),
     "method of 10 MB": (config(fusion_method="x\n" * 5 * 10**6), ConfigError, "fusion_method must"),
     "number of 2000 bits": (
         saved(setting("metadata", "x", value=2**2000)),

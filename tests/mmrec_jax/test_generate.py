@@ -61,13 +61,10 @@ def test_top_k_keeps_to_the_likeliest(model):
     prompt = jnp.zeros((400, 1), jnp.int32)
     probabilities = jax.nn.softmax(model(prompt[:1]).logits[0, -1] / 2)
     best = np.argsort(probabilities)[-3:]
-    found = generate(
-        model, prompt, 1, key=jax.random.key(0), sampling=Sampling(temperature=2.0, top_k=3)
-    )[:, 0]
+    keys = jax.random.split(jax.random.key(0), 400)
+    found = generate(model, prompt, 1, key=keys, sampling=Sampling(temperature=2.0, top_k=3))[:, 0]
     assert set(np.unique(found)) <= set(best.tolist())
-    free = generate(model, prompt, 1, key=jax.random.key(0), sampling=Sampling(temperature=2.0))[
-        :, 0
-    ]
+    free = generate(model, prompt, 1, key=keys, sampling=Sampling(temperature=2.0))[:, 0]
     shares = np.bincount(free, minlength=SMALL.vocab_size) / 400
     np.testing.assert_allclose(shares, probabilities, atol=4 * np.sqrt(0.25 / 400))
     assert len(np.unique(free)) > 3
@@ -84,6 +81,40 @@ def test_prompts_of_unequal_length_are_as_good_as_alone(kind, chunk_size):
     for row, length, tokens in zip(rows, lengths, found, strict=True):
         alone = generate(model, row[None, :length], 20, **options)[0]
         np.testing.assert_array_equal(tokens, alone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampling"), [(MMRecModel, Sampling()), (MMRec100M, Sampling(top_k=9, top_p=0.9))]
+)
+def test_a_sampled_row_is_what_its_prompt_gives_alone(kind, sampling):
+    model = kind(SMALL, rngs=nnx.Rngs(0))
+    lengths = jnp.array([1, 4, 16, 16])
+    rows = jax.random.randint(jax.random.key(2), (4, 16), 0, SMALL.vocab_size)
+    rows = rows.at[3].set(rows[2])
+    keys = jax.random.split(jax.random.key(5), 4)
+    for key in (jax.random.key(0), keys):
+        found = generate(model, rows, 64, key=key, lengths=lengths, sampling=sampling)
+        for row, length, own, tokens in zip(rows, lengths, keys, found, strict=True):
+            own = own if key.shape else key
+            alone = generate(model, row[None, :length], 64, key=own, sampling=sampling)[0]
+            np.testing.assert_array_equal(tokens, alone)
+        assert np.array_equal(found[2], found[3]) == (not key.shape)
+
+
+def test_scores_that_differ_in_their_last_digits_give_the_same_tokens():
+    """As those of a batch and of a row alone do. A place in the sum of all weights does not."""
+    logits = jnp.repeat(jax.random.normal(jax.random.key(0), (1, 32_000)), 1000, axis=0)
+    others = logits + 1e-6 * jnp.sin(jnp.arange(32_000) / 5000)
+    keys = jax.random.split(jax.random.key(1), 1000)
+    first, second = (draw(each, keys, Sampling()) for each in (logits, others))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_key_of_the_old_kind_is_as_good(model, prompt):
+    first, second = (
+        generate(model, prompt, 3, key=key) for key in (jax.random.key(0), jax.random.PRNGKey(0))
+    )
+    np.testing.assert_array_equal(first, second)
 
 
 def test_what_stands_behind_a_prompt_is_not_read(model, prompt):
@@ -123,7 +154,8 @@ def test_draw_keeps_to_the_likeliest(scores, top_k, top_p, temperature):
     before = np.cumsum(shares / shares.sum()) - shares / shares.sum()
     least = ordered[before < top_p + 1e-4][-1]
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    found = draw(jnp.repeat(jnp.asarray(scores), 50, axis=0), jax.random.key(top_k), sampling)
+    keys = jax.random.split(jax.random.key(top_k), 50)
+    found = draw(jnp.repeat(jnp.asarray(scores), 50, axis=0), keys, sampling)
     assert np.all(scores[0, np.asarray(found)] >= least - 1e-6)
 
 
@@ -132,7 +164,8 @@ def test_draw_from_many_tokens_keeps_to_those_allowed():
     shares = np.asarray(jax.nn.softmax(logits[0]), np.float64)
     ordered = np.sort(shares)[::-1]
     least = ordered[np.searchsorted(np.cumsum(ordered), 0.9 + 1e-4)]
-    found = np.asarray(draw(logits, jax.random.key(1), Sampling(top_p=0.9)))
+    keys = jax.random.split(jax.random.key(1), 500)
+    found = np.asarray(draw(logits, keys, Sampling(top_p=0.9)))
     assert shares[found].min() >= least
     # The mean logarithm of a drawn token's share is what it should be.
     kept = shares * (shares >= least) / shares[shares >= least].sum()
@@ -151,7 +184,8 @@ def test_a_tiny_temperature_takes_the_likeliest():
 def test_top_p_leaves_the_shares_of_what_it_keeps():
     shares = np.array([0.05, 0.4, 0.3, 0.05, 0.2])
     logits = jnp.repeat(jnp.log(jnp.asarray(shares))[None], 4000, axis=0)
-    found = np.bincount(draw(logits, jax.random.key(0), Sampling(top_p=0.8)), minlength=5) / 4000
+    keys = jax.random.split(jax.random.key(0), 4000)
+    found = np.bincount(draw(logits, keys, Sampling(top_p=0.8)), minlength=5) / 4000
     expected = np.array([0, 0.4, 0.3, 0, 0.2]) / 0.9
     np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / 4000))
     assert found[0] == found[3] == 0
@@ -180,9 +214,31 @@ def test_wrong_sampling(change, message):
         ({"lengths": jnp.array([5, 5])}, "lengths"),
         ({"lengths": jnp.array([5, 0, 5])}, "lengths"),
         ({"lengths": jnp.array([5, 6, 5])}, "lengths"),
+        ({"key": jax.random.split(jax.random.key(0), 2)}, "one key or 3 keys"),
+        ({"prompt": jnp.full((3, 5), 31)}, "from 0 to 30, not 31"),
+        ({"prompt": np.full((3, 5), -1)}, "from 0 to 30, not -1"),
+        ({"prompt": jnp.zeros((3, 5))}, "integers, not float32"),
     ],
 )
 def test_wrong_arguments(model, prompt, change, message):
     arguments = {"prompt": prompt, "length": 3, "key": jax.random.key(0)} | change
     with pytest.raises(ValueError, match=message):
         generate(model, **arguments)
+
+
+@pytest.mark.parametrize("wrong", [-1, 31, 2**31 - 1])
+@pytest.mark.parametrize("kind", [MMRecModel, MMRec100M])
+def test_ids_outside_the_vocabulary_are_refused(kind, wrong):
+    """JAX would read the last token for 31, and the one before it for -2."""
+    model = kind(SMALL, rngs=nnx.Rngs(0))
+    ids = jnp.array([[3, wrong]])
+    for call in (
+        lambda: model(ids),
+        lambda: model.features(ids),
+        lambda: model.decode(ids, model.start_decoding(1)),
+        lambda: model.prefill(ids, jnp.array([2])),
+        lambda: next(stream(model, ids, key=jax.random.key(0))),
+    ):
+        with pytest.raises(ValueError, match=f"from 0 to 30, not {wrong}"):
+            call()
+    model.prefill(ids, jnp.array([1]))  # padding may be anything

@@ -1,5 +1,6 @@
 """`python -m train.prepare` as users run it, and the data folder (train/data/data_folder.py)."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -147,6 +148,95 @@ def test_the_token_files_hold_the_documents(prepared, sources):
     assert order != sorted(order)
 
 
+def test_a_given_tokenizer_encodes_the_documents(prepared, config_file, tmp_path, sources):
+    """Ranks of its own, the end of text behind them, and room for special tokens."""
+    own = Tokenizer.load(prepared[0] / data_folder.TOKENIZER)
+    given = tmp_path / "given.tiktoken"
+    pieces = [own.bytes_of([index]) for index in range(1, 300)]
+    given.write_text(
+        "".join(f"{base64.b64encode(piece).decode()} {n}\n" for n, piece in enumerate(pieces))
+    )
+    options = ["--config", str(config_file), "--prepare.tokenizer", str(given)]
+    config = cli.parse_config([*options, "--model.vocab_size", "310"], "")
+    prepare(config)
+    tokenizer = Tokenizer.load(tmp_path / "data" / data_folder.TOKENIZER)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (310, 299)
+    assert data_folder.load_manifest(tmp_path / "data").vocab_size == 310
+    for split in ("train", "validation"):
+        before = token_files.read_tokens(prepared[0], "mixed", split)
+        after = token_files.read_tokens(tmp_path / "data", "mixed", split)
+        np.testing.assert_array_equal(before.ends, after.ends)
+        np.testing.assert_array_equal((before.tokens.astype(int) - 1) % 300, after.tokens)
+    # Another content of the same file is another input; and its own data fit again.
+    inputs = data_folder.load_manifest(tmp_path / "data").inputs
+    given.write_text(given.read_text() + "\n")
+    prepare(config)
+    assert data_folder.load_manifest(tmp_path / "data").inputs != inputs
+    kept = ["--prepare.tokenizer", str(prepared[0] / data_folder.TOKENIZER)]
+    prepare(cli.parse_config(["--config", str(config_file), *kept], ""))
+    found, wanted = hashes(tmp_path / "data"), hashes(prepared[0])
+    assert found == wanted
+
+
+def test_the_answers_of_chats_are_marked_in_the_token_files(tmp_path, sources):
+    words = random.Random(1)
+
+    def said(role):
+        return {"role": role, "content": f"{role}: " + " ".join(words.choices(WORDS, k=60))}
+
+    chats = [[said("user"), said("assistant"), said("user")] for _ in range(12)]
+    chats = [[*chat, said("assistant")] if i % 2 else chat for i, chat in enumerate(chats)]
+    lines = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
+    (tmp_path / "chats.jsonl").write_text(lines)
+    listed = f"[{tmp_path / 'chats.jsonl'}, {sources / 'text'}]"
+    options = ["--config", str(write_config(tmp_path, sources, text=listed))]
+    data_dir = tmp_path / "data"
+    prepare(cli.parse_config(options, ""))
+    assert token_files.read_tokens(data_dir, "text", "train").learned is None
+    prepare(cli.parse_config([*options, "--prepare.answers_only", "true"], ""))
+    data_folder.load_manifest(data_dir)
+    tokenizer = Tokenizer.load(data_dir / data_folder.TOKENIZER)
+    answers, others = set(), 0
+    for split in ("train", "validation", "test"):
+        file = token_files.read_tokens(data_dir, "text", split)
+        for begin, end in zip([0, *file.ends[:-1]], file.ends, strict=True):
+            ids, learned = file.tokens[begin:end], file.learned[begin:end]
+            if learned.all():
+                others += 1
+                continue
+            answers.add(tokenizer.decode(ids[learned]))
+            # The end is learned where an answer is the last message.
+            assert learned[-1] == (tokenizer.decode(ids).count("<|assistant|>") == 2)
+        mixed = token_files.read_tokens(data_dir, "mixed", split)
+        code = token_files.read_tokens(data_dir, "code", split)
+        assert mixed.learned.sum() == file.learned.sum() + len(code.tokens) and code.learned.all()
+    assert others == 28
+    assert answers == {
+        "".join(f"{each['content']}\n" for each in chat if each["role"] == "assistant")
+        for chat in chats
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prepare.tokenizer", "nowhere"], "prepare.tokenizer: nowhere: cannot be read: No such"),
+        (
+            ["--prepare.tokenizer", "OWN", "--model.vocab_size", "310"],
+            "has 300 tokens, and model.v",
+        ),
+        (["--prepare.tokenizer", "OWN", "--prepare.end_of_text", "</s>"], "has no token </s>"),
+        (["--prepare.end_of_text", "</s>"], "end_of_text is of a given tokenizer: set prepare.tok"),
+    ],
+)
+def test_a_wrong_tokenizer_is_one_line(prepared, config_file, options, message):
+    own = str(prepared[0] / data_folder.TOKENIZER)
+    words = [own if word == "OWN" else word for word in options]
+    with pytest.raises(UserError, match=message):
+        prepare(cli.parse_config(["--config", str(config_file), *words], ""))
+    assert not config_file.with_name("data").exists()
+
+
 def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
     manifest = data_folder.load_manifest(prepared[0])
     assert (manifest.vocab_size, manifest.prepare["seed"]) == (300, 0)
@@ -281,7 +371,7 @@ def test_changed_files_are_found(prepared, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no manifest.json: run python -m train.prepare --config FILE"),
+        (None, "has no manifest.json: .* or prepare the data first: python -m train.prepare"),
         ("{", "manifest.json is not a manifest"),
         ("[]", "manifest.json is not a manifest"),
         ('{"format": "other"}', "it is another program's"),
@@ -328,6 +418,20 @@ def test_token_files_are_checked(tmp_path, ends, values, message):
         token_files.read_tokens(tmp_path, "text", "train")
 
 
+@pytest.mark.parametrize("mask", [np.ones(4, bool), np.ones(5, np.uint8), None])
+def test_a_mask_that_does_not_fit_is_refused(tmp_path, mask):
+    folder = tmp_path / "text" / "train"
+    folder.mkdir(parents=True)
+    np.save(folder / "ends.npy", np.array([2, 5]))
+    np.save(folder / "tokens.npy", np.zeros(5, np.uint16))
+    if mask is None:
+        (folder / "learned.npy").write_bytes(b"x")
+    else:
+        np.save(folder / "learned.npy", mask)
+    with pytest.raises(UserError, match=r"learned.npy"):
+        token_files.read_tokens(tmp_path, "text", "train")
+
+
 def test_empty_token_files_are_refused(tmp_path):
     folder = tmp_path / "code" / "train"
     folder.mkdir(parents=True)
@@ -351,8 +455,14 @@ def test_empty_token_files_are_refused(tmp_path):
             {"data_dir": "FOREIGN", "text": "[nowhere]"},
             ["FOREIGN has files that are no prepared data, such as mine"],
         ),
-        ({"data_dir": "SINGLE/below"}, ["cannot write data_dir", "SINGLE/below"]),
-        ({"vocab_size": "big"}, ["config.yaml line 5: model.vocab_size: expected int, not big"]),
+        (
+            {"data_dir": "SINGLE/below"},
+            ["cannot write data_dir ", "SINGLE/below: Not a directory: choose"],
+        ),
+        (
+            {"vocab_size": "big"},
+            ["config.yaml line 5: model.vocab_size: expected a whole number, not big"],
+        ),
         ({"seed": "0\nsead: 1"}, ["config.yaml line 4: unknown key sead; did you mean seed?"]),
         ({"seed": "0\nseed: 1"}, ["config.yaml line 4: seed was set on line 3 already"]),
     ],
@@ -370,11 +480,25 @@ def test_mistakes_in_the_config_end_with_one_line(tmp_path, sources, changes, pa
     assert (tmp_path / "FOREIGN" / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["none", "SINGLE/below"])
+def test_a_data_folder_that_is_not_there_is_to_be_prepared(tmp_path, name):
+    (tmp_path / "SINGLE").touch()
+    message = rf"{name} does not exist: .* prepare the data first: python -m train.prepare --config"
+    with pytest.raises(UserError, match=message):
+        data_folder.load_manifest(tmp_path / name)
+
+
+def test_too_small_a_vocabulary_is_refused_before_anything_is_read(tmp_path, sources):
+    path = write_config(tmp_path, sources, vocab_size="256", text="[nowhere/at/all]")
+    with pytest.raises(UserError, match=r"model.vocab_size: 256 is too small"):
+        prepare(cli.parse_config(["--config", str(path)], ""))
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         ([], ["--config FILE is required"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml: No such file or directory"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml: cannot be read: No such file or directory"]),
         (["--config", "CONFIG", "--model.vocab", "5"], ["unknown option --model.vocab"]),
         (
             ["--config", "CONFIG", "--prepare.validation_fraction", "1"],

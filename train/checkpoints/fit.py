@@ -11,6 +11,9 @@ from train.system.errors import UserError
 _FREE = ("dropout", "lambda_P", "mem_dim")
 """Entries in a checkpoint's config that do not affect the weights."""
 
+IMPORT_AGAIN = "set the config so, or import the weights alone (--model-only, adapt)"
+"""What to do where an import does not fit the config."""
+
 
 def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
     """Makes sure that an imported checkpoint was trained with the config's optimizer and schedule.
@@ -38,11 +41,16 @@ def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
         }
         if schedule.warmup_steps:
             pairs["optimizer.warmup_start"] = (schedule.start_factor, optimizer.warmup_start)
-    _refuse(pairs, "the checkpoint was trained with other settings")
+    _refuse(pairs, "the checkpoint was trained with other settings", IMPORT_AGAIN)
 
 
-def check_model(config: ModelConfig, model: bridge.Model) -> None:
+def check_model(config: ModelConfig, model: bridge.Model, advice: str) -> None:
     """Makes sure that a checkpoint's model is built as the config says, in float32.
+
+    Args:
+        config: what the model must be.
+        model: the checkpoint's.
+        advice: what to do where they differ.
 
     Raises:
         UserError: it is not; the message lists all differences.
@@ -51,7 +59,7 @@ def check_model(config: ModelConfig, model: bridge.Model) -> None:
     found, wanted = (_described(model_class, each) for each in (model.config, config))
     names = dict.fromkeys([*wanted, *found])
     pairs = {f"model.{name}": (found.get(name), wanted.get(name)) for name in names}
-    _refuse(pairs, "the checkpoint holds another model")
+    _refuse(pairs, "the checkpoint holds another model", advice)
     obstacle = bridge.dtype_obstacle(model)
     if obstacle:
         raise UserError(f"the checkpoint cannot be trained: {obstacle}")
@@ -62,14 +70,11 @@ def _described(model_class: str, config: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in described.items() if name not in _FREE}
 
 
-def _refuse(pairs: Mapping[str, tuple[Any, Any]], reason: str) -> None:
+def _refuse(pairs: Mapping[str, tuple[Any, Any]], reason: str, advice: str) -> None:
     different = [
         f"{key} is {found} in the checkpoint and {wanted} in the config"
         for key, (found, wanted) in pairs.items()
         if found != wanted
     ]
     if different:
-        raise UserError(
-            f"{reason}: {', '.join(different)}; set the config so, or import the weights alone "
-            "(--model-only, adapt)"
-        )
+        raise UserError(f"{reason}: {', '.join(different)}; {advice}")

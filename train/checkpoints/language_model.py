@@ -55,7 +55,7 @@ def read(
     elif architecture == "config but for its depth":
         wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
     try:
-        check_model(wanted, loaded.model)
+        check_model(wanted, loaded.model, "set the config so, or name another checkpoint")
     except UserError as error:
         raise UserError(f"{key}: {path}: {error}") from error
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -95,8 +95,12 @@ def read_base(config: Config) -> MMRecModel:
     return model
 
 
-def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
+def network_of(loaded: bridge.LoadedCheckpoint, config: Config | None) -> Network:
     """A model that scores tokens; an expert gets the base's embedding and head.
+
+    Args:
+        loaded: the checkpoint.
+        config: says where an expert's base is; other models need none.
 
     Raises:
         UserError: it cannot score tokens, or the base is not the one that it was trained with.
@@ -106,14 +110,27 @@ def network_of(loaded: bridge.LoadedCheckpoint, config: Config) -> Network:
         raise UserError("a FusionLayer alone is no model of tokens: name a fusion run or its file")
     if not isinstance(model, ExpertModule):
         return model
+    assert config is not None
     # The base must have the expert's dimensions, which may differ from the config's.
     base_config = dataclasses.replace(model.config, vocab_size=config.model.vocab_size)
     embedding = read_base(dataclasses.replace(config, model=base_config)).embedding
-    if loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
+    return joined(loaded, embedding)
+
+
+def joined(loaded: bridge.LoadedCheckpoint, embedding: Embedding) -> MMRecModel:
+    """An expert's checkpoint as a language model, with the base's embedding and head.
+
+    Raises:
+        UserError: it was not trained with this embedding.
+    """
+    expert = loaded.model
+    assert isinstance(expert, ExpertModule)
+    fits = embedding.embedding.shape[1] == expert.config.model_dim
+    if not fits or loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
         raise UserError(
             "the expert was trained with another base's embedding: set base_model to that base"
         )
-    return with_embedding(model, embedding)
+    return with_embedding(expert, embedding)
 
 
 def digest(embedding: Embedding) -> str:

@@ -17,7 +17,7 @@ from train.settings.config import Config
 from train.system.errors import UserError
 
 _PADDING = -1
-"""The value in a row where there is no token."""
+"""Stands where a row has no token. A token that is read and not learned is -2 minus its id."""
 
 _BLOCK = 1 << 20
 """How many documents are packed at once; their positions take some megabytes."""
@@ -29,17 +29,20 @@ class Batch(NamedTuple):
     Attributes:
         inputs: the tokens that the model reads [B, T].
         labels: the token after each of them [B, T].
-        weights: how much each label counts in a mean [B, T]: 0 for padding, which comes only after
-            other labels, else 1. None if there is no padding.
+        weights: what each label counts in a mean [B, T]: 0 where it is padding or not learned, else
+            1; None where all are learned.
+        real: which labels are no padding [B, T], which only follows other labels; None where there
+            is none.
     """
 
     inputs: jax.Array
     labels: jax.Array
     weights: jax.Array | None
+    real: jax.Array | None = None
 
     @property
     def label_count(self) -> int:
-        """The number of labels that are not padding."""
+        """The labels that are learned."""
         return int(self.labels.size if self.weights is None else np.count_nonzero(self.weights))
 
 
@@ -48,17 +51,27 @@ def batch_of(rows: npt.NDArray[np.int32], *, padded: bool = False) -> Batch:
 
     Args:
         rows: token ids.
-        padded: rows may end with padding, which is negative numbers. At least one label must be
-            real.
+        padded: rows may have tokens that are not learned, and end with padding; see _PADDING.
     """
     inputs: Any = rows[:, :-1]
     labels: Any = rows[:, 1:]
     if not padded:
         return Batch(inputs, labels, None)
     weights: Any = (labels >= 0).astype(np.float32)
-    # Padding can be any token, because nothing before it sees it.
-    inputs, labels = np.maximum(inputs, 0), np.maximum(labels, 0)
-    return Batch(inputs, labels, weights)
+    real: Any = labels != _PADDING
+    # Any token may stand for padding: nothing before it sees it.
+    inputs, labels = (
+        np.where(ids < _PADDING, _PADDING - 1 - ids, np.maximum(ids, 0)) for ids in (inputs, labels)
+    )
+    return Batch(inputs, labels, weights, real)
+
+
+def _row_of(source: "Rows", begin: int, end: int) -> npt.NDArray[np.int32]:
+    """Tokens of a source; those that are not learned are as _PADDING says."""
+    ids = np.asarray(source.tokens[begin:end], np.int32)
+    if source.learned is None:
+        return ids
+    return np.where(source.learned[begin:end], ids, _PADDING - 1 - ids)
 
 
 class Windows:
@@ -68,8 +81,11 @@ class Windows:
     token is predicted once, except the file's first and less than a window at its end.
     """
 
+    learned: npt.NDArray[np.bool_] | None = None
+
     def __init__(self, data_dir: str, domain: str, split: str, length: int) -> None:
-        self.tokens = read_tokens(data_dir, domain, split).tokens
+        file = read_tokens(data_dir, domain, split)
+        self.tokens, self.learned = file.tokens, file.learned
         self.length = length
         if not len(self):
             raise UserError(
@@ -84,7 +100,7 @@ class Windows:
     def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
         """Window `index`, [length + 1]."""
         start = index * self.length
-        return np.asarray(self.tokens[start : start + self.length + 1], np.int32)
+        return _row_of(self, start, start + self.length + 1)
 
 
 class DocumentRows:
@@ -102,7 +118,7 @@ class DocumentRows:
 
     def __init__(self, data_dir: str, domain: str, length: int) -> None:
         """Packs the split "train" into rows of `length` + 1 tokens."""
-        self.tokens, ends = vars(read_tokens(data_dir, domain, "train")).values()
+        self.tokens, ends, self.learned = vars(read_tokens(data_dir, domain, "train")).values()
         self.length = length
         self._bounds = row_bounds(ends, length)
         if not len(self):
@@ -117,7 +133,7 @@ class DocumentRows:
         """Row `index`, [length + 1], with padding, -1, at its end."""
         first, last = self._bounds[index : index + 2]
         row = np.full(self.length + 1, _PADDING, np.int32)
-        row[: last - first + 1] = self.tokens[first : last + 1]
+        row[: last - first + 1] = _row_of(self, first, last + 1)
         return row
 
 
@@ -247,7 +263,10 @@ def training_batches(
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     # Endless data have no remainder. To keep one, Grain would compute the length in floats.
     batches = dataset.batch(training.batch_size // count, drop_remainder=True)
-    batches = batches.map(functools.partial(batch_of, padded=training.packing == "documents"))
+    padded = training.packing == "documents" or any(
+        source.learned is not None for source in rows.values()
+    )
+    batches = batches.map(functools.partial(batch_of, padded=padded))
     return iter(batches.to_iter_dataset(options))
 
 

@@ -145,7 +145,9 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
             "another data_dir"
         ) from error
     except OSError as error:
-        raise UserError(f"cannot write data_dir {data_dir}: {error}") from error
+        raise UserError(
+            f"cannot write data_dir {data_dir}: {error.strerror or error}: choose another data_dir"
+        ) from error
 
 
 def replace_data(data_dir: Path, finished: Path) -> None:
@@ -213,9 +215,11 @@ def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not 1 <= number <= _VERSION:
             raise ValueError(f"it has version {number}, this program reads version {_VERSION}")
         yield number, content
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = f"has no {MANIFEST}" if data_dir.exists() else "does not exist"
         raise UserError(
-            f"data_dir {data_dir} has no {MANIFEST}: run python -m train.prepare --config FILE"
+            f"data_dir {data_dir} {missing}: correct it, or prepare the data first: python -m "
+            "train.prepare --config ..."
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

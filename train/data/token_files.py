@@ -2,9 +2,11 @@
 
     {text,code,mixed}/{train,validation,test}/tokens.npy    uint16; uint32 for large vocabularies
     {text,code,mixed}/{train,validation,test}/ends.npy      int64: each document's end, exclusive
+    {text,code,mixed}/{train,validation,test}/learned.npy   bool: which tokens are learned
 
-Each document ends with END_OF_TEXT. "mixed" has the documents of both domains. Validation serves to
-choose settings, test to report how good the chosen ones are.
+The last is there where prepare.answers_only asks for it. Each document ends with END_OF_TEXT.
+"mixed" has the documents of both domains. Choose between recipes on validation, and report the
+chosen one on test.
 """
 
 import contextlib
@@ -36,11 +38,13 @@ class TokenFile:
 
     Attributes:
         tokens: [N] uint16 or uint32.
-        ends: [number of documents] int64, ascending; the last is N.
+        ends: [number of documents] int64, rising; the last is N.
+        learned: which tokens are learned [N]; None where all are.
     """
 
     tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
     ends: npt.NDArray[np.int64]
+    learned: npt.NDArray[np.bool_] | None = None
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
@@ -55,10 +59,13 @@ class SplitWriter:
         counts: the sizes by domain; complete when the block has ended.
     """
 
-    def __init__(self, data_dir: Path, split: str, dtype: npt.DTypeLike) -> None:
-        """Creates the folders in `data_dir`."""
+    def __init__(
+        self, data_dir: Path, split: str, dtype: npt.DTypeLike, *, masked: bool = False
+    ) -> None:
+        """Creates the folders in `data_dir`; `masked` writes which tokens are learned."""
         self._stack = contextlib.ExitStack()
         self._files: dict[str, tuple[_ArrayFile, _ArrayFile]] = {}
+        self._masks: dict[str, _ArrayFile] = {}
         self._bytes = dict.fromkeys(DOMAINS, 0)
         self.counts: dict[str, SplitCounts] = {}
         for domain in DOMAINS:
@@ -67,6 +74,9 @@ class SplitWriter:
             tokens = self._stack.enter_context(_ArrayFile(folder / "tokens.npy", dtype))
             ends = self._stack.enter_context(_ArrayFile(folder / "ends.npy", np.int64))
             self._files[domain] = tokens, ends
+            if masked:
+                mask = self._stack.enter_context(_ArrayFile(folder / "learned.npy", np.bool_))
+                self._masks[domain] = mask
 
     def __enter__(self) -> "SplitWriter":
         return self
@@ -78,13 +88,24 @@ class SplitWriter:
             for domain, (tokens, ends) in self._files.items()
         }
 
-    def add(self, domain: str, size: int, ids: npt.NDArray[Any]) -> None:
-        """Adds a document of a domain: its bytes in UTF-8, and its ids with END_OF_TEXT."""
+    def add(
+        self, domain: str, size: int, ids: npt.NDArray[Any], learned: npt.NDArray[np.bool_]
+    ) -> None:
+        """Adds a document of a domain.
+
+        Args:
+            domain: "text" or "code".
+            size: its bytes in UTF-8.
+            ids: its tokens with END_OF_TEXT.
+            learned: which of them are learned.
+        """
         for name in (domain, "mixed"):
             tokens, ends = self._files[name]
             tokens.append(ids)
             ends.append(np.array([tokens.size]))
             self._bytes[name] += size
+            if self._masks:
+                self._masks[name].append(learned)
 
 
 class _ArrayFile:
@@ -138,4 +159,17 @@ def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
         raise UserError(f"{folder / 'ends.npy'} does not hold a list of document ends")
     if ends[0] < 1 or np.any(np.diff(ends) < 1) or ends[-1] != len(tokens):
         raise UserError(f"the document ends in {folder} do not fit its {len(tokens)} tokens")
-    return TokenFile(tokens, ends)
+    return TokenFile(tokens, ends, _read_mask(folder, len(tokens)))
+
+
+def _read_mask(folder: Path, count: int) -> npt.NDArray[np.bool_] | None:
+    path = folder / "learned.npy"
+    if not path.exists():
+        return None
+    try:
+        mask: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if mask.shape != (count,) or mask.dtype != np.bool_:
+        raise UserError(f"{path} does not say of {count} tokens whether they are learned")
+    return mask

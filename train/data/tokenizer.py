@@ -1,6 +1,9 @@
 """The tokenizer: byte-level BPE, trained on the same corpus as the model."""
 
-from collections.abc import Iterable, Sequence
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +15,56 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from train.system.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
+NAMES_OF_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
+"""What tokenizers call the token that ends documents, where they do not append it themselves."""
 
 # Text is split into words with the blank before them, numbers of up to three digits, signs, and
 # white space. No token crosses these borders, so none crosses the signs of END_OF_TEXT either.
+# Longer runs are cut, since training is quadratic in the longest piece, and since the library's
+# regex engine gives up in the middle of some millions of blanks.
 _PIECES = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    .replace("+", "{1,256}")
+    .replace("*", "{0,256}")
 )
+
+# In a run of random letters every piece is new to training, and costs what a hundred words do that
+# it has met. Of the longest runs it sees a sample.
+_RUN = re.compile(r"(?<![^\W\d_])[^\W\d_]{4096,}|(?<![^\w\s])[^\w\s]{4096,}")
+_SAMPLED, _OF = 256, 4096
 _SMALLEST_VOCABULARY = 257  # one token for each byte, and END_OF_TEXT
+
+
+def check_vocabulary(vocab_size: int) -> None:
+    """Raises UserError if a tokenizer cannot have so few tokens."""
+    if vocab_size < _SMALLEST_VOCABULARY:
+        raise UserError(
+            f"model.vocab_size: {vocab_size} is too small: the 256 bytes and the end of text "
+            f"need {_SMALLEST_VOCABULARY}"
+        )
 
 
 class Tokenizer:
     """Turns any text into token ids and back, byte for byte.
 
-    END_OF_TEXT has id 0. It ends documents and is never the result of encoding: where a document
-    spells it out, its characters are encoded like any others.
+    The end-of-text token ends documents and is never the result of encoding: where a document
+    spells it out, its characters are encoded like any others. It is END_OF_TEXT with id 0 in the
+    tokenizers that are trained here, and may be another one in those of other programs, see
+    tokenizer_files.py.
 
     Attributes:
-        end_of_text: the id of END_OF_TEXT.
+        end_of_text: the id of the end-of-text token.
     """
 
-    end_of_text = 0
-
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        """Wraps a byte-level BPE tokenizer of the `tokenizers` library."""
+    def __init__(self, backend: tokenizers.Tokenizer, end_of_text: int = 0) -> None:
+        """Wraps a tokenizer of the `tokenizers` library that gives text back byte for byte."""
         self._backend = backend
+        self.end_of_text = end_of_text
+        backend.no_truncation()  # a file may ask for it, and texts would be cut without a word
+        backend.no_padding()
         backend.encode_special_tokens = True  # is not part of the saved file
 
     @classmethod
@@ -46,11 +74,7 @@ class Tokenizer:
         Raises:
             UserError: the size is below 257, or the texts are too few for so many tokens.
         """
-        if vocab_size < _SMALLEST_VOCABULARY:
-            raise UserError(
-                f"model.vocab_size: {vocab_size} is too small: the 256 bytes and the end of text "
-                f"need {_SMALLEST_VOCABULARY}"
-            )
+        check_vocabulary(vocab_size)
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -66,7 +90,7 @@ class Tokenizer:
             special_tokens=[END_OF_TEXT],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator(_sampled(texts), trainer)
         supported = backend.get_vocab_size()
         if supported < vocab_size:
             raise UserError(
@@ -83,42 +107,114 @@ class Tokenizer:
             UserError: the file is missing, unreadable, or not such a tokenizer.
         """
         try:
-            backend = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            backend = tokenizers.Tokenizer.from_str(text)
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception for a malformed file
             raise UserError(f"{path} is not a tokenizer: {error}") from error
-        if backend.token_to_id(END_OF_TEXT) != cls.end_of_text:
-            raise UserError(f"{path} is not one of our tokenizers: id 0 is not {END_OF_TEXT}")
-        return cls(backend)
+        found = end_of_text_in(backend)
+        if found is None:
+            raise UserError(f"{path} is not one of our tokenizers: it has no end-of-text token")
+        return cls(backend, found)
 
     def save(self, path: str | Path) -> None:
         """Writes the tokenizer as one JSON file."""
         Path(path).write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        """The number of tokens, V."""
-        return self._backend.get_vocab_size()
+        """The number of ids, V; some of them may have no token."""
+        return max(self._backend.get_vocab().values()) + 1
 
     @property
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """Bytes that each id stands for, [V]; 0 for END_OF_TEXT, which is no part of a text."""
-        # The byte-level alphabet writes each byte as one character.
-        sizes = np.zeros(self.vocab_size, np.int32)
+        return np.array([len(piece) for piece in self._pieces], np.int32)
+
+    @functools.cached_property
+    def _pieces(self) -> list[bytes]:
+        """The bytes of each id; none for special tokens and for ids without a token."""
+        pieces = [b""] * self.vocab_size
+        spelled = _spelling(json.loads(self._backend.to_str())["decoder"])
+        added = self._backend.get_added_tokens_decoder()
         for token, index in self._backend.get_vocab().items():
-            sizes[index] = 0 if index == self.end_of_text else len(token)
-        return sizes
+            if index not in added:
+                pieces[index] = spelled(token)
+            elif not added[index].special:
+                pieces[index] = token.encode()
+        pieces[self.end_of_text] = b""
+        return pieces
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without END_OF_TEXT."""
-        return self._backend.encode(text).ids
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without END_OF_TEXT, computed on all cores."""
-        encodings: Sequence[Any] = self._backend.encode_batch_fast(list(texts))
+        encodings: Sequence[Any] = self._backend.encode_batch_fast(
+            list(texts), add_special_tokens=False
+        )
         return [encoding.ids for encoding in encodings]
+
+    def bytes_of(self, ids: Sequence[int]) -> bytes:
+        """What ids stand for in UTF-8; END_OF_TEXT is left out. A character may be cut."""
+        return b"".join(map(self._pieces.__getitem__, ids))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; END_OF_TEXT is left out, and broken UTF-8 becomes U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        return self.bytes_of(ids).decode(errors="replace")
+
+
+def end_of_text_in(backend: tokenizers.Tokenizer) -> int | None:
+    """The id of a tokenizer's end-of-text token; None where none is known.
+
+    It is the token that the tokenizer itself puts behind a text, or else the first one that has one
+    of NAMES_OF_END_OF_TEXT.
+    """
+    alone, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
+    begins = (n for n in range(len(whole)) if alone and whole[n : n + len(alone)] == alone)
+    behind = [index for begin in begins for index in whole[begin + len(alone) :][-1:]]
+    named = (backend.token_to_id(name) for name in NAMES_OF_END_OF_TEXT)
+    return next((index for index in (*behind, *named) if index is not None), None)
+
+
+def _spelling(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
+    """How a decoder spells an ordinary token: its bytes."""
+    steps = [] if decoder is None else decoder.get("decoders", [decoder])
+    kinds = {step["type"]: step for step in steps}
+    if "ByteLevel" in kinds:
+        alphabet = byte_alphabet()
+        return lambda token: b"".join(alphabet.get(sign, sign.encode()) for sign in token)
+    blank = kinds.get("Metaspace", {}).get("replacement", " ")
+    replace = kinds.get("Replace", {"pattern": {"String": blank}, "content": " "})
+    old, new = replace["pattern"].get("String", blank), replace["content"]
+
+    def spelled(token: str) -> bytes:
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+        if byte and "ByteFallback" in kinds:
+            return bytes.fromhex(byte[1])
+        return token.replace(old, new).encode()
+
+    return spelled
+
+
+@functools.cache
+def byte_alphabet() -> dict[str, bytes]:
+    """The byte that each character of a byte-level tokenizer's tokens stands for."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    signs = {chr(byte): bytes([byte]) for byte in printable}
+    return signs | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+
+
+def _sampled(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, with a sixteenth of each run that no ordinary text has."""
+    for text in texts:
+        begin = 0
+        if max(map(len, text.split()), default=0) >= _OF:
+            for run in _RUN.finditer(text):
+                yield text[begin : run.start()]
+                yield from (text[at : at + _SAMPLED] for at in range(*run.span(), _OF))
+                begin = run.end()
+        yield text[begin:]

@@ -1,21 +1,12 @@
-"""`python -m mmrec_jax.generate --checkpoint RUN`: continues prompts with a trained run."""
+"""`python -m mmrec_jax.generate --checkpoint RUN`: continues prompts with a trained model."""
 
 import argparse
-import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from mmrec_jax.sampling import Sampling
-from train.checkpoints import run_states
-from train.checkpoints.language_model import network_of
-from train.data.data_folder import TOKENIZER
-from train.data.tokenizer import Tokenizer
+from train.generation.speaker import load_speaker
 from train.generation.stop_strings import Continuation
 from train.generation.texts import continuations
-from train.run.run_folder import CONFIG, newest_step
-from train.settings.cli import parse_config
-from train.settings.config import Config
-from train.step.frozen import Network
 from train.system.allocator import keep_freed_memory
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
@@ -27,10 +18,40 @@ def command() -> None:
         prog="python -m mmrec_jax.generate",
         description="Continue prompts with a trained model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a run's folder")
     parser.add_argument(
-        "--prompt", action="append", help="text to continue; give it again for more texts"
+        "--checkpoint", required=True, metavar="RUN", help="a run's folder, or a .pt file in one"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help="a run's folder, a state's, or a .pt or .safetensors file",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE",
+        help="tokenizer.json or .tiktoken file; the default is the one beside the checkpoint",
+    )
+    parser.add_argument(
+        "--end_of_text", metavar="TOKEN", help="what ends a document, if the tokenizer hides it"
+    )
+    parser.add_argument(
+        "--base_model",
+        metavar="PATH",
+        help="the base of an expert that is in no run's folder",
+    )
+    parser.add_argument("--num_heads", type=int, help="if a file does not state it")
+    parser.add_argument(
+        "--chunk_size",
+        type=int,
+        help="training.chunk_size, if the checkpoint is in no run's folder",
+    )
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        help="text to continue; give it again for more texts, each as if it were alone",
     )
     parser.add_argument("--length", type=int, default=200, help="sample at most so many tokens")
     parser.add_argument(
@@ -45,7 +66,7 @@ def command() -> None:
         type=float,
         help="sample only from the likeliest tokens that together have this probability",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other texts")
     parser.add_argument(
         "--stop", action="append", default=[], help="end before this text; repeatable"
     )
@@ -58,13 +79,19 @@ def command() -> None:
         except ValueError as error:
             raise UserError(f"--{error}") from error
         keep_freed_memory()
-        model, tokenizer, config = load_run(Path(options.checkpoint))
+        speaker = load_speaker(
+            options.checkpoint,
+            tokenizer=options.tokenizer,
+            end_of_text=options.end_of_text,
+            base_model=options.base_model,
+            num_heads=options.num_heads,
+        )
         prompts = options.prompt or [""]
         pieces = continuations(
-            model,
-            tokenizer,
+            speaker.network,
+            speaker.tokenizer,
             prompts,
-            chunk_size=config.training.chunk_size,
+            chunk_size=speaker.chunk_size if options.chunk_size is None else options.chunk_size,
             length=options.length,
             sampling=sampling,
             seed=options.seed,
@@ -73,25 +100,6 @@ def command() -> None:
         (_print_one if len(prompts) == 1 else _print_all)(prompts, pieces)
 
     exit_after(lambda: main(parse_options(parser)))
-
-
-def load_run(run: Path) -> tuple[Network, Tokenizer, Config]:
-    """The model of a run's newest state, and the run's tokenizer and config.
-
-    Raises:
-        UserError: the folder is not a run's, or a file of it is missing or damaged.
-    """
-    step = newest_step(run)
-    if not (run / CONFIG).is_file():
-        raise UserError(
-            f"{run} is an import, without {CONFIG} and {TOKENIZER}: resume it once (python -m "
-            "train.base --resume), which writes them"
-        )
-    config = parse_config(["--config", str(run / CONFIG)], "")
-    if config.base_model is None:  # wherever the run was moved to, the other stages are beside it
-        config = dataclasses.replace(config, run_dir=str(run.resolve().parent))
-    model = network_of(run_states.restore(run, step), config)
-    return model, Tokenizer.load(run / TOKENIZER), config
 
 
 def _print_one(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continuation]]]) -> None:

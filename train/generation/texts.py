@@ -29,6 +29,9 @@ def continuations(
 ) -> Iterator[list[tuple[str, Continuation]]]:
     """Samples continuations of prompts, each the beginning of a document, piece by piece.
 
+    Each is continued as if it were alone: the seed gives it the same text, but for rounding, and
+    equal prompts get equal texts.
+
     Yields:
         For each prompt, the text that was added and the whole continuation so far.
 

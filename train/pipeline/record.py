@@ -17,7 +17,7 @@ from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.preparation.prepare_data import prepare
-from train.run.run_folder import CONFIG, delete_run
+from train.run.run_folder import CONFIG, check_writable, delete_run
 from train.run.session import open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
@@ -49,8 +49,9 @@ class PipelineRecord:
         """Reads pipeline.json; with `overwrite`, results of other settings may be deleted.
 
         Raises:
-            UserError: pipeline.json is damaged.
+            UserError: pipeline.json is damaged, or run_dir cannot be written.
         """
+        check_writable(Path(config.run_dir))
         self._config = config
         self._overwrite = overwrite
         self._path = Path(config.run_dir) / RECORD

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from train.checkpoints.language_model import stage_folder
-from train.generation.command import load_run
+from train.generation.speaker import load_speaker
 from train.pipeline.export import EXPORT
 from train.pipeline.scores import MODEL_NAMES, claims, read_scores
 from train.reports.run_report import sampled
@@ -11,7 +11,7 @@ from train.scoring.score import Score
 from train.scoring.scoreboard import score_table
 from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, print_table
 from train.system.write import write_text
 
 
@@ -20,8 +20,9 @@ def report(pipeline: PipelineConfig) -> None:
     run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
     scores = read_scores(run_dir, split)
     verdicts = [
-        f"{'yes' if better < other else 'NO'}: {claim} ({better:.4f} against {other:.4f} nats)"
-        for claim, better, other in claims(scores)
+        f"{claim.text if claim.holds else claim.denial}: {claim.loss:.4f} against "
+        f"{claim.other:.4f} nats per token"
+        for claim in claims(scores)
     ]
     domains = list(scores)
     lines = [
@@ -29,7 +30,7 @@ def report(pipeline: PipelineConfig) -> None:
         "",
         f"![bits per byte of every model](evaluation-{split}.png)",
         "",
-        "Cross entropy in nats per token (perplexity, bits per byte):",
+        "Cross entropy in nats per token (perplexity, bits per byte), lower is better:",
         "",
         "| | " + " | ".join(domains) + " |",
         "|---|" + "---|" * len(domains),
@@ -45,10 +46,11 @@ def report(pipeline: PipelineConfig) -> None:
         write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    console.print(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
+    print_table(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
     for verdict in verdicts:
         console.print(verdict, markup=False)
-    fusion, tokenizer, config = load_run(stage_folder(pipeline.stage("fusion"), "fusion"))
+    fusion, tokenizer, _ = load_speaker(stage_folder(pipeline.stage("fusion"), "fusion"))
+    config = pipeline.stage("fusion")
     for index, prompt in enumerate(pipeline.prompts):
         console.print(f"fusion, prompt {prompt!r}:", style="bold")
         console.print(

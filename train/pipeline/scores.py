@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
@@ -59,8 +60,29 @@ def read_scores(run_dir: Path, split: str) -> Scores:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
-def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, float]]:
-    """The expected gains: a sentence, the loss that should be lower, and the other loss."""
+class Claim(NamedTuple):
+    """What training in stages should gain.
+
+    Attributes:
+        text: the claim as a sentence.
+        denial: the sentence that is true where the claim is not.
+        loss: nats per token of the model that should be the better one.
+        other: what that loss should be below.
+    """
+
+    text: str
+    denial: str
+    loss: float
+    other: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the scores bear it out."""
+        return self.loss < self.other
+
+
+def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[Claim]:
+    """What training in stages should gain, with the losses that show whether it does."""
     base, control, fusion = MODEL_NAMES["base"], MODEL_NAMES["continued"], MODEL_NAMES["fusion"]
     pairs = (
         ("text", MODEL_NAMES["text"], base),
@@ -69,18 +91,20 @@ def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[tuple[str, float, 
         ("mixed", fusion, control),
     )
     found = [
-        (
+        Claim(
             f"{better} beats {other} on {domain}",
+            f"{better} does not beat {other} on {domain}",
             scores[domain][better].loss,
             scores[domain][other].loss,
         )
         for domain, better, other in pairs
     ]
     expert, name = min((scores["mixed"][MODEL_NAMES[name]].loss, name) for name in ("text", "code"))
+    better_one = f"0.02 above the {MODEL_NAMES[name]}, the better one on mixed"
     found.append(
-        (
-            f"{_FUSION_START} is at most 0.02 above the {MODEL_NAMES[name]}, the better one on "
-            "mixed",
+        Claim(
+            f"{_FUSION_START} is at most {better_one}",
+            f"{_FUSION_START} is more than {better_one}",
             scores["mixed"][_FUSION_START].loss,
             expert + 0.02,
         )

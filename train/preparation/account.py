@@ -9,8 +9,8 @@ from train.preparation.label_words import Label
 
 Reason = Literal[
     "bad JSON",  # a line or a notebook that is not JSON
-    "missing field",  # a record without a value in any of prepare.text_fields
-    "wrong type",  # a record that is not an object, or whose text is not a string
+    "missing field",  # a record without a value in any of prepare.text_fields and chat_fields
+    "wrong type",  # a record that is no string or object, or whose text or chat is none
     "empty",  # only white space
     "binary",  # a zero byte
     "undecodable",  # neither UTF-8, nor UTF-16 or UTF-32 with a byte-order mark

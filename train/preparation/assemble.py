@@ -30,14 +30,22 @@ class Assembled(NamedTuple):
     cut: int
 
 
-def assemble(folder: Path, data_dir: Path, tokenizer: Tokenizer, account: Account) -> Assembled:
-    """Writes the token files of all splits, in an order that depends on the seed.
+def assemble(
+    folder: Path,
+    data_dir: Path,
+    tokenizer: Tokenizer,
+    account: Account,
+    *,
+    masked: bool = False,
+) -> Assembled:
+    """Writes the token files of all splits, in an order that the seed gives.
 
     Args:
         folder: the preparation's.
         data_dir: receives the files.
-        tokenizer: the one that the tokens come from.
-        account: held-out documents with nothing left are counted as "in training".
+        tokenizer: gave the tokens.
+        account: held-out documents of which nothing is left are moved to "in training".
+        masked: whether to write which tokens are learned: they may not all be.
     """
     shards.allow_many_files()
     shared = leaks.shared_hashes(folder)
@@ -46,7 +54,7 @@ def assemble(folder: Path, data_dir: Path, tokenizer: Tokenizer, account: Accoun
     for split in SPLITS:
         beginnings: Counter[int] = Counter()
         while True:
-            written = _write_split(folder, data_dir, tokenizer, split, shared, beginnings)
+            written = _write_split(folder, data_dir, tokenizer, split, shared, beginnings, masked)
             leaking: set[int] = set()
             if split != "train":
                 trained = [domain for domain in DOMAINS if counts[domain]["train"].documents]
@@ -88,6 +96,7 @@ def _write_split(
     split: str,
     shared: Hashes,
     beginnings: Mapping[int, int],
+    masked: bool,
 ) -> _WrittenSplit:
     """Writes a split's token files.
 
@@ -96,8 +105,9 @@ def _write_split(
         data_dir: receives the files.
         tokenizer: the one that the tokens come from.
         split: its name.
-        shared: the sorted hashes of the runs of tokens to cut out of held-out documents.
-        beginnings: for the number of a piece, how many tokens to cut from its beginning.
+        shared: the hashes, sorted, of the runs that are cut out of held-out documents.
+        beginnings: by the number of a piece, the tokens to cut from its beginning.
+        masked: whether to write which tokens are learned.
     """
     end_of_text = np.array([tokenizer.end_of_text], token_dtype(tokenizer.vocab_size))
     token_bytes = tokenizer.token_bytes
@@ -107,17 +117,20 @@ def _write_split(
         *(encoded_documents(folder, rank, split) for rank in range(len(shards.names(folder)))),
         key=lambda document: (document.key, document.shard),
     )
-    with SplitWriter(data_dir, split, end_of_text.dtype) as writer:
+    with SplitWriter(data_dir, split, end_of_text.dtype, masked=masked) as writer:
         for document in documents:
-            pieces = [document.ids]
+            pieces = [(0, len(document.ids))]
             if split != "train":
                 pieces = leaks.clean_pieces(document.ids, shared)
             tokens = 0
-            for piece in pieces:
-                rest = piece[beginnings.get(number, 0) :]
-                if len(rest) == len(piece) or len(rest) >= leaks.WINDOW:
+            for begin, end in pieces:
+                first = begin + beginnings.get(number, 0)
+                rest, learned = document.ids[first:end], document.learned[first:end]
+                if len(rest) == end - begin or len(rest) >= leaks.WINDOW:
                     size = int(token_bytes[rest].sum())
-                    writer.add(document.domain, size, np.concatenate([rest, end_of_text]))
+                    # The end is learned with what it ends.
+                    learned = np.append(learned, learned[-1:] if len(learned) else [True])
+                    writer.add(document.domain, size, np.append(rest, end_of_text), learned)
                     for domain in (document.domain, "mixed"):
                         written[domain].append(number)
                     tokens += len(rest)

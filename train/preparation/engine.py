@@ -3,6 +3,7 @@
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from train.settings.prepare_config import EngineConfig
 from train.system.errors import TasksFailedError, UserError
 
 _POLL_SECONDS = 0.5
-_DEV_NULL = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+_DEV_NULL = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
 
 
 class Engine:
@@ -65,13 +66,8 @@ class Engine:
                 _submit(executor)
                 self._await_slurm(executor)
             else:
-                try:
+                with _naming_a_killed_worker(name):
                     executor.run()
-                except concurrent.futures.process.BrokenProcessPool as error:
-                    raise TasksFailedError(
-                        f"{name}: a worker was killed, as a system does that is short of memory: "
-                        "set prepare.engine.workers lower; the same command continues"
-                    ) from error
         left = executor.get_incomplete_ranks()
         if left:
             log = self._folder / "logs" / name / "logs" / f"task_{left[0]:05d}.log"
@@ -88,6 +84,20 @@ class Engine:
             )
         else:
             self._console.print(f"{name}: {seconds:.1f} s")
+
+    def call(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls a function in a process of its own, which an interruption ends at once.
+
+        In this process, Ctrl-C would have to wait for the end of whatever library is at work.
+        """
+        began = time.monotonic()
+        with (
+            self._console.status(name),
+            _silent_stderr(),
+            _naming_a_killed_worker(name),
+        ):
+            _call_in_processes(1, [functools.partial(function, *arguments)])
+        self._console.print(f"{name}: {time.monotonic() - began:.1f} s")
 
     def _executor(self, name: str, tasks: int, actions: list[Any]) -> PipelineExecutor:
         common: dict[str, Any] = {
@@ -118,7 +128,7 @@ class Engine:
         while executor.get_incomplete_ranks() and absent < 3:
             time.sleep(_POLL_SECONDS)
             command = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
-            queue = subprocess.run(command, capture_output=True, text=True)
+            queue = subprocess.run(command, capture_output=True)
             # Wait a moment, for a job that has just ended or a disk that shows its files late.
             absent = 0 if queue.returncode == 0 and queue.stdout.strip() else absent + 1
 
@@ -126,9 +136,9 @@ class Engine:
     def _progress(self, name: str, total: int) -> Iterator[None]:
         """Shows a line with documents, MB/s and the time left while the block runs."""
         progress = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[documents]:,} documents"),
+            rich.progress.TextColumn("{task.fields[documents]:,} documents", markup=False),
             rich.progress.DownloadColumn(),
             rich.progress.TransferSpeedColumn(),
             rich.progress.TimeRemainingColumn(),
@@ -164,27 +174,41 @@ class _Local(LocalPipelineExecutor):
                 for rank in self.get_incomplete_ranks():
                     self._run_for_rank(rank)
             else:
-                self._run_in_pool()
-        logger.remove()  # datatrove's last task left its log handler on stderr
+                ranks = self.get_incomplete_ranks()
+                calls = [functools.partial(self._run_for_rank, rank) for rank in ranks]
+                _call_in_processes(self.workers, calls)
+        logger.remove()  # datatrove's last task left its log on stderr
 
-    def _run_in_pool(self) -> None:
-        # Not a fork: in a pipeline this process has JAX's threads, which do not survive a fork.
-        pool = concurrent.futures.ProcessPoolExecutor(
-            self.workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
-        )
-        try:
-            # datatrove's own pool would wait forever for the task of a worker that was killed.
-            running = [
-                pool.submit(self._run_for_rank, rank) for rank in self.get_incomplete_ranks()
-            ]
-            for future in concurrent.futures.as_completed(running):
-                future.result()
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+def _call_in_processes(workers: int, calls: Sequence[Callable[[], object]]) -> None:
+    """Makes calls in processes of their own, which end with this one and when it is interrupted."""
+    # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
+    )
+    try:
+        # datatrove's own pool waits without end for the task of a worker that was killed.
+        running = [pool.submit(call) for call in calls]
+        for future in concurrent.futures.as_completed(running):
+            future.result()
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _naming_a_killed_worker(name: str) -> Iterator[None]:
+    """Says what it means when a worker of a step is gone."""
+    try:
+        yield
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise TasksFailedError(
+            f"{name}: a worker was killed, as a system does that is short of memory: "
+            "set prepare.engine.workers lower; the same command continues"
+        ) from error
 
 
 @contextlib.contextmanager

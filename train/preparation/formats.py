@@ -1,10 +1,9 @@
-"""Reads the documents in a file: plain text, notebooks, lines of JSON, Parquet, Python's library.
+"""Reads the documents in a file: plain text, notebooks, JSON records, Parquet, Python's library.
 
 Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Other encodings are not guessed, because
 nobody would notice a wrong guess. Blank lines between lines of JSON are not documents.
 """
 
-import codecs
 import contextlib
 import hashlib
 import json
@@ -17,24 +16,25 @@ from typing import Any, NamedTuple
 import zstandard
 
 from train.preparation import python_library
-from train.preparation.account import Reason, Source, SourceAccount
+from train.preparation.account import Source, SourceAccount
 from train.preparation.labels import Labeller
 from train.preparation.lines import open_lines, read_lines
 from train.preparation.listing import File
+from train.preparation.records import (
+    MARKS,
+    Rejected,
+    Spans,
+    begins_an_array,
+    parsed,
+    read_elements,
+    text_of,
+)
 from train.settings.prepare_config import PrepareConfig
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_COMPRESSED_JSON_LINES = tuple(
-    f"{name}.{packing}" for name in (*_JSON_LINES, ".json") for packing in ("gz", "zst")
-)
-# The marks of UTF-32 begin with those of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+_LINES = (".jsonl", ".jsonlines", ".ndjson")
+_JSON_LINES = tuple(f"{name}{packing}" for name in _LINES for packing in ("", ".gz", ".zst"))
+_COMPRESSED_JSON = (".json.gz", ".json.zst")
+_DAMAGED = (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError)
 
 
 class Document(NamedTuple):
@@ -47,6 +47,7 @@ class Document(NamedTuple):
         group: documents of one group are never in different splits. A file is a group. In JSON and
             Parquet files each record is one, because such a file may be a whole corpus.
         source: the index of its source.
+        learned: where the parts of the text begin and end that are learned; None where all is.
     """
 
     text: str
@@ -54,19 +55,12 @@ class Document(NamedTuple):
     name: str
     group: str
     source: int
+    learned: Spans | None = None
 
     @property
     def size(self) -> int:
         """Bytes in UTF-8."""
         return len(self.text.encode())
-
-
-class Rejected(Exception):
-    """Raised for a document that is rejected; says why."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
 
 
 class Reader:
@@ -103,10 +97,14 @@ class Reader:
         lower = name.lower()
         if source.key == "prepare.python_library":
             yield from self._module(file, source.path)
-        elif lower.endswith((*_JSON_LINES, *_COMPRESSED_JSON_LINES)):
-            yield from self._json_lines(file, name)
+        elif lower.endswith(_JSON_LINES):
+            yield from self._records(file, name)
+        elif lower.endswith(_COMPRESSED_JSON):
+            yield from self._records(file, name, array=self._is_array(file))
         elif lower.endswith(".parquet"):
             yield from self._parquet(file, name)
+        elif lower.endswith(".json") and self._is_array_of_records(file):
+            yield from self._records(file, name, array=True)
         else:
             yield from self._plain(file, name)
 
@@ -138,34 +136,56 @@ class Reader:
             if part.strip():
                 yield from self._accept(part, label, group, group, file.source)
 
-    def _json_lines(self, file: File, name: str) -> Iterator[Document]:
-        part = self._parts[file.source]
-        # A line may have other fields too, and may use six or twelve bytes per character of text.
-        longest = 16 * self._prepare.max_document_bytes + 1_000_000
-        number = 0
+    def _is_array(self, file: File) -> bool:
         try:
             with contextlib.closing(open_lines(file.path)) as stream:
-                for number, line in enumerate(read_lines(stream, longest), 1):
-                    place = f"{name} line {number}"
+                return begins_an_array(stream)
+        except _DAMAGED:  # as will be said when it is read
+            return False
+
+    def _is_array_of_records(self, file: File) -> bool:
+        """Whether a file is an array whose first element is a record.
+
+        Where documents are labelled one by one, an array of strings is data.
+        """
+        if not self._is_array(file):
+            return False
+        try:
+            with open(file.path, "rb") as stream:
+                record = parsed(next(read_elements(stream, self._longest), None) or b"")
+            text_of(record, self._prepare)
+        except (*_DAMAGED, Rejected):
+            return False
+        return isinstance(record, dict) or self._sources[file.source].label is not None
+
+    @property
+    def _longest(self) -> int:
+        """Bytes of a record: it may have other fields, and write a character as six or twelve."""
+        return 16 * self._prepare.max_document_bytes + 1_000_000
+
+    def _records(self, file: File, name: str, *, array: bool = False) -> Iterator[Document]:
+        """The documents of a file that holds one per line, or one per element of an array."""
+        part = self._parts[file.source]
+        kind, number = "record" if array else "line", 0
+        try:
+            with contextlib.closing(open_lines(file.path)) as stream:
+                records = (read_elements if array else read_lines)(stream, self._longest)
+                for number, record in enumerate(records, 1):
+                    place = f"{name} {kind} {number}"
                     try:
-                        if line is None:
+                        if record is None:
                             raise Rejected("too long")
-                        if not line.strip():
+                        if not array and not record.strip():
                             continue
-                        text = self._check_text(self._field(_parse_record(line)))
+                        content, learned = text_of(parsed(record), self._prepare)
+                        text = self._check_text(content)
                     except Rejected as rejected:
                         part.reject(rejected.reason, place)
                         continue
                     label = self._label(file.source, "", text)
-                    yield from self._accept(text, label, place, place, file.source)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
-            part.reject("unreadable", f"{name} after line {number}")
-
-    def _field(self, record: dict[str, Any]) -> Any:
-        for field in self._prepare.text_fields:
-            if record.get(field) is not None:
-                return record[field]
-        raise Rejected("missing field")
+                    yield from self._accept(text, label, place, place, file.source, learned)
+        except _DAMAGED:
+            part.reject("unreadable", f"{name} after {kind} {number}")
 
     def _parquet(self, file: File, name: str) -> Iterator[Document]:
         import pyarrow
@@ -176,26 +196,31 @@ class Reader:
         try:
             with pyarrow.parquet.ParquetFile(file.path) as table:
                 present = set(table.schema_arrow.names)
-                fields = [field for field in self._prepare.text_fields if field in present]
+                chats = self._prepare.chat_fields
+                wanted = dict.fromkeys([*self._prepare.text_fields, *chats])
+                fields = [field for field in wanted if field in present]
                 if not fields:
                     for number in range(table.metadata.num_rows):
                         part.reject("missing field", f"{name} row {number + 1}")
                     return
                 for batch in table.iter_batches(64, columns=fields, use_threads=False):
                     names = batch.schema.names  # two may have the same name: the first counts
-                    columns = [_strings(batch.column(names.index(field))) for field in fields]
+                    columns = [
+                        _values(batch.column(names.index(field)), chat=field in chats)
+                        for field in fields
+                    ]
                     for values in zip(*columns, strict=True):
                         row += 1
                         place = f"{name} row {row}"
                         try:
-                            text = self._check_text(
-                                self._field(dict(zip(fields, values, strict=True)))
-                            )
+                            record = dict(zip(fields, values, strict=True))
+                            content, learned = text_of(record, self._prepare)
+                            text = self._check_text(content)
                         except Rejected as rejected:
                             part.reject(rejected.reason, place)
                             continue
                         label = self._label(file.source, "", text)
-                        yield from self._accept(text, label, place, place, file.source)
+                        yield from self._accept(text, label, place, place, file.source, learned)
         except (OSError, ValueError, LookupError, pyarrow.ArrowException):
             # In a damaged table even the names of columns may be invalid text.
             part.reject("unreadable", f"{name} after row {row}")
@@ -240,11 +265,17 @@ class Reader:
         return self._labeller.label(name, text)
 
     def _accept(
-        self, text: str, label: str, name: str, group: str, source: int
+        self,
+        text: str,
+        label: str,
+        name: str,
+        group: str,
+        source: int,
+        learned: Spans | None = None,
     ) -> Iterator[Document]:
         self._parts[source].documents[label] += 1
         if label != "data":
-            yield Document(text, label, name, group, source)
+            yield Document(text, label, name, group, source, learned)
 
 
 def decode(content: bytes) -> str:
@@ -254,7 +285,7 @@ def decode(content: bytes) -> str:
         Rejected: they are binary, or not in one of the encodings above.
     """
     encoding = "utf-8"
-    for mark, marked in _MARKS:
+    for mark, marked in MARKS:
         if content.startswith(mark):
             content, encoding = content.removeprefix(mark), marked
             break
@@ -290,23 +321,13 @@ def notebook_text(text: str) -> str:
     return "\n".join(source for source in sources if source.strip())
 
 
-def _parse_record(line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        raise Rejected("undecodable") from None
-    except (ValueError, RecursionError):
-        raise Rejected("bad JSON") from None
-    if not isinstance(record, dict):
-        raise Rejected("wrong type")
-    return record
-
-
-def _strings(column: Any) -> list[Any]:
-    """A Parquet column's values; strings as bytes, as they need not be UTF-8."""
+def _values(column: Any, *, chat: bool) -> list[Any]:
+    """A Parquet column's values; texts as bytes, as they need not be UTF-8."""
     import pyarrow
 
     types, kind = pyarrow.types, column.type
+    if chat and types.is_nested(kind):
+        return column.to_pylist()
     if types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):

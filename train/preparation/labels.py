@@ -75,7 +75,7 @@ _HTML_ROOT = re.compile(r"<html\b", re.IGNORECASE)
 # Such lines describe packages and the like, and also mails, which are text.
 _HEADER = re.compile(r"(?:[A-Z][A-Za-z-]*: .*\n(?:[ \t].*\n)*){3}")
 _MAIL = re.compile(r"(?:.*\n){0,9}(?:From|Subject|Date): ")
-_BODY = re.compile(r"\n\r?\n\s*\S")
+_BLANK_LINE = re.compile(r"\n\r?\n")
 _DIFF = re.compile(r"^--- .+\n\+\+\+ .+\n@@ -", re.MULTILINE)
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{32,128}[ \t]+\*?\S")
 
@@ -119,7 +119,7 @@ class Labeller:
         kind = str(guess.dl.label)
         if guess.score < _SURE or kind in PLAIN_LABELS:
             if _HEADER.match(text):
-                return "text" if _MAIL.match(text) and _BODY.search(text) else "data"
+                return "text" if _MAIL.match(text) and _has_body(text) else "data"
             if is_table(text):
                 return "data"
             if is_prose(text, sentences=kind not in PROSE_LABELS):
@@ -172,6 +172,12 @@ def _format_of_name(name: str, text: str) -> Format | None:
     if first.lower() in TEXT_STEMS and first not in PROGRAM_STEMS and not executable:
         return "text"
     return None
+
+
+def _has_body(text: str) -> bool:
+    """Whether anything follows the first blank line; in two steps, as one regex is quadratic."""
+    blank = _BLANK_LINE.search(text)
+    return blank is not None and bool(text[blank.end() :].strip())
 
 
 def _is_element(text: str) -> bool:

@@ -97,18 +97,22 @@ def _run_hashes(
         index = after
 
 
-def clean_pieces(ids: npt.NDArray[Any], shared: Hashes) -> list[npt.NDArray[Any]]:
-    """What is left of a document without the runs whose hashes are in `shared` (sorted)."""
+def clean_pieces(ids: npt.NDArray[Any], shared: Hashes) -> list[tuple[int, int]]:
+    """What is left of a document without the runs whose hashes are in `shared`, sorted.
+
+    Returns:
+        Where each piece of it begins and ends.
+    """
     starts = np.flatnonzero(_is_among(window_hashes(ids, WINDOW), shared))
     if not len(starts):
-        return [ids]
-    # +1 where a run begins, -1 after its end: a token is in a run if the sum is above zero.
+        return [(0, len(ids))]
+    # +1 where a run begins, -1 behind its end: a token is in one where the sum is above zero.
     changes = np.zeros(len(ids) + 1, np.int64)
     np.add.at(changes, starts, 1)
     np.add.at(changes, starts + WINDOW, -1)
     clean = np.concatenate([[False], np.cumsum(changes[:-1]) == 0, [False]])
     borders = np.flatnonzero(clean[1:] != clean[:-1]).reshape(-1, 2)
-    return [ids[begin:end] for begin, end in borders if end - begin >= WINDOW]
+    return [(begin, end) for begin, end in borders.tolist() if end - begin >= WINDOW]
 
 
 def pieces_that_leak(

@@ -107,6 +107,13 @@ def digest(prepare: PrepareConfig, exclude: Iterable[str | Path] = ()) -> str:
         whole.update(line.encode())
     if prepare.python_library:
         whole.update(sys.version.encode())
+    if prepare.tokenizer is not None:
+        try:
+            whole.update(hashlib.sha256(Path(prepare.tokenizer).read_bytes()).digest())
+        except OSError as error:
+            raise UserError(
+                f"prepare.tokenizer: {prepare.tokenizer}: cannot be read: {error.strerror}"
+            ) from error
     return whole.hexdigest()
 
 

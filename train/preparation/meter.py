@@ -42,6 +42,6 @@ def counts(folder: Path, step: str) -> tuple[int, int]:
     """The documents and bytes that all tasks of a step have done so far."""
     documents = size = 0
     for path in (folder / "progress" / step).glob("[0-9]*"):
-        if done := path.read_text().split():
+        if done := path.read_text(encoding="utf-8").split():
             documents, size = documents + int(done[0]), size + int(done[1])
     return documents, size

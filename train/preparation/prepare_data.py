@@ -10,13 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from train.data import data_folder
+from train.data.tokenizer import check_vocabulary
 from train.preparation import listing, run_steps
 from train.preparation.account import Account
 from train.preparation.summary import print_summary
 from train.settings.config import Config
+from train.system.terminal import console
 
 
 def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> None:
@@ -33,9 +33,9 @@ def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> N
         KeyboardInterrupt: interrupted; the same command continues.
     """
     settings, vocab_size = config.prepare, config.model.vocab_size
+    check_vocabulary(vocab_size)
     data_dir = Path(os.path.realpath(config.data_dir))
     data_folder.check_replaceable(data_dir)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     exclude = data_dir, config.run_dir
     # Before the files are read, so that the next comparison finds a change in the meantime.
     inputs = listing.digest(settings, exclude)

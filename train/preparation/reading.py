@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def add_accounts(folder: Path, step: str, tasks: int, account: Account) -> int:
     """
     size = 0
     for rank in range(tasks):
-        content = json.loads(_account_path(folder, step, rank).read_text())
+        content = json.loads(_account_path(folder, step, rank).read_text(encoding="utf-8"))
         account.add(content["account"])
         size += content["bytes"]
     return size
@@ -150,15 +149,3 @@ def documents_with_splits(
         split = borders.split(kind, splits.shuffle_key(seed, group))
         for document in members:
             yield split, document
-
-
-def tokenizer_texts(
-    folder: Path, borders: splits.Borders, seed: int, share: float
-) -> Iterator[str]:
-    """The texts to train the tokenizer on: a share of the training documents."""
-    limit = int(share * 2**32)
-    for rank in range(len(shards.names(folder))):
-        for split, document in documents_with_splits(folder, rank, borders, seed):
-            name = f"{document.domain}/{document.name}".encode(errors="surrogatepass")
-            if split == "train" and zlib.crc32(name) < limit:
-                yield document.text

@@ -10,9 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from train.data.tokenizer import Tokenizer
+from train.data.tokenizer_files import read_tokenizer
 from train.preparation import assemble, duplicates, encode, leaks, listing, reading, shards, splits
 from train.preparation.account import Account
 from train.preparation.engine import Engine
+from train.preparation.train_tokenizer import train_tokenizer
 from train.settings.prepare_config import PrepareConfig
 from train.system.errors import UserError
 
@@ -44,6 +46,7 @@ def run(
     Raises:
         UserError: the sources or the settings are wrong, or a task failed.
     """
+    tokenizer = _given_tokenizer(prepare, vocab_size)
     engine = Engine(prepare.engine, folder, console)
     sources = listing.sources(prepare)
     if not sources:
@@ -73,15 +76,19 @@ def run(
         raise UserError(f"{error}{_reasons(account.total.rejected)}") from error
 
     path = data_dir / "tokenizer.json"
-    texts = reading.tokenizer_texts(folder, borders, prepare.seed, TOKENIZER_BYTES / remaining)
-    with _timed(console, "tokenizer"):
-        tokenizer = Tokenizer.train(texts, vocab_size)
-    tokenizer.save(path)
+    if tokenizer is not None:
+        tokenizer.save(path)
+    else:
+        wanted = path, vocab_size, folder, borders, prepare.seed, TOKENIZER_BYTES / remaining
+        engine.call("tokenizer", train_tokenizer, *wanted)
+        tokenizer = Tokenizer.load(path)
     encoding = encode.Encode(folder, borders, prepare.seed, path)
     engine.run("encode", count, [encoding], remaining)
     engine.run("leaks", count, [leaks.FindShared(folder)])
     with _timed(console, "token files"):
-        assembled = assemble.assemble(folder, data_dir, tokenizer, account)
+        assembled = assemble.assemble(
+            folder, data_dir, tokenizer, account, masked=prepare.answers_only
+        )
     for domain, numbers in assembled.counts.items():
         for split, found in numbers.items():
             if not found.documents:
@@ -105,6 +112,21 @@ def identity(prepare: PrepareConfig, vocab_size: int, inputs: str, versions: obj
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def _given_tokenizer(prepare: PrepareConfig, vocab_size: int) -> Tokenizer | None:
+    """The tokenizer that the settings name; None where one is to be trained."""
+    if prepare.tokenizer is None:
+        return None
+    try:
+        return read_tokenizer(
+            prepare.tokenizer,
+            vocab_size,
+            end_of_text=prepare.end_of_text,
+            pattern=prepare.tiktoken_pattern,
+        )
+    except UserError as error:
+        raise UserError(f"prepare.tokenizer: {error}") from error
+
+
 @contextlib.contextmanager
 def _timed(console: Console, name: str) -> Iterator[None]:
     """A step in this process: shows its name while it runs, and prints its time at the end."""
@@ -123,7 +145,7 @@ def _list_files(
         with shards.writing(record) as stream:
             listed = listing.write_tasks(folder / "tasks", account.sources, exclude)
             stream.write(json.dumps(listed).encode())
-    tasks, size, skipped = json.loads(record.read_text())
+    tasks, size, skipped = json.loads(record.read_text(encoding="utf-8"))
     for part, counts in zip(account.parts, skipped, strict=True):
         part.skipped.update(counts)
     return tasks, size

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from train.preparation.account import Account
 from train.preparation.assemble import Assembled
+from train.system.terminal import print_table
 
 
 def print_summary(console: Console, account: Account, assembled: Assembled) -> None:
@@ -16,7 +17,7 @@ def print_summary(console: Console, account: Account, assembled: Assembled) -> N
         name = f"{source.key} {source.path}" if source else "all"
         numbers = part.total, *(part.documents[label] for label in ("text", "code", "data"))
         table.add_row(name, *(f"{n:,}" for n in (*numbers, part.rejected.total())))
-    console.print(table)
+    print_table(table)
     total = account.total
     for reason, count in sorted(total.rejected.items()):
         examples = total.examples[reason]
@@ -31,7 +32,7 @@ def print_summary(console: Console, account: Account, assembled: Assembled) -> N
             numbers = n.documents, n.bytes, n.tokens
             rate = f"{n.bytes / n.tokens:.2f}"
             table.add_row(domain, split, *(f"{number:,}" for number in numbers), rate)
-    console.print(table)
+    print_table(table)
     if assembled.cut:
         console.print(
             f"passages that training has too were cut out of {assembled.cut:,} held-out documents; "

@@ -12,7 +12,7 @@ from train.scoring.scoreboard import as_plain, score_table
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, print_table
 from train.system.write import write_json
 
 SAMPLE_TOKENS = 64
@@ -53,12 +53,12 @@ def report(session: Session, config: Config) -> None:
     levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
 
-    console.print(score_table(scores, "whole validation splits", "model"))
+    print_table(score_table(scores, "whole validation splits", "model"))
     console.print(f"the baselines are counted on {baselines.counted:,} training tokens")
     for domain, of_domain in scores.items():
         better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
         if better:
-            console.print(f"{domain}: the model is NOT better than the {' and the '.join(better)}")
+            console.print(f"{domain}: the model does not beat the {' and the '.join(better)}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")
         console.print(prompt + text, markup=False)

@@ -74,28 +74,35 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
 
     Args:
         run: the run's folder.
-        levels: losses drawn as horizontal lines, by name.
+        levels: losses drawn as horizontal lines, by names such as "bigram, code".
     """
     import matplotlib.figure  # imported only when there is something to draw
 
     records = read_metrics(run)
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    names = sorted({name for record in records for name in record if name.startswith("loss")})
-    for name in names:
+    for name in sorted({name for record in records for name in record if name.startswith("loss")}):
         points = [(record["step"], record[name]) for record in records if name in record]
-        label = "training" if name == "loss" else f"validation, {name.removeprefix('loss/')}"
-        style = {"alpha": 0.5, "linewidth": 1} if name == "loss" else {"marker": "o", "ms": 3}
+        domain = name.removeprefix("loss/")
+        label = f"validation, {domain}"
+        style: dict[str, Any] = {"marker": "o", "ms": 3, "color": _colour(domain)}
+        if name == "loss":
+            label, style = "training", {"linewidth": 1, "color": "0.6"}
         axes.plot(*zip(*points, strict=True), label=label, **style)
-    for index, (name, loss) in enumerate((levels or {}).items()):
-        axes.axhline(loss, linestyle=":", color=f"C{index + len(names)}", label=name)
-    axes.set(xlabel="optimizer step", ylabel="cross entropy (nats per token)")
+    for name, loss in (levels or {}).items():
+        axes.axhline(loss, linestyle=":", label=name, color=_colour(name.rpartition(", ")[2]))
+    axes.set(xlabel="optimizer step", ylabel="nats per token (lower is better)")
     axes.grid(alpha=0.3)
     axes.legend()
     path = run / "loss.png"
     with replacing_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return path
+
+
+def _colour(domain: str) -> str:
+    """What a domain is drawn with, whatever else a plot shows."""
+    return {"text": "C0", "code": "C1"}.get(domain, "C2")
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import yaml
 
 import bridge
 from bridge import steps
 from train.checkpoints import run_states
-from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.fit import IMPORT_AGAIN, check_model, check_training
 from train.checkpoints.state import state_of
 from train.data.prepared import PreparedData
-from train.run.run_folder import CONFIG, contents
+from train.run.run_folder import CONFIG, contents, recorded_settings
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
 from train.stages.stage import Stage
@@ -64,10 +63,7 @@ def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> No
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
     if CONFIG not in names:  # an import
         return
-    try:
-        old = flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {run / CONFIG}: {error}") from error
+    old = recorded_settings(run)
     new = flat(dataclasses.asdict(config))
     other_stages = _SEPARATE - set(sections)
     changed = [
@@ -104,7 +100,7 @@ def restore_newest(
         saved = run_states.restore(run, step)
     if not (run / CONFIG).exists():  # imported, and not yet trained here
         check_training(config, saved)
-    check_model(config.model, saved.model)
+    check_model(config.model, saved.model, IMPORT_AGAIN)
     model = stage.resumed(saved)
     origin = origin_of(saved)
     trainer = Trainer(config, model, stage.frozen, origin)

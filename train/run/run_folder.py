@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from bridge import is_unfinished, steps
 from train.data.data_folder import TOKENIZER
+from train.settings.compare import flat
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.write import write_json, write_text
@@ -29,19 +31,54 @@ def contents(run: Path) -> set[str]:
     if not run.exists():
         return set()
     if not run.is_dir():
-        raise UserError(f"run_dir: {run} is not a folder: choose another run_dir")
+        raise UserError(f"run_dir: {run} is a file, not a folder: choose another run_dir")
     names = {path.name for path in run.iterdir() if not is_unfinished(path.name)}
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
 
 
+def recorded_settings(run: Path) -> dict[str, Any]:
+    """The settings that a run was started with, by their dotted keys.
+
+    Raises:
+        UserError: its config cannot be read.
+    """
+    try:
+        return flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {run / CONFIG}: {error}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that files can be written to a folder in run_dir, or to run_dir; changes nothing.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written there.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    there = missing[-1].parent if missing else folder
+    if not there.is_dir():
+        raise UserError(f"run_dir: {there} is a file, not a folder: choose another run_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            path.rmdir()
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(
+            f"run_dir: cannot write to {folder}: {error.strerror}: choose another run_dir"
+        ) from error
+
+
 def check_may_begin(run: Path, *, overwrite: bool) -> None:
     """Makes sure that a new run may begin in a folder; changes nothing.
 
     Raises:
-        UserError: the folder is not a run's, or it holds a run that may not be overwritten.
+        UserError: the folder is not a run's, cannot be written, or holds a run that may not be
+            overwritten.
     """
+    check_writable(run)
     names = contents(run)
     if names and CONFIG not in names:
         raise UserError(f"{run} holds an imported checkpoint: give --resume to train it further")

@@ -48,13 +48,15 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     keep_freed_memory()
-    data = PreparedData(config, stage.name)
     run = stage_folder(config, stage.name)
     if resume:
         check_may_resume(config, run, stage.sections)
-        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
     else:
         check_may_begin(run, overwrite=overwrite)
+    data = PreparedData(config, stage.name)
+    if resume:
+        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
+    else:
         start = _first_step(config, stage)
         delete_run(run)
     precision = start.trainer.precision
@@ -155,9 +157,12 @@ class Session:
                 training.validation_batches,
             )
             metrics.write(step, {f"loss/{domain}": result.loss})
+            # The table at the end is of the whole split, and its figures are others.
+            split = len(windows) * windows.length
+            part = "all" if result.tokens == split else f"{result.tokens:,} of"
             console.print(
-                f"step {step}  validation, {domain}: loss {result.loss:.4f}, "
-                f"{result.bits_per_byte:.4f} bits/byte"
+                f"step {step}  validation, {domain}: {result.loss:.4f} nats/token, "
+                f"{result.bits_per_byte:.4f} bits/byte (on {part} {split:,} tokens)"
             )
         plot_losses(self.run)
         progress.paused()

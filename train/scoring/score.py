@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmrec_jax.model import check_ids
 from train.data.batches import Batch, Windows, batch_of, validation_rows
 from train.scoring.baselines import NGramBaselines
+
+BASELINES = ("unigram", "bigram")
+"""The names of the predictors that are counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +49,22 @@ def score(
         token_bytes: bytes that each token id stands for [V].
         batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
         limit: batches at most, spread over the split; 0 reads the whole split.
+
+    Raises:
+        ValueError: the split has an id outside the vocabulary.
     """
     total, tokens, size = 0.0, 0, 0
     for rows in validation_rows(windows, batch_size, limit):
-        whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])))
-        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)]
-        labels = whole.labels[: len(rows)]
+        whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])), padded=True)
+        for ids in whole[:2]:
+            check_ids(ids, len(token_bytes))
+        learned = np.asarray(whole.weights)[: len(rows)] > 0
+        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)][learned]
+        labels = whole.labels[: len(rows)][learned]
         total += float(np.sum(losses))
         tokens += labels.size
         size += int(token_bytes[labels].sum())
-    loss = total / tokens
+    loss = total / max(tokens, 1)
     return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
 
 
@@ -65,12 +75,12 @@ def baseline_scores(
     batch_size: int = 64,
     limit: int = 0,
 ) -> dict[str, Score]:
-    """The scores of "unigram" and "bigram"; the arguments are those of `score`."""
-    predictors: dict[str, Callable[[Batch], npt.NDArray[Any]]] = {
-        "unigram": lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
-        "bigram": lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
-    }
+    """The scores of the BASELINES; the arguments are those of `score`."""
+    predictors: tuple[Callable[[Batch], npt.NDArray[Any]], ...] = (
+        lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
+        lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
+    )
     return {
         name: score(losses, windows, token_bytes, batch_size, limit)
-        for name, losses in predictors.items()
+        for name, losses in zip(BASELINES, predictors, strict=True)
     }

@@ -19,7 +19,7 @@ from train.data.batches import Batch, Windows
 from train.data.token_files import DOMAINS, read_tokens
 from train.data.tokenizer import Tokenizer
 from train.scoring.baselines import NGramBaselines
-from train.scoring.score import Score, baseline_scores, score
+from train.scoring.score import BASELINES, Score, baseline_scores, score
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.step.loss import model_token_losses
@@ -81,7 +81,7 @@ def score_table(scores: Scores, title: str, bold: str = "") -> rich.table.Table:
     left = ("domain", "predictor")
     for heading in (*left, "nats/token", "perplexity", "bits/byte", "tokens"):
         side: Literal["left", "right"] = "left" if heading in left else "right"
-        table.add_column(heading, justify=side, no_wrap=True)
+        table.add_column(heading, justify=side)
     for domain, of_domain in scores.items():
         for name, value in of_domain.items():
             table.add_row(
@@ -122,24 +122,31 @@ def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
 
 
 def _plot(scores: Scores, path: Path) -> None:
-    figure = matplotlib.figure.Figure(
-        figsize=(11, 1 + 0.35 * len(next(iter(scores.values())))), layout="constrained"
-    )
-    for axes, (domain, of_domain) in zip(
-        figure.subplots(1, len(scores), sharey=True), scores.items(), strict=True
-    ):
+    names = list(next(iter(scores.values())))
+    size = 9.5 + 0.08 * max(map(len, names)), 1.6 + 0.35 * len(names)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(1, len(scores), sharey=True)
+    for axes, (domain, of_domain) in zip(grid, scores.items(), strict=True):
         values = [value.bits_per_byte for value in of_domain.values()]
-        rows = range(len(values))
-        axes.plot(values, rows, "o")
-        for row, value in zip(rows, values, strict=True):
+        counted = [row for row, name in enumerate(of_domain) if name in BASELINES]
+        models = [row for row in range(len(values)) if row not in counted]
+        best = min(range(len(values)), key=values.__getitem__)
+        for rows, style, label in (
+            (counted, {"marker": "s", "color": "0.6"}, "counted on the training tokens"),
+            (models, {"marker": "o", "color": "C0"}, "model"),
+            ([best], {"marker": "o", "ms": 12, "mfc": "none", "color": "C1"}, "lowest"),
+        ):
+            axes.plot([values[row] for row in rows], rows, linestyle="", label=label, **style)
+        for row, value in enumerate(values):
             axes.annotate(
-                f"{value:.3f}", (value, row), (6, -3), textcoords="offset points", fontsize=8
+                f"{value:.3f}", (value, row), (9, -3), textcoords="offset points", fontsize=8
             )
-        axes.set(title=domain, xlabel="bits/byte", yticks=rows)
+        axes.set(title=domain, xlabel="bits per byte (lower is better)", yticks=range(len(values)))
         axes.set_yticklabels(list(of_domain))
         axes.invert_yaxis()
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     with replacing_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
 

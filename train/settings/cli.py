@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
+import yaml
 
+import bridge
 from train.settings.config import Config
-from train.settings.yaml_keys import key_lines
-from train.system.command_line import exit_after, one_line
+from train.settings.yaml_keys import is_text, key_lines, read_config
+from train.system.command_line import exit_after, one_line, option_names, unknown_argument
 from train.system.errors import UserError
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
@@ -68,17 +70,32 @@ def parse_command(
     if len(given.config) > 1:
         raise UserError(f"--config is given {len(given.config)} times: name one file")
     path = given.config[0] if given.config else None
+    stray = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
+    if path is None and stray is not None:
+        raise UserError(f"{stray} is not an option: write --config {stray}")
+    for word in rest:
+        if not is_text(word):
+            raise UserError(
+                f"command line: {word!a} is not text in this system's encoding: rename what "
+                "it names"
+            )
     options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
     for name in dict(_sections(kind)).keys() & options:
         raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
-    lines = {} if path is None else key_lines(path, kind)
-    file_option = [] if path is None else [f"--config={path}"]
+    lines: dict[str, int] = {}
+    file_option = []
+    if path is not None:
+        node = read_config(path)
+        lines = key_lines(node, path, kind)
+        # jsonargparse would read the file in the locale's encoding: it gets the text, in ASCII.
+        file_option = [f"--config={yaml.serialize(node, Dumper=yaml.SafeDumper)}"]
     try:
         values = parser.parse_args([*file_option, *rest])
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         in_file = file_option and _fails_alike(parser, file_option, error)
         places, origin = (lines, path) if in_file else ({}, "command line")
-        raise UserError(_describe(error, kind, places, path, str(origin))) from error
+        names = option_names(parser)
+        raise UserError(_describe(error, kind, places, path, str(origin), names)) from error
     assert path is not None  # --config is required
 
     arguments = vars(values)
@@ -197,11 +214,16 @@ def _refuse_nulls(
     for name, hint in typing.get_type_hints(kind).items():
         if values[name] is None and type(None) not in typing.get_args(hint):
             key = prefix + name
-            raise UserError(f"{place(key)}: {key}: expected {_type_name(hint)}, not null")
+            raise UserError(f"{place(key)}: {key}: expected {bridge.type_in_words(hint)}, not null")
 
 
 def _describe(
-    error: Exception, kind: type[Any], lines: dict[str, int], path: str | None, origin: str
+    error: Exception,
+    kind: type[Any],
+    lines: dict[str, int],
+    path: str | None,
+    origin: str,
+    names: Sequence[str],
 ) -> str:
     """jsonargparse's message in one line, with the place of the key and readable types."""
     message = one_line(str(error)).replace('in "<unicode string>", ', "")
@@ -209,7 +231,10 @@ def _describe(
     if wrong:
         key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
         line = f" line {lines[key]}" if key in lines else ""
-        return f"{origin}{line}: {key}: expected {_type_name(_hint(kind, key))}, not {value}"
+        hint = _hint(kind, key)
+        advice = f": write [{value}]" if hint == list[str] and re.match(r"[^\[{]", value) else ""
+        expected = bridge.type_in_words(hint)
+        return f"{origin}{line}: {key}: expected {expected}, not {value}{advice}"
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
         if path is None:
@@ -217,7 +242,7 @@ def _describe(
         return f"{path}: {missing[1]} must be set there or by an option"
     unknown = re.search(r"unrecognized arguments: (\S+)", message)
     if unknown:
-        return f"unknown option {unknown[1]}: --help lists them all"
+        return unknown_argument(unknown[1], names)
     return f"{origin}: {message}"
 
 
@@ -226,9 +251,3 @@ def _hint(kind: type[Any], key: str) -> Any:
     for name in key.split("."):
         hint = typing.get_type_hints(hint).get(name)
     return hint
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return hint.__name__ if type(hint) is type else str(hint).replace("None", "null")

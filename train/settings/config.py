@@ -78,7 +78,8 @@ class TrainingConfig:
         batch_size: sequences in a micro-batch, over all processes.
         sequence_length: tokens in a sequence.
         chunk_size: write the long-term memory after so many tokens, and read it from then on
-            (section 3.1); null runs each sequence whole, with a memory of zeros.
+            (section 3.1); null runs each sequence whole, with a memory of zeros, if it has at most
+            32,768 tokens.
         accumulation: micro-batches per optimizer step.
         remat: what the backward pass computes again to save memory: only "elementwise" operations;
             matrix "products" too; or whole "layers". Each needs less memory than the one before.

@@ -59,9 +59,17 @@ class StagesConfig:
         parts = sum(stages[name].training.tokens for name in ("text", "code", "fusion"))
         tokens = self.continued.training.tokens
         if tokens != parts:
+            per_step = tokens // self.continued.training.steps
+            steps, rest = divmod(parts, per_step)
+            advice = (
+                f"no number of steps of {per_step:,} tokens has as many: change its batch_size or "
+                "accumulation, or the others' steps"
+                if rest
+                else f"set its steps to {steps}"
+            )
             raise ValueError(
                 "continued.training must have as many tokens as text, code and fusion together, "
-                f"{parts:,}, not {tokens:,}: set its steps"
+                f"{parts:,}, not {tokens:,}: {advice}"
             )
 
 

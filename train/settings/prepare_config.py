@@ -42,13 +42,25 @@ class EngineConfig:
             raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
 
 
+_NEWER = (
+    "chat_fields",
+    "chat_template",
+    "answers_only",
+    "answer_roles",
+    "tokenizer",
+    "end_of_text",
+    "tiktoken_pattern",
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """What `python -m train.prepare` reads and how it splits it.
 
     A source is a file, a folder with all its subfolders, or a pattern with `*`, `?`, `[...]` or
-    `**`. Files that end in .jsonl, .ndjson or .parquet, or in .jsonl, .ndjson or .json followed by
-    .gz or .zst, hold one document per record. Any other file is one document.
+    `**`. Files that end in .jsonl, .jsonlines, .ndjson or .parquet, in one of these or .json
+    followed by .gz or .zst, and .json files that are an array of records, hold one document per
+    record. Any other file is one document.
 
     Attributes:
         text: sources whose documents are text, whatever they look like.
@@ -58,11 +70,23 @@ class PrepareConfig:
         python_library: adds the standard library of the running Python: its source as code, its
             documentation topics and docstrings as text.
         text_fields: fields of a record that may hold its text; the first one that exists is used.
-        validation_fraction: share of the source files for validation, which serves to choose
-            settings; in (0, 1).
-        test_fraction: share of the source files for the test split, which serves to report how
-            good the chosen settings are; in (0, 1). The two together must be below 1.
+        chat_fields: the fields of a record that may hold a chat, a list of messages with role and
+            content, or from and value; it counts where the record has no text.
+        chat_template: how each message of a chat is written; {role} and {content} stand for what
+            it has.
+        answers_only: learn of a chat what answer_roles say and nothing else; all of it is read.
+        answer_roles: the roles whose messages are answers.
+        validation_fraction: share of the source files kept for validation, in (0, 1): to choose
+            between recipes.
+        test_fraction: share of the source files kept for the test split, in (0, 1): to report
+            what the chosen recipe reaches. Together they are below 1.
         max_document_bytes: longer documents are rejected.
+        tokenizer: a tokenizer.json or .tiktoken file to encode the documents with, of
+            model.vocab_size tokens; null trains one on the training documents.
+        end_of_text: the token of that tokenizer that ends documents, by its name, or its id; null
+            finds it (docs/data.md).
+        tiktoken_pattern: how a .tiktoken file cuts texts into words: gpt2, cl100k, o200k or a
+            regular expression; null is what OpenAI's files are known by, and cl100k for others.
         seed: for the splits and the order of the documents.
         engine: where the work is done.
     """
@@ -72,9 +96,20 @@ class PrepareConfig:
     detect: list[str] = dataclasses.field(default_factory=list)
     python_library: bool = False
     text_fields: list[str] = dataclasses.field(default_factory=lambda: ["text", "content"])
+    chat_fields: list[str] = dataclasses.field(
+        default_factory=lambda: ["messages", "conversations"]
+    )
+    chat_template: str = "<|{role}|>\n{content}\n"
+    answers_only: bool = False
+    answer_roles: list[str] = dataclasses.field(
+        default_factory=lambda: ["assistant", "gpt", "model"]
+    )
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_document_bytes: int = 1_000_000
+    tokenizer: str | None = None
+    end_of_text: int | str | None = None
+    tiktoken_pattern: str | None = None
     seed: int = 0
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
 
@@ -94,6 +129,21 @@ class PrepareConfig:
         if not self.text_fields or not all(self.text_fields):
             raise ValueError("text_fields must name at least one field, and none may be empty")
 
+        if "{content}" not in self.chat_template:
+            raise ValueError(f"chat_template must have {{content}} in it: {self.chat_template!r}")
+        if self.tokenizer is None:
+            for key in ("end_of_text", "tiktoken_pattern"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is of a given tokenizer: set prepare.tokenizer too")
+
     def choices(self) -> dict[str, object]:
-        """The settings that the data depend on: all except the engine."""
-        return {key: value for key, value in vars(self).items() if key != "engine"}
+        """The settings that decide what the data are: all but the engine.
+
+        Newer ones that have their default are left out, so that older data stay as they are.
+        """
+        usual = vars(PrepareConfig())
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key != "engine" and not (key in _NEWER and value == usual[key])
+        }

@@ -1,59 +1,110 @@
 """The keys of a YAML config file: the line of each, and a check that all are known."""
 
 import dataclasses
-import difflib
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+import bridge
 from train.system.errors import UserError
 
+_OTHER_COMMANDS = {
+    "stages": "this is a pipeline's config, for python -m train.pipeline",
+    **dict.fromkeys(
+        ("base_model", "optimizer", "training"),
+        "this is one stage's config, for python -m train.base, train.expert, train.fusion and "
+        "train.evaluate; a pipeline's has optimizer and training in stages.base, stages.text, ...",
+    ),
+}
+"""What a file is that has a key which only other commands know."""
 
-def key_lines(path: str, kind: type[Any]) -> dict[str, int]:
-    """The line of every key in a config file, by its dotted name.
+
+def read_config(path: str) -> yaml.Node:
+    """The content of a config file, with the line of everything.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or a key is unknown or set twice.
+        UserError: the file cannot be read, or is not YAML in UTF-8.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UserError(f"cannot read the config file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the config file {path} is not UTF-8 text: {error.reason}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+        node = bridge.read_yaml(path)
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
     if node is None:
         raise UserError(f"the config file {path} is empty: set at least data_dir and run_dir")
+    for scalar in _scalars(node):
+        if not is_text(scalar.value):
+            place = f"{path} line {scalar.start_mark.line + 1}"
+            raise UserError(f"{place}: {scalar.value!a} is not Unicode text")
+    return node
+
+
+def is_text(word: str) -> bool:
+    """Whether it has no half of a surrogate pair, as YAML can spell and broken bytes become."""
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def key_lines(node: yaml.Node, path: str, kind: type[Any]) -> dict[str, int]:
+    """The line of every key in what `read_config` returned, by its dotted name.
+
+    Raises:
+        UserError: a key is unknown or set twice, or a section is missing.
+    """
     lines: dict[str, int] = {}
-    _collect_lines(node, kind, "", path, lines)
+    try:
+        _collect_lines(node, kind, "", path, lines, list(setting_names(kind)))
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
+    for field in dataclasses.fields(kind):
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        if needed and dataclasses.is_dataclass(field.type) and field.name not in lines:
+            raise UserError(
+                f"{path}: the section {field.name} is missing: a pipeline's config has it, and one "
+                "stage's, for python -m train.base, train.expert or train.fusion, has not"
+            )
     return lines
 
 
+def setting_names(kind: type[Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all settings and sections of a config's class."""
+    for name, hint in typing.get_type_hints(kind).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(hint):
+            yield from setting_names(typing.cast(type[Any], hint), f"{prefix}{name}.")
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, yaml.ScalarNode):
+            yield node
+        elif id(node) not in seen:  # an alias may even name what it is in
+            seen.add(id(node))
+            for item in node.value:
+                todo.extend(item if isinstance(item, tuple) else [item])
+
+
 def _collect_lines(
-    node: yaml.Node, kind: type, prefix: str, path: str, lines: dict[str, int]
+    node: yaml.Node, kind: Any, prefix: str, path: str, lines: dict[str, int], names: list[str]
 ) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        what = prefix.rstrip(".") or "a config file"
-        line = node.start_mark.line + 1
-        raise UserError(f"{path} line {line}: {what} must hold keys, each 'key: value'")
     known = typing.get_type_hints(kind)
-    for key_node, value_node in node.value:
-        name = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-        key, line = prefix + name, key_node.start_mark.line + 1
+    for name, line, value in bridge.keys_of(node, prefix, path):
+        key = prefix + name
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
-            raise UserError(f"{path} line {line}: unknown key {key}; {hint}")
-        if key in lines:
-            raise UserError(
-                f"{path} line {line}: {key} was set on line {lines[key]} already: remove one"
-            )
+            raise bridge.wrong_line(path, line, f"unknown key {key}; {_hint(key, known, names)}")
         lines[key] = line
         if dataclasses.is_dataclass(known[name]):
-            _collect_lines(value_node, known[name], f"{key}.", path, lines)
+            _collect_lines(value, known[name], f"{key}.", path, lines, names)
+
+
+def _hint(key: str, known: typing.Iterable[str], names: list[str]) -> str:
+    """What to do about an unknown key, of a section that has the keys `known`."""
+    if key in _OTHER_COMMANDS:
+        return _OTHER_COMMANDS[key]
+    section, _, last = key.rpartition(".")
+    if key in names:  # written with its dots
+        return f"indent {last} below a line '{section}:'"
+    meant = bridge.closest(key, names)
+    return f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"

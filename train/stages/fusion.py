@@ -44,6 +44,7 @@ class FusionStage(Stage):
         base = read_base(config)
         text, text_embedding = self._expert("text", base)
         code, code_embedding = self._expert("code", base)
+        self._check_depth(text, code)
         trained = {"text": text_embedding, "code": code_embedding}
         embedding = self._embedding(base.embedding, trained)
         try:
@@ -70,7 +71,7 @@ class FusionStage(Stage):
                 f"fusion.{key}: there is no {domain} expert in {path}: train it first (python -m "
                 "train.expert), or name a run or a file"
             )
-        loaded = read(path, self.config, f"fusion.{key}")
+        loaded = read(path, self.config, f"fusion.{key}", architecture="config but for its depth")
         found = loaded.metadata.get("domain")
         if found not in (None, domain):
             raise UserError(f"fusion.{key}: {path} is the {found} expert: name the {domain} expert")
@@ -81,6 +82,22 @@ class FusionStage(Stage):
         model = expect_class(MMRecModel, network_of(loaded, self.config))
         trained = digest(model.embedding) != digest(base.embedding)
         return without_embedding(model), model.embedding if trained else None
+
+    def _check_depth(self, text: ExpertModule, code: ExpertModule) -> None:
+        """Makes sure that both experts have the layers that the config says."""
+        of_text, of_code = text.config.num_layers, code.config.num_layers
+        if of_text != of_code:
+            raise UserError(
+                f"model.num_layers: the text expert has {of_text} and the code expert {of_code}: "
+                "only experts of equal depth can be joined, so train one of them again with the "
+                "other's model.num_layers"
+            )
+        wanted = self.config.model.num_layers
+        if of_text != wanted:
+            raise UserError(
+                f"model.num_layers is {of_text} in both experts and {wanted} in the config: set it "
+                f"to {of_text}"
+            )
 
     def _embedding(self, base: Embedding, trained: dict[str, Embedding | None]) -> Embedding:
         """The embedding that both experts get; `trained` has those that experts trained."""
@@ -100,13 +117,12 @@ def _output_size(model: MMRec100M, config: Config) -> float:
     @jax.jit
     def size(model: MMRec100M, batch: Batch) -> jax.Array:
         x, chunk_size = model.embedding(batch.inputs), config.training.chunk_size
-        real = None if batch.weights is None else batch.weights > 0
         outputs = [
-            expert.hidden_states(x, real=real, chunk_size=chunk_size).y
+            expert.hidden_states(x, real=batch.real, chunk_size=chunk_size).y
             for expert in model.experts(None).values()
         ]
         sizes = jnp.sqrt(jnp.square(jnp.concatenate(outputs, axis=-1)).mean(axis=-1))
-        return jnp.average(sizes, weights=batch.weights)
+        return jnp.average(sizes, weights=batch.real)
 
     stacked = stack_blocks(model)
     batches = training_batches(config, FusionStage.name, training_rows(config))

@@ -48,7 +48,7 @@ def mean_loss(
         labels: the tokens to predict [B, T].
         weights: [B, T].
     """
-    return (token_losses(hidden, head_kernel, labels) * weights).sum() / weights.sum()
+    return (token_losses(hidden, head_kernel, labels) * weights).sum() / _sum(weights)
 
 
 def _mean_loss_forward(
@@ -73,7 +73,7 @@ def _mean_loss_forward(
         d_kernel += product(transposed(operand(hidden * scales)), exponentials)
         return (total + (losses * weights).sum(), d_kernel), d_hidden
 
-    weights = weights / weights.sum()
+    weights = weights / _sum(weights)
     zeros = jnp.zeros(()), jnp.zeros(head_kernel.shape)
     (total, d_kernel), d_hidden = jax.lax.scan(chunk, zeros, _chunks(hidden, labels, weights))
     d_hidden = d_hidden.reshape(-1, hidden.shape[-1])[: labels.size].reshape(hidden.shape)
@@ -92,6 +92,12 @@ def _mean_loss_backward(saved: Any, d_loss: jax.Array) -> tuple[jax.Array | None
 
 
 mean_loss.defvjp(_mean_loss_forward, _mean_loss_backward)
+
+
+def _sum(weights: jax.Array) -> jax.Array:
+    """The sum to divide by: 1 where a batch has nothing to learn, whose loss is 0 then."""
+    total = weights.sum()
+    return jnp.where(total > 0, total, 1)
 
 
 def _chunks(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -122,8 +128,7 @@ def model_loss(
         The total loss, and the metrics loss (the mean cross entropy), auxiliary_loss, max_state
         and mean_decay.
     """
-    inputs, labels, weights = batch
-    real = None if weights is None else weights > 0
+    inputs, labels, weights, real = batch
     out = model.features(inputs, memory, real=real, **options)
     if weights is None:
         weights = jnp.ones(labels.shape)

@@ -113,7 +113,7 @@ class Trainer:
         labels = [batch.label_count for batch in micro_batches]
         total, found = None, []
         for index, batch in enumerate(micro_batches):
-            share = None if batch.weights is None else labels[index] / sum(labels)
+            share = None if batch.weights is None else labels[index] / max(sum(labels), 1)
             grads, metrics = self.gradient(state, batch, index, share=share)
             total = grads if total is None else self.add(total, grads)
             found.append(metrics)
@@ -122,7 +122,7 @@ class Trainer:
         found, metrics = jax.device_get((found, metrics))
         values = {
             name: sum(float(each[name]) * n for each, n in zip(found, labels, strict=True))
-            / sum(labels)
+            / max(sum(labels), 1)
             for name in found[0]
         }
         values["max_state"] = max(float(each["max_state"]) for each in found)

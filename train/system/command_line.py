@@ -6,11 +6,13 @@ and keeps its traceback.
 
 import argparse
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
+from bridge import closest, type_in_words, use_utf8
 from train.system.errors import UserError
 from train.system.interrupt import interrupt
 
@@ -20,6 +22,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
 
     SIGTERM interrupts like Ctrl-C, so that no worker process is left behind.
     """
+    use_utf8()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in background jobs of a shell
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
@@ -50,12 +53,44 @@ def parse_options(
         UserError: an option is wrong, unknown or missing.
         SystemExit: after `--help` was printed.
     """
+    words = sys.argv[1:] if argv is None else argv
 
     def refuse(message: str) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            raise UserError(unknown_argument(unknown[1], option_names(parser)))
+        missing = re.search(r"arguments are required: (--\w+)$", message)
+        if missing and words and not words[0].startswith("-"):
+            raise UserError(f"{words[0]} is not an option: write {missing[1]} {words[0]}")
+        wrong = re.fullmatch(r"argument (--\w+): invalid (int|float) value: '(.*)'", message)
+        if wrong:
+            expected = type_in_words({"int": int, "float": float}[wrong[2]])
+            raise UserError(f"{wrong[1]}: expected {expected}, not {wrong[3]}")
         raise UserError(f"{message}: see --help")
 
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(argv)
+    return parser.parse_args(words)
+
+
+def option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """The options that a command's help lists, without their dashes."""
+    listed = (action for action in parser._actions if action.help != argparse.SUPPRESS)
+    return [name.lstrip("-") for action in listed for name in action.option_strings]
+
+
+def unknown_argument(word: str, names: Iterable[str]) -> str:
+    """What is wrong with a word of a command line that is no option of it.
+
+    Args:
+        word: as it was given, such as "--training.step=3".
+        names: of the options, without their dashes.
+    """
+    if not word.startswith("-"):
+        return f"{word} is not an option: options are written --NAME VALUE, --help lists them all"
+    option = word.partition("=")[0].removesuffix("+")
+    meant = closest(option.lstrip("-"), names)
+    hint = f"did you mean --{meant}?" if meant else "--help lists them all"
+    return f"unknown option {option}: {hint}"
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the step is finished and saved first, and no signal is lost."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """A signal handler: raises KeyboardInterrupt, a moment later if it would be lost now."""
     while frame is not None:
         if frame.f_code.co_name == "_xla_gc_callback":
-            # JAX's part in garbage collection, in which Python drops exceptions.
-            threading.Timer(0.01, signal.raise_signal, (number,)).start()
+            # JAX's part in garbage collection, in which Python drops exceptions. The signal goes to
+            # the process, as a terminal's does: sent to another thread, it would not end a sleep.
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
             return
         frame = frame.f_back
     raise KeyboardInterrupt

@@ -5,9 +5,20 @@ import time
 
 import rich.console
 import rich.progress
+import rich.table
 
-console = rich.console.Console(soft_wrap=True, highlight=False)
-"""The console on which the training commands print."""
+console = rich.console.Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Where the training commands print; names and samples may hold what looks like markup."""
+
+
+def print_table(table: rich.table.Table) -> None:
+    """Prints a table and cuts nothing off: in a narrow terminal, rows have more lines."""
+    for column in table.columns:
+        column.overflow = "fold"
+    # What is no terminal has no width to keep to, and names may hold what looks like markup.
+    width = console.width if console.is_terminal else 10_000
+    plain = rich.console.Console(width=width, highlight=False, markup=False, emoji=False)
+    plain.print(table)
 
 
 class TrainingProgress:
@@ -20,9 +31,9 @@ class TrainingProgress:
         self._done = float(start)
         self._marks: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
         self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("step {task.fields[step]}/{task.total:.0f}"),
+            rich.progress.TextColumn("step {task.fields[step]}/{task.total:.0f}", markup=False),
             rich.progress.BarColumn(bar_width=24),
-            rich.progress.TextColumn("{task.fields[status]}"),
+            rich.progress.TextColumn("{task.fields[status]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

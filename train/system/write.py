@@ -8,9 +8,10 @@ from bridge import replacing_file
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's content; raises OSError where it cannot be written."""
+    """Replaces a file's content, in UTF-8; raises OSError where it cannot be written."""
     with replacing_file(path) as file:
-        file.write(text.encode())
+        # The name of a file may have bytes that are no text.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -47,6 +47,8 @@ PLACES = [
 ]
 
 
+DELETED = "deleted"
+
 SECTIONS = [("optimizer_state_dict", "param_groups"), ("optimizer_state_dict", "state")] + [
     (key,) for key in TRAINED if key not in ("model_state_dict", "optimizer_state_dict")
 ]
@@ -65,27 +67,38 @@ def nearby(value):
     return [type(value)(reversed(value)), value[:-1], list(value), tuple(value)]
 
 
+def at(content, path):
+    """What lies at a path; DELETED where nothing does any more."""
+    for key in path:
+        try:
+            content = content[key] if isinstance(content, dict | list | tuple) else DELETED
+        except (KeyError, IndexError, TypeError):
+            return DELETED
+    return content
+
+
 @st.composite
-def mutated(draw):
-    content = copy.deepcopy(TRAINED)
+def changes(draw):
+    """What to change: paths, and the values to put there."""
+    found = []
     for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
         section = draw(st.sampled_from(SECTIONS))
         path = draw(st.sampled_from([p for p in PLACES if p[: len(section)] == section]))
-        target = content
-        for key in path[:-1]:
-            try:
-                target = target[key]
-            except (KeyError, IndexError, TypeError):  # another change took it away
-                target = None
-        if not isinstance(target, dict | list) or (
-            path[-1] not in target if isinstance(target, dict) else path[-1] >= len(target)
-        ):
-            continue
-        if draw(st.integers(0, 7)) == 0:
+        pool = draw(st.sampled_from([[DELETED], *[VALUES, nearby(at(TRAINED, path))] * 3]))
+        found.append((path, draw(st.sampled_from(pool))))
+    return found
+
+
+def changed(found):
+    content = copy.deepcopy(TRAINED)
+    for path, value in found:
+        target = at(content, path[:-1])
+        if not isinstance(target, dict | list) or at(content, path) is DELETED:
+            continue  # another change took it away
+        if value is DELETED:
             del target[path[-1]]
         else:
-            pool = draw(st.sampled_from([VALUES, nearby(target[path[-1]])]))
-            target[path[-1]] = draw(st.sampled_from(pool))
+            target[path[-1]] = copy.deepcopy(value)
     return content
 
 
@@ -102,12 +115,12 @@ def resume(path):
         made["optimizer"] = OptimizerConfig(**stated.get("optimizer", {}), warmup_steps=1)
     config = Config(data_dir="d", run_dir="r", **made)
     check_training(config, loaded)
-    check_model(config.model, loaded.model)
+    check_model(config.model, loaded.model, "")
     return state_of(Trainer(config, loaded.model, None, origin_of(loaded)), loaded)
 
 
-def check(content, tmp_path):
-    torch.save(content, tmp_path / "x.pt")
+def check(found, tmp_path):
+    torch.save(changed(found), tmp_path / "x.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bridge.NonFiniteWarning)
         try:
@@ -129,9 +142,9 @@ def test_the_golden_training_state_is_resumed(tmp_path):
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
-@given(content=mutated())
-def test_a_mutated_training_state(content, tmp_path):
-    check(content, tmp_path)
+@given(found=changes())
+def test_a_mutated_training_state(found, tmp_path):
+    check(found, tmp_path)
 
 
 @pytest.mark.slow
@@ -140,6 +153,6 @@ def test_a_mutated_training_state(content, tmp_path):
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
-@given(content=mutated())
-def test_many_mutated_training_states(content, tmp_path):
-    check(content, tmp_path)
+@given(found=changes())
+def test_many_mutated_training_states(found, tmp_path):
+    check(found, tmp_path)

@@ -156,7 +156,7 @@ def test_a_damaged_state_is_said_to_be(tmp_path, saved):
 def test_another_models_state_is_refused(saved, change, message):
     config = config_of(dataclasses.replace(MODEL, **change))
     with pytest.raises(UserError, match=message):
-        check_model(config.model, saved.model)
+        check_model(config.model, saved.model, "")
 
 
 def test_dropout_may_differ(plain, saved):
@@ -221,7 +221,7 @@ def test_half_precision_is_refused(saved):
     graphdef, state = nnx.split(saved.model)
     half = nnx.merge(graphdef, jax.tree.map(lambda array: array.astype(jnp.bfloat16), state))
     with pytest.raises(UserError, match="weights are bfloat16"):
-        check_model(MODEL, half)
+        check_model(MODEL, half, "")
 
 
 def test_every_other_setting_of_an_import_is_listed(saved):

@@ -1,5 +1,6 @@
 """Batches (train/data.py): which tokens they hold, in which order, and what padding counts for."""
 
+import itertools
 import json
 import math
 import types
@@ -312,9 +313,62 @@ def test_what_stands_for_padding_changes_nothing(padded, variant, chunk_size):
         np.where(tokens < 0, other, tokens)
         for tokens, other in ((padded[:, :-1], 17), (padded[:, 1:], 23))
     )
-    found = trainer.gradient(state, Batch(inputs, labels, batch.weights), 0)
+    found = trainer.gradient(state, Batch(inputs, labels, batch.weights, batch.real), 0)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# What is read and not learned.
+
+
+def masked(rows, learned):
+    """Rows whose tokens are not learned where `learned` is False."""
+    return np.where(learned, rows, -2 - rows)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_tokens_that_are_not_learned_are_in_the_inputs(tmp_path, packing):
+    write(tmp_path, {"mixed": [30, 7, 50, 8, 400]})
+    learned = np.random.default_rng(0).random(495) < 0.4
+    np.save(tmp_path / "mixed" / "train" / "learned.npy", learned)
+    config = config_of(tmp_path, packing=packing, batch_size=3)
+    batches = training_batches(config, "base", training_rows(config))
+    for batch in itertools.islice(batches, 20):
+        inputs, labels, weights, real = batch
+        assert packing == "documents" or real.all()
+        known = real[:, :-1]  # where the next input is a label too
+        np.testing.assert_array_equal(inputs[:, 1:][known], labels[:, :-1][known])
+        np.testing.assert_array_equal(inputs[real] + 1, labels[real])
+        np.testing.assert_array_equal(weights > 0, learned[labels] & real)
+        assert batch.label_count == (learned[labels] & real).sum()
+
+
+def test_the_loss_is_that_of_the_learned_labels(padded):
+    trainer, state = trainer_of(chunk_size=3)
+    rows = np.where(padded < 0, 5, padded)
+    learned = np.random.default_rng(1).random(rows.shape) < 0.5
+    grads, metrics = trainer.gradient(state, batch_of(masked(rows, learned), padded=True), 0)
+    whole, all_metrics = trainer.gradient(state, batch_of(rows), 0)
+    losses = np.asarray(trainer.token_losses(state, batch_of(rows)))
+    assert float(metrics["loss"]) == pytest.approx(losses[learned[:, 1:]].mean(), rel=1e-5)
+    # What is read is all of it, learned or not.
+    for name in ("max_state", "mean_decay"):
+        assert float(metrics[name]) == pytest.approx(float(all_metrics[name]), rel=1e-6)
+    others, _ = trainer.gradient(state, batch_of(masked(rows, ~learned), padded=True), 0)
+    share = learned[:, 1:].mean()
+    sums = jax.tree.map(lambda a, b: share * a + (1 - share) * b, grads, others)
+    assert_trees_close(sums, whole)
+
+
+def test_a_batch_with_nothing_to_learn_changes_nothing(padded):
+    trainer, state = trainer_of(accumulation=2, steps=1)
+    rows = np.where(padded < 0, 5, padded)
+    nothing = batch_of(masked(rows, np.zeros(rows.shape, bool)), padded=True)
+    grads, metrics = trainer.gradient(state, nothing, 0)
+    assert float(metrics["loss"]) == 0
+    assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
+    _, values = trainer.step(state, iter([nothing, nothing]), lambda *_: None)
+    assert values["loss"] == 0 and np.isfinite(values["parameter_norm"])
 
 
 def test_without_padding_packing_is_the_same(padded):

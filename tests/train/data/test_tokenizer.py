@@ -1,14 +1,19 @@
 """Byte-level BPE (train/data/tokenizer.py)."""
 
 import os
+import random
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import tokenizers
 from helpers.paths import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
 from train.data.tokenizer import END_OF_TEXT, Tokenizer
 from train.system.errors import UserError
@@ -38,6 +43,11 @@ def test_any_text_comes_back(tokenizer, text):
     assert tokenizer.end_of_text not in ids
     assert tokenizer.token_bytes[ids].sum() == len(text.encode())
     assert tokenizer.encode_batch([text, "x"])[0] == ids
+
+
+@given(ids=st.lists(st.integers(0, 299)))
+def test_ids_read_as_the_library_reads_them(tokenizer, ids):
+    assert tokenizer.decode(ids) == tokenizer._backend.decode(ids)
 
 
 def test_the_control_token_cannot_be_forged(tokenizer, tmp_path):
@@ -91,6 +101,61 @@ def test_a_broken_file_is_named(tokenizer, tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         Tokenizer.load(path)
+
+
+UNBOUNDED = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+UNITS = [" ", "\t", "\n", "\r\n", "a", "A", "\u4e2d", "\u00e9", "-", "7", "\0"]
+
+
+def pieces(tokenizer, text):
+    """What a tokenizer's file makes of a text, for any program of the `tokenizers` library."""
+    before = tokenizers.Tokenizer.from_str(tokenizer._backend.to_str()).pre_tokenizer
+    return [text[begin:end] for _, (begin, end) in before.pre_tokenize_str(text)]
+
+
+@given(
+    text=st.lists(
+        st.tuples(
+            st.sampled_from(UNITS),
+            st.integers(1, 250),
+        ),
+        max_size=12,
+    )
+    .map(lambda runs: "".join(unit * (count // len(unit)) for unit, count in runs))
+    .filter(lambda text: not re.search(r"\s{250}|[^\W\d]{250}|[^\w\s]{250}", text))
+)
+def test_ordinary_text_is_cut_where_words_end(tokenizer, text):
+    whole = pre_tokenizers.Split(tokenizers.Regex(UNBOUNDED), "isolated")
+    assert pieces(tokenizer, text) == [piece for piece, _ in whole.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("unit", [*UNITS, " \n", "=-", "acgt", "\U0001f600", "_"])
+@pytest.mark.parametrize("around", ["", "x", "'", "5", "."])
+def test_no_piece_is_long_and_nothing_is_lost(tokenizer, unit, around):
+    text = around + unit * (20_000 // len(unit)) + around
+    cut = pieces(tokenizer, text)
+    assert "".join(cut) == text and max(map(len, cut)) <= 2 * 256
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("alphabet", [" ", "-", "a", "ACGT", "\u4e2d\u6587\u8a9e\u8a00\u5b57"])
+def test_an_unbroken_run_trains_about_as_fast_as_prose(alphabet):
+    letters = random.Random(0)
+    run = "".join(letters.choices(alphabet, k=100_000))
+    prose = "".join(
+        "".join(letters.choices("etaoinshr", k=letters.randrange(1, 9))) + " "
+        for _ in range(20_000)
+    )
+    seconds = []
+    for text in (prose, run):
+        start = time.process_time()
+        tokenizer = Tokenizer.train([text], 262)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 5 * seconds[0] + 0.2
 
 
 def test_forked_processes_encode_without_a_warning():

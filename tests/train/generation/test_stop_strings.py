@@ -43,6 +43,59 @@ def test_the_first_of_several_stop_strings_ends_it(tokenizer):
     assert text.text == TEXT.partition("def")[0]
 
 
+def text_before_the_first(whole: str, stops) -> str:
+    return whole[: min([whole.find(stop) for stop in stops if stop in whole], default=None)]
+
+
+def whatever_the_pieces(tokenizer, tokens, stops) -> str:
+    """The continuation's text, which must be the same one token at a time and all at once."""
+    found = set()
+    for size in (1, 2, 3, 5, len(tokens)):
+        text = Continuation(tokenizer, len(tokens), stops)
+        pieces = [tokens[n : n + size] for n in range(0, len(tokens), size)]
+        assert "".join(map(text.add, pieces)) == text.text
+        assert text.finished
+        found.add(text.text)
+    (same,) = found
+    return same
+
+
+@pytest.mark.parametrize(
+    ("stops", "whole", "expected"),
+    [
+        (("b", "abc"), "xabcx", "x"),
+        (("b", "abc"), "xabdx", "xa"),
+        (("ab", "abc"), "xabcx", "x"),
+        (("abc", "ab"), "xabx", "x"),
+        (("bcd", "abcx", "c"), "abcd", "a"),
+        (("abcd", "bc"), "xabc", "xa"),  # the text ends where a longer one has only begun
+        (("aab",), "aaaab", "aa"),
+        (("ab", "aba"), "cabab", "c"),
+    ],
+)
+def test_the_stop_string_that_begins_first_ends_it(tokenizer, stops, whole, expected):
+    for order in itertools.permutations(stops):
+        assert whatever_the_pieces(tokenizer, tokenizer.encode(whole), order) == expected
+
+
+@given(
+    st.text("ab\ufffd🙂", min_size=1, max_size=12),
+    st.lists(st.text("ab\ufffd🙂", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+@settings(deadline=None)
+def test_overlapping_stop_strings_end_it_where_the_first_begins(tokenizer, whole, stops):
+    found = whatever_the_pieces(tokenizer, tokenizer.encode(whole), stops)
+    assert found == text_before_the_first(whole, stops)
+
+
+def test_half_a_character_is_no_replacement_character(tokenizer):
+    tokens = tokenizer.encode("a🙂b")
+    assert whatever_the_pieces(tokenizer, tokens, ["\ufffd"]) == "a🙂b"
+    broken = [*tokens[:2], *tokenizer.encode("b\ufffd")]  # the first byte of three
+    assert whatever_the_pieces(tokenizer, broken, ["b\ufffd"]) == "a\ufffd"
+    assert whatever_the_pieces(tokenizer, broken, ["\ufffd"]) == "a"
+
+
 def test_the_end_of_the_document_and_the_length_end_it(tokenizer):
     tokens = tokenizer.encode("def f")
     text = Continuation(tokenizer, 500)
@@ -74,9 +127,9 @@ def test_what_is_read_once_is_not_read_again(tokenizer):
     class Counting:
         end_of_text, decoded = tokenizer.end_of_text, 0
 
-        def decode(self, tokens):
+        def bytes_of(self, tokens):
             self.decoded += len(tokens)
-            return tokenizer.decode(tokens)
+            return tokenizer.bytes_of(tokens)
 
     counting = Counting()
     tokens = tokenizer.encode(TEXT * 20)

@@ -77,7 +77,13 @@ def stage(folder, name):
 
 
 def test_what_the_pipeline_shows(folder, finished):
-    for part in ("bits/byte", "fusion, text alone", "bigram", "beats", "fusion, prompt 'def '"):
+    for part in (
+        "bits/byte",
+        "fusion, text alone",
+        "bigram",
+        " nats per token",
+        "fusion, prompt 'def '",
+    ):
         assert part in finished
     assert (folder / "runs" / f"evaluation-{SPLIT}.png").read_bytes().startswith(b"\x89PNG")
     document = (folder / "runs" / "report.md").read_text()
@@ -119,12 +125,9 @@ def test_the_experts_are_the_same_in_the_fusion(folder, finished):
 
 
 def test_the_ensemble_is_no_worse_than_the_better_expert(folder, finished):
-    (at_start,) = [
-        (loss, most)
-        for claim, loss, most in claims(read_scores(folder / "runs", SPLIT))
-        if "step 0" in claim
-    ]
-    assert at_start[0] <= at_start[1]
+    found = claims(read_scores(folder / "runs", SPLIT))
+    (at_start,) = [claim for claim in found if "step 0" in claim.text]
+    assert at_start.holds
 
 
 def test_nothing_is_done_twice(folder, finished):

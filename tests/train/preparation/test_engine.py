@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -171,6 +172,26 @@ def test_a_killed_worker_ends_the_stage_and_the_next_one_goes_on(tmp_path):
     assert (done / "0").exists()
     Engine(EngineConfig(workers=2), tmp_path, console).run("stage", 4, [documents.Killed(done)])
     assert sorted(path.name for path in done.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_ctrl_c_ends_a_call_that_is_deep_in_a_library(tmp_path):
+    engine = Engine(EngineConfig(), tmp_path, rich.console.Console(file=io.StringIO()))
+    worker = tmp_path / "worker"
+
+    def interrupt():
+        while not worker.exists() or not worker.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)  # as a terminal does, which wakes the main thread
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.call("stuck", documents.stuck_in_a_library, tmp_path)
+    assert time.monotonic() - start < 20
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(worker.read_text()), 0)
 
 
 def test_preparation_imports_neither_jax_nor_torch():

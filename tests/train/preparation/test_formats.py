@@ -16,6 +16,7 @@ import zstandard
 from helpers.documents import read, write
 
 from train.preparation import account
+from train.preparation.records import read_elements
 from train.settings.prepare_config import PrepareConfig
 
 
@@ -152,7 +153,17 @@ def test_what_a_source_held_is_told_by_its_hash(tmp_path):
 
 # Lines of JSON
 
-NAMES = ("a.jsonl", "a.ndjson", "a.jsonl.gz", "a.ndjson.zst", "a.json.gz", "a.json.zst", "A.JSONL")
+NAMES = (
+    "a.jsonl",
+    "a.jsonlines",
+    "a.jsonlines.zst",
+    "a.ndjson",
+    "a.jsonl.gz",
+    "a.ndjson.zst",
+    "a.json.gz",
+    "a.json.zst",
+    "A.JSONL",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +197,10 @@ def test_a_plain_json_file_is_one_document(tmp_path):
         (b'{"text": "\\ud800"}', "undecodable"),
         (b'{"text": "\\udc00\\ud800"}', "undecodable"),
         (b"[]", "wrong type"),
-        (b'"text"', "wrong type"),
+        (b"5", "wrong type"),
+        (b'""', "empty"),
+        (b'"a\\u0000"', "binary"),
+        (b'"' + b"l" * 101 + b'"', "too long"),
         (b"null", "wrong type"),
         (b'{"text": 5}', "wrong type"),
         (b'{"text": ["a"]}', "wrong type"),
@@ -194,7 +208,15 @@ def test_a_plain_json_file_is_one_document(tmp_path):
         (b'{"text": false}', "wrong type"),
         (b"{}", "missing field"),
         (b'{"Text": "a", "body": "b"}', "missing field"),
-        (b'{"text": null, "content": null}', "missing field"),
+        (b'{"text": null, "content": null, "messages": null}', "missing field"),
+        (b'{"messages": "hello"}', "wrong type"),
+        (b'{"messages": ["hello"]}', "wrong type"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "wrong type"),
+        (b'{"messages": [{"role": 5, "content": "a"}]}', "wrong type"),
+        (b'{"messages": [{"content": "a"}]}', "wrong type"),
+        (b'{"messages": [{"role": "user", "content": [{"text": 5}]}]}', "wrong type"),
+        (b'{"messages": []}', "empty"),
+        (b'{"messages": [{"role": "user", "content": null}]}', "empty"),
         (b'{"text": ""}', "empty"),
         (b'{"text": " \\n", "content": "not looked at"}', "empty"),
         (b'{"text": "a\\u0000"}', "binary"),
@@ -208,6 +230,166 @@ def test_lines_that_are_no_documents_are_named(tmp_path, line, reason):
     assert places(documents) == [("before", "a.jsonl line 1"), ("after", "a.jsonl line 3")]
     assert part.rejected == {reason: 1}
     assert part.examples == {reason: [f"{tmp_path}/in/a.jsonl line 2"]}
+
+
+def test_lines_that_are_strings_are_documents(tmp_path):
+    content = lines("one\n", {"text": "two"}, "tw\u00f6")
+    documents, part = read_one(tmp_path, "a.jsonl", content)
+    assert [d.text for d in documents] == ["one\n", "two", "tw\u00f6"] and not part.rejected
+
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is {role} \\1 ?"},
+    {"role": "assistant", "content": [{"type": "text", "text": "A "}, {"type": "image"}, "name."]},
+    {"role": "assistant", "content": None, "tool_calls": []},
+]
+CHAT_TEXT = "<|system|>\nBe brief.\n<|user|>\nWhat is {role} \\1 ?\n<|assistant|>\nA name.\n"
+
+
+@pytest.mark.parametrize(
+    ("record", "settings", "expected"),
+    [
+        ({"messages": CHAT}, {}, CHAT_TEXT),
+        ({"conversations": CHAT}, {}, CHAT_TEXT),
+        ({"conversations": [{"from": "gpt", "value": "hi"}]}, {}, "<|gpt|>\nhi\n"),
+        ({"text": "written", "messages": CHAT}, {}, "written"),
+        ({"text": None, "messages": CHAT}, {}, CHAT_TEXT),
+        (
+            {"talk": CHAT[:1], "messages": CHAT},
+            {"chat_fields": ["talk"]},
+            "<|system|>\nBe brief.\n",
+        ),
+        (
+            {"messages": CHAT[:2]},
+            {"chat_template": "{role}: {content}{other} - "},
+            "system: Be brief.{other} - user: What is {role} \\1 ?{other} - ",
+        ),
+    ],
+)
+def test_chats_are_written_by_the_template(tmp_path, record, settings, expected):
+    (document,), _ = read_one(tmp_path, "a.jsonl", lines(record), **settings)
+    assert document.text == expected
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_the_answers_of_chats_are_what_is_learned(tmp_path, name):
+    chat = [
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": "ONE"},
+        {"role": "user", "content": "two?"},
+        {"role": "gpt", "content": "TWO"},
+    ]
+    records = [{"messages": chat}, {"messages": chat[:1]}, {"text": "plain"}]
+    content = lines(*records)
+    if name == "a.json":
+        content = json.dumps(records).encode()
+    elif name == "a.parquet":
+        columns = ("messages", "text")
+        content = parquet({key: [record.get(key) for record in records] for key in columns})
+    documents, _ = read_one(tmp_path, name, content, answers_only=True)
+    learned = [d.learned and [d.text[a:b] for a, b in d.learned] for d in documents]
+    assert learned == [["ONE\n", "TWO\n"], [], None]
+    options = {"chat_template": "{role}: {content} / {role}. ", "answer_roles": ["user"]}
+    documents, _ = read_one(tmp_path, name, content, answers_only=True, **options)
+    assert [documents[0].text[a:b] for a, b in documents[0].learned] == [
+        "one? / user. ",
+        "two? / user. ",
+    ]
+    assert all(d.learned is None for d in read_one(tmp_path, name, content)[0])
+
+
+def test_a_template_without_content_is_refused():
+    with pytest.raises(ValueError, match=r"chat_template must have {content} in it"):
+        PrepareConfig(chat_template="{role}")
+
+
+# Arrays of JSON
+
+ARRAYS = ("a.json", "a.json.gz", "a.json.zst")
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_elements_of_an_array_are_documents(tmp_path, name):
+    records = [{"text": "one, [two] {"}, 'str\\\\ing"', {"messages": CHAT}, {"content": "tw\u00f6"}]
+    for indent, mark in ((None, b""), (2, codecs.BOM_UTF8 + b" \n")):
+        content = mark + json.dumps(records, indent=indent).encode() + b"\n \n"
+        documents, part = read_one(tmp_path, name, packed(name, content))
+        assert places(documents) == [
+            ("one, [two] {", f"{name} record 1"),
+            ('str\\\\ing"', f"{name} record 2"),
+            (CHAT_TEXT, f"{name} record 3"),
+            ("tw\u00f6", f"{name} record 4"),
+        ]
+        assert not part.rejected and len({d.group for d in documents}) == 4
+
+
+def test_an_array_in_another_encoding_is_read(tmp_path):
+    content = json.dumps([{"text": "\u4e2d\U0001f642"}, {"text": "b"}], ensure_ascii=False) + "\n"
+    content = codecs.BOM_UTF16_LE + content.encode("utf-16-le")
+    documents, part = read_one(tmp_path, "a.json", content)
+    assert [d.text for d in documents] == ["\u4e2d\U0001f642", "b"] and not part.rejected
+    documents, part = read_one(tmp_path, "a.json", content[:-3])
+    assert [d.text for d in documents] == ["\u4e2d\U0001f642"]
+    assert part.rejected == {"unreadable": 1}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_elements_are_the_same_however_the_file_is_read(size, monkeypatch):
+    records = [{"text": 'a "b" \\ [c] {'}, ["x", {"y": "]"}], "\\\\", 5, {}, "\u4e2d"]
+    stream = io.BytesIO(json.dumps(records, ensure_ascii=False, indent=1).encode())
+    read = stream.read
+    monkeypatch.setattr(stream, "read", lambda _: read(size), raising=False)
+    assert [json.loads(element) for element in read_elements(stream, 1000)] == records
+
+
+@pytest.mark.parametrize(
+    ("tail", "texts", "rejected"),
+    [
+        (b', {"text": "b"}]', "ab", {}),
+        (b', {"text": "b"}', "a", {"unreadable": 1}),
+        (b', {"text": "b', "a", {"unreadable": 1}),
+        (b", ]", "a", {"bad JSON": 1}),
+        (b', {"text": b}, {"text": "c"}]', "ac", {"bad JSON": 1}),
+        (b', 5, {}, ["b"], {"text": "c"}]', "ac", {"wrong type": 2, "missing field": 1}),
+        (b', {"text": "b"}] {', "ab", {"bad JSON": 1}),
+        (b', {"text": "' + b"l" * 101 + b'"}]', "a", {"too long": 1}),
+        (b', {"text": "\xff"}, {"text": "c"}]', "ac", {"undecodable": 1}),
+    ],
+)
+def test_elements_that_are_no_documents_are_counted(tmp_path, tail, texts, rejected):
+    content = b'[{"text": "a"}' + tail
+    documents, part = read_one(tmp_path, "a.json", content, max_document_bytes=100)
+    assert "".join(d.text for d in documents) == texts and part.rejected == rejected
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_element_that_is_too_long_is_never_held_whole(tmp_path, name):
+    content = b'[{"text": "before"}, {"text": "' + bytes(100_000_000) + b'"}, {"text": "after"}]'
+    write(tmp_path / "in", {name: packed(name, content)})
+    del content
+    tracemalloc.start()
+    documents, (part,) = read(PrepareConfig(text=[f"{tmp_path}/in"], max_document_bytes=1000))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [d.text for d in documents] == ["before", "after"]
+    assert part.examples == {"too long": [f"{tmp_path}/in/{name} record 2"]}
+    assert most < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[1, 2]", '[{"id": 1}]', '[["a"]]', "[", "[x", '{"a": []}']
+)
+def test_other_arrays_are_one_document(tmp_path, content):
+    (document,), _ = read_one(tmp_path, "a.json", content)
+    assert document.text == content
+
+
+def test_an_array_of_strings_is_data_where_documents_are_labelled(tmp_path):
+    words = json.dumps(["def", "class", "the", "and"])
+    documents, part = read_one(tmp_path, "a.json", words, kind="detect")
+    assert not documents and part.documents == {"data": 1}
+    assert len(read_one(tmp_path, "a.json", words, kind="code")[0]) == 4
 
 
 def test_escaped_pairs_and_huge_numbers_that_json_allows_are_read(tmp_path):
@@ -328,6 +510,14 @@ def test_rows_of_parquet_are_documents(tmp_path, kind):
     assert part.rejected == {"empty": 1, "missing field": 1}
     assert part.examples["missing field"] == [f"{tmp_path}/in/a.parquet row 6"]
     assert len({d.group for d in documents}) == 4
+
+
+def test_chats_in_parquet_are_documents(tmp_path):
+    chats = [CHAT[:1], None, [], [{"role": "user", "content": "hi"}]]
+    content = parquet({"messages": chats, "text": [None, "own", None, None]})
+    documents, part = read_one(tmp_path, "a.parquet", content)
+    assert [d.text for d in documents] == ["<|system|>\nBe brief.\n", "own", "<|user|>\nhi\n"]
+    assert part.rejected == {"empty": 1}
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,16 @@ def test_a_megabyte_takes_no_time(labeller, name, unit):
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " ", "\n\n \n", "\u00a0"])
+def test_the_blanks_behind_a_mails_header_take_no_time(labeller, blank):
+    header = "From: a\nTo: b\nSubject: c\n\n"
+    blanks = blank * (200_000 // len(blank))
+    start = time.process_time()
+    assert labeller.label("", header + blanks) == "data"
+    assert labeller.label("", header + blanks + "x") == "text"
+    assert time.process_time() - start < 2
+
+
 def test_a_long_document_is_labelled_by_its_ends_and_its_format(labeller):
     assert labeller.label("", PYTHON * 9000) == "code"
     assert labeller.label("", PROSE * 5000) == "text"

@@ -1,5 +1,6 @@
 """Real runs of `python -m train.base` and `python -m mmrec_jax.generate`, small ones."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,7 +15,11 @@ from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
-from train.generation.command import load_run
+from train.checkpoints.state import checkpoint_of
+from train.generation.speaker import load_speaker
+from train.run.session import open_session
+from train.settings.cli import parse_config
+from train.stages.base import BaseStage
 
 STEPS = 12
 CONFIG = """
@@ -68,6 +73,8 @@ def test_report(finished):
         assert (folder / name).is_file()
         assert name in printed
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    tokens = scores["text"]["model"]["tokens"]
+    assert f"bits/byte (on 128 of {tokens:,} tokens)" in printed  # 2 batches of 4 sequences of 16
     assert "left" in printed
     assert "tokens/s" in printed
 
@@ -87,7 +94,7 @@ def test_metrics_and_states(finished):
 
 def test_the_pt_file_is_the_state(finished):
     folder, _ = finished
-    model, _, config = load_run(folder)
+    model, _, config = load_speaker(folder)
     loaded = bridge.load_torch(folder / f"base_model_step_{STEPS}.pt")
     assert loaded.step == config.training.steps == STEPS
     expected = variables(model)
@@ -178,6 +185,7 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
         # A rate that was set by hand, and no schedule.
         content["optimizer_state_dict"]["param_groups"][0]["lr"] = 3.3e-5
         content["scheduler_state_dict"] = None
+        content["step"] = 12  # of micro-batches
         source = prepared / "six.pt"
         torch.save(content, source)
     run_dir = f"imported {kind}"
@@ -200,6 +208,28 @@ def test_an_import_goes_on_as_the_run_that_it_came_from(prepared, finished, kind
             np.testing.assert_array_equal(moments[path], array)
     for path, array in variables(found.model).items():
         np.testing.assert_array_equal(array, variables(expected.model)[path])
+
+
+def test_an_imports_own_schedule_continues_where_it_is(prepared, finished, monkeypatch):
+    imported = bridge.load_torch(finished[0] / "base_model_step_6.pt")
+    schedule = bridge.SchedulerState(
+        base_lr=1e-2,
+        warmup_steps=0,
+        total_steps=STEPS,
+        step=4,
+        min_lr=1e-3,
+        form="CosineAnnealingLR",
+    )
+    imported.optimizer_state.hyperparameters["lr"] = schedule.learning_rate()
+    imported = dataclasses.replace(imported, scheduler_state=schedule)
+    folder = prepared / "own" / "checkpoints_base"
+    bridge.save_orbax(folder / "state" / "6", imported.model, **imported.training_state())
+    monkeypatch.chdir(prepared)
+    settings = ["--optimizer.warmup_steps=0", "--optimizer.min_learning_rate=1e-3"]
+    config = parse_config(["--config", "c.yaml", "--run_dir", "own", *settings], "")
+    session = open_session(config, BaseStage(config), resume=True, overwrite=False)
+    resumed = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})
+    assert (resumed.step, resumed.scheduler_state) == (6, schedule)
 
 
 def test_an_import_of_another_training_is_refused(prepared, finished):
@@ -241,9 +271,13 @@ def test_generate(prepared, finished):
     assert first.startswith("def f")
     assert run(prepared, *line).stdout == first
     assert run(prepared, *line, "--seed", 1).stdout != first
+    file = ("--checkpoint", folder / f"base_model_step_{STEPS}.pt")
+    assert run(prepared, *line, *file).stdout == first
     both = run(prepared, *line, "--prompt", "The", "--temperature", 0, "--top_p", 0.9).stdout
     alone = run(prepared, *line, "--temperature", 0).stdout
     assert f"[1] {alone}" in both
+    several = ("--prompt", "The", "--prompt", "def f")
+    assert run(prepared, *line, *several).stdout.count(f"] {first}") == 2
     assert "[2] The" in both
     assert run(prepared, *line, "--stop", first[5:7]).stdout == "def f\n"
     for option, value in (
@@ -311,8 +345,8 @@ def test_damaged_runs(prepared, finished):
     assert "damaged: the SHA-256 of" in error(run(prepared, *resume, code=2))
     sample = ("mmrec_jax.generate", "--checkpoint")
     assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
-    assert "no saved state" in error(run(prepared, *sample, prepared, code=2))
-    assert "not a folder" in error(run(prepared, *sample, prepared / "none", code=2))
+    assert "holds no complete checkpoint" in error(run(prepared, *sample, folder / "state", code=2))
+    assert "none: cannot be read: No such" in error(run(prepared, *sample, "none", code=2))
 
 
 def test_other_data_are_refused(prepared, finished):

@@ -53,3 +53,23 @@ def test_score_ignores_the_filling_of_the_last_batch():
     assert result.bits_per_byte == pytest.approx(
         targets.sum() / math.log(2) / token_bytes[targets].sum()
     )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_is_not_learned_is_not_scored(batch_size):
+    tokens = np.arange(51) % 7
+    windows = TokenWindows(tokens, 5)
+    windows.learned = np.random.default_rng(0).random(51) < 0.3
+    token_bytes = np.array([0, 1, 2, 3, 4, 5, 6], np.int32)
+    result = score(lambda batch: batch.labels.astype(float), windows, token_bytes, batch_size)
+    targets = tokens[1:][windows.learned[1:]]
+    assert result.tokens == len(targets) < 30
+    assert result.loss == pytest.approx(targets.mean())
+    assert result.bits_per_byte == pytest.approx(1 / math.log(2))
+
+
+@pytest.mark.parametrize("tokens", [[1, 2, 7, 3, 1, 2], [1, 2, 3, 3, 1, 7]])
+def test_ids_outside_the_vocabulary_are_refused(tokens):
+    windows = TokenWindows(tokens, 5)
+    with pytest.raises(ValueError, match="from 0 to 6, not 7"):
+        score(lambda batch: np.zeros(batch.labels.shape), windows, np.ones(7, np.int32), 1)

@@ -6,6 +6,7 @@ import pytest
 
 from train.settings import cli
 from train.settings.config import Config
+from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
 
 
@@ -57,19 +58,37 @@ def test_prompts_stay_as_they_are_written(config_file):
             "line 3: model.num_heads must divide model_dim = 256",
         ),
         ("model: {num_heads: 8}", ["--model.num_heads=7"], "command line: model.num_heads must"),
-        ("\nmodel:\n  pe_dim: x", [], "line 5: model.pe_dim: expected int . null, not x"),
-        ("training:\n  steps: null", [], "line 4: training.steps: expected int, not null"),
-        ("", ["--training.steps=null"], "command line: training.steps: expected int, not null"),
-        ("prompts:", [], r"line 3: prompts: expected list\[str\], not null"),
+        (
+            "\nmodel:\n  pe_dim: x",
+            [],
+            "line 5: model.pe_dim: expected a whole number or null, not x",
+        ),
+        (
+            "training:\n  steps: null",
+            [],
+            "line 4: training.steps: expected a whole number, not null",
+        ),
+        (
+            "",
+            ["--training.steps=null"],
+            "command line: training.steps: expected a whole number, not",
+        ),
+        ("prompts:", [], "line 3: prompts: expected a list of texts, not null"),
         ("expert: {freeze_blocks: -1}", [], r"line 3: expert.freeze_blocks must lie in \[0, "),
         ("expert: {freeze_blocks: 12}", [], "line 3: expert.freeze_blocks must be below model."),
         ("expert: {slow_rate: 0}", [], r"line 3: expert.slow_rate must lie in \(0, 1\], not 0"),
         ("training: {domain: x}", [], "domain: expected one of text, code, mixed, not x"),
-        ("prepare: {text: docs}", [], r"prepare.text: expected list\[str\], not docs"),
-        ("prepare: {python_library: 1}", [], "python_library: expected bool, not 1"),
-        ("seed: 1.5", [], "seed: expected int, not 1.5"),
-        ("seed: yes", [], "seed: expected int, not True"),
-        ("training.steps: 5", [], "unknown key training.steps"),
+        ("prepare: {text: docs}", [], r"text: expected a list of texts, not docs: write \[docs\]$"),
+        ("prepare: {python_library: 1}", [], "python_library: expected true or false, not 1"),
+        ("seed: 1.5", [], "seed: expected a whole number, not 1.5"),
+        ("seed: yes", [], "seed: expected a whole number, not True"),
+        ("training.steps: 5", [], "key training.steps; indent steps below a line 'training:'"),
+        ("steps: 5", [], r"line 3: unknown key steps; did you mean training.steps\?"),
+        ("trainin: {steps: 5}", [], r"line 3: unknown key trainin; did you mean training\?"),
+        ("prepare: {text: [1, {}]}", [], "text: expected a list of texts, not"),
+        ("training: {mix: 3}", [], "mix: expected names with numbers, such as .* or null, not 3"),
+        ("fusion: {trainable: x}", [], "expected a list out of fusion, final_norm, lm_head, not x"),
+        ("stages: {}", [], "stages; this is a pipeline's config, for python -m train.pipeline$"),
         ("? [a]\n: 5", [], "line 3: unknown key"),
         ("data_dir: c", [], "line 3: data_dir was set on line 1 already"),
         ("model: {dropout: 0, dropout: 0}", [], "line 3: model.dropout was set on line 3"),
@@ -77,8 +96,11 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("seed: *none", [], "line 3: not valid YAML"),
         ("seed: \0", [], "not valid YAML"),
         ("", ["--model", "other.yaml"], "--model takes no value of its own"),
-        ("", ["--se", "1"], "unknown option --se"),
-        ("", ["--seed=1", "stray"], "unknown option stray"),
+        ("", ["--se", "1"], "unknown option --se: "),
+        ("", ["--training.step", "1"], r"option --training.step: did you mean --training.steps\?$"),
+        ("", ["--steps=1"], r"unknown option --steps: did you mean --training.steps\?"),
+        ("", ["--prompts=[]", "--promptss+=a"], r"--promptss: did you mean --prompts\?"),
+        ("", ["--seed=1", "stray"], "stray is not an option: options are written --NAME VALUE"),
         ("", ["--config=other.yaml"], "--config is given 2 times"),
         ("", ["--seed=1", "--prompts"], "argument --prompts.*expected one argument"),
     ],
@@ -104,6 +126,79 @@ def test_wrong_config_files_are_named(config_file, content, message):
         cli.parse_config(["--config", str(config_file)], "")
     with pytest.raises(UserError, match="Is a directory"):
         cli.parse_config(["--config", str(config_file.parent)], "")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        ("data_dir: a\nrun_dir b\nseed: 3\n", 2, "a ':' is missing"),
+        ("data_dir: a\nrun_dir b\n", 2, "a ':' is missing"),
+        ("model:\n  num_layers 3\n\n  # heads\n  num_heads: 2\n", 2, "a ':' is missing"),
+        ("data_dir: a\nmodel\n  num_layers: 3\n", 2, "a ':' is missing"),
+        ("# mine\ndata_dir a\n# ours\nrun_dir: b\n", 2, "a ':' is missing"),
+        ("data_dir: a: b\n", 1, "no second ':' can stand here"),
+        ("data_dir: a\n  run_dir: b\n", 2, "no second ':' can stand here"),
+        ("model:\n  num_layers: 3\n num_heads: 2\n", 3, "indented like no key above"),
+        ("prompts: [a\nseed: 3\n", 2, "parsing a flow sequence, which begins on line 1"),
+    ],
+)
+def test_the_line_to_correct_is_named(config_file, content, line, message):
+    config_file.write_text(content)
+    with pytest.raises(UserError) as raised:
+        cli.parse_config(["--config", str(config_file)], "")
+    assert f"{config_file} line {line}: not valid YAML: " in str(raised.value)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("training: {steps: 5}", "this is one stage's config, for python -m train.base"),
+        ("base_model: a", "this is one stage's config"),
+        ("seed: 1", "the section stages is missing"),
+    ],
+)
+def test_a_stages_config_is_no_pipelines(config_file, content, message):
+    config_file.write_text(f"data_dir: a\nrun_dir: b\n{content}\n")
+    with pytest.raises(UserError, match=message):
+        cli.parse_command(["--config", str(config_file)], "", PipelineConfig)
+
+
+@pytest.mark.parametrize("argv", [["my.yaml"], ["--resume", "my.yml"], ["--confg", "my.yaml"]])
+def test_a_config_without_its_option_is_named(argv):
+    with pytest.raises(
+        UserError, match=rf"^{argv[-1]} is not an option: write --config {argv[-1]}"
+    ):
+        cli.parse_command(argv, "", Config, add_resume)
+
+
+def test_no_locale_changes_what_a_config_says(config_file, monkeypatch):
+    content = 'prompts: ["caf\u00e9", \u4e2d, "\\u00e9"]\nprepare:\n  text:\n  - |\n    \u00fc\n'
+    config_file.write_text("data_dir: \u00e9\nrun_dir: b\n" + content, encoding="utf-8")
+    opened = open
+
+    def in_latin1(path, mode="r", *arguments, encoding=None, **options):
+        if "b" not in mode:
+            encoding = encoding or "latin-1"
+        return opened(path, mode, *arguments, encoding=encoding, **options)
+
+    monkeypatch.setattr("builtins.open", in_latin1)
+    config = cli.parse_config(["--config", str(config_file)], "")
+    assert (config.data_dir, config.prompts) == ("\u00e9", ["caf\u00e9", "\u4e2d", "\u00e9"])
+    assert config.prepare.text == ["\u00fc\n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ('prompts: ["a", "\\ud800"]', [], r"config.yaml line 3: '\\ud800' is not Unicode text"),
+        ("prompts: &a [*a, 5]", [], "prompts: expected"),
+        ("", ["--prompts+=caf\udce9"], r"command line: '--prompts\+=caf\\udce9' is not text"),
+    ],
+)
+def test_what_is_no_text_is_named(config_file, content, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(config_file, content, "--seed=0", *arguments)
 
 
 def test_a_missing_key_may_come_from_the_command_line(config_file):

@@ -1,8 +1,38 @@
 """What a long command says while it works."""
 
-import pytest
+import re
 
-from train.system.terminal import duration
+import pytest
+import rich.console
+import rich.table
+
+from train.preparation.account import Account, Source
+from train.preparation.assemble import Assembled
+from train.preparation.summary import print_summary
+from train.scoring.score import Score
+from train.scoring.scoreboard import score_table
+from train.system import terminal
+from train.system.terminal import console, duration, print_table
+
+LONG = "runs/a-name-that-is-long/[of two words] and more/checkpoints_base/base_model_step_9.pt"
+OUTSIDE = ["base[lr=1e-3]", "x[/home]", ":x:", "[bold]b[/]", "[/", "a\\[b]", "1e-3", "[@click=x]y"]
+"""Names and texts that a library for terminals could take for its own."""
+
+
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_text_from_outside_is_printed_as_it_is(text, capsys):
+    console.print(text)
+    console.print(text, style="bold")
+    table = rich.table.Table("name", title=text)
+    table.add_column(text)
+    table.add_row(text, text)
+    print_table(table)
+    print_table(score_table({text: {text: Score(1.0, 2.0, 3.0, 4)}}, text, text))
+    account = Account([Source("prepare.text", text, "text")])
+    account.parts[0].reject("empty", text)
+    print_summary(console, account, Assembled({}, 0))
+    console.rule(text)
+    assert capsys.readouterr().out.count(text) == 2 + 4 + 3 + 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -11,3 +41,18 @@ from train.system.terminal import duration
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("width", [None, 72])
+def test_tables_are_not_cut_off(width, capsys, monkeypatch):
+    if width:
+        narrow = rich.console.Console(force_terminal=True, width=width)
+        monkeypatch.setattr(terminal, "console", narrow)
+    scores = {name: Score(1.25, 3.5, 0.75, 123_456) for name in (LONG, "bigram")}
+    print_table(score_table({"text": scores}, "validation split", LONG))
+    printed = capsys.readouterr().out
+    lines = [re.sub("\x1b.*?m", "", line) for line in printed.splitlines()]
+    assert max(map(len, lines)) <= (width or 200)
+    names = "".join(line[1:-1].split("│")[1].strip() for line in lines if line.count("│") > 4)
+    assert names.replace(" ", "") == f"{LONG}bigram".replace(" ", "")
+    assert printed.count("123,456") == 2 and "…" not in printed

@@ -1,0 +1,52 @@
+"""What is said of a wrong name or value: the name that was meant, and a type in everyday words."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
+_SEVERAL = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a wrong one was probably meant to be; None where none is near.
+
+    Args:
+        name: the wrong name, with or without its section.
+        known: names, those in sections with dots.
+    """
+    names = list(known)
+    last = name.rpartition(".")[2]
+    elsewhere = [each for each in names if each.rpartition(".")[2] == last]
+    if len(elsewhere) == 1:
+        return elsewhere[0]
+    near = difflib.get_close_matches(name, names, n=1)
+    return near[0] if near else None
+
+
+def type_in_words(hint: Any) -> str:
+    """What a setting of this type takes: "a whole number", "a list of texts"."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {_joined(parts)}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(type_in_words(part) for part in parts)
+    if origin is list:
+        if typing.get_origin(parts[0]) is typing.Literal:
+            return f"a list out of {_joined(typing.get_args(parts[0]))}"
+        return f"a list of {_SEVERAL[parts[0]]}"
+    if origin is dict:
+        return f"names with {_SEVERAL[parts[1]]}, such as {{text: 0.7, code: 0.3}}"
+    return _WORDS.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
