@@ -183,7 +183,8 @@ def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
         if lenient and isinstance(value, Unread):
             return 1, 0, 0
         if not isinstance(value, dict | list | tuple):
-            raise FormatError(f"holds a {type(value).__name__.strip('_')} as a value")
+            name = getattr(value, "name", "")
+            raise FormatError(f"holds a {type(value).__name__} as a value{name and f' ({name})'}")
         if id(value) not in known and depth <= _DEEPEST_OF_ALL:
             known[id(value)] = 0, 0, _DEEPEST_OF_ALL  # until it is known: too deep inside itself
             values, size, levels = 1, 0, 0

@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from bridge.errors import BridgeError, FormatError, UnsafeFileError
+from bridge.errors import BridgeError, FormatError, UnsafeFileError, listed
 from bridge.files.tensors import Tensor
 
-_SHOWN = 3
-"""Objects that a message names."""
+_MOST_OTHERS = 160
+"""Characters that a message has for other objects than the first."""
 
 _REMEDIES = {
     "argparse.Namespace": "vars(args)",
@@ -128,7 +128,7 @@ class Refused(Unread):
     def shown(self) -> str:
         """Its name, printable and not too long."""
         name = self.name.replace("__builtin__.", "builtins.", 1)
-        return repr(name[:80])[1:-1][:100]
+        return repr(name[:80])[1:-1][:80]
 
     @property
     def remedy(self) -> str:
@@ -153,7 +153,7 @@ class Refused(Unread):
         if self.kind in ("object", "sequence"):
             self.kind = kind
 
-    def error(self, place: str, others: Sequence[str] = (), *, hint: bool = False) -> BridgeError:
+    def error(self, place: str, others: str = "", *, hint: bool = False) -> BridgeError:
         """Why a file that needs it is not read.
 
         Args:
@@ -169,7 +169,7 @@ class Refused(Unread):
             return FormatError(
                 f"holds {self.what}{where}, which MM-Rec's models do not have: {self.remedy}{alone}"
             )
-        also = "".join(f", {other}" for other in others)
+        also = others and f", {others}"
         advice = place and f": save {self.remedy} instead{where}{also}{alone}"
         return UnsafeFileError(
             f"holds a pickled {self.shown}, and only tensors, containers, numbers and strings are "
@@ -200,22 +200,18 @@ def refuse(content: Any, named: Sequence[Refused]) -> None:
         raise named[0].error("")
     if found:
         (place, first), *rest = found.values()
-        hint = not any(place.startswith(weights) for weights in _weights(content))
-        others = [f"{item.briefly} ({where})" for where, item in rest]
-        more = [f"and {len(others) - _SHOWN} more"] if others[_SHOWN:] else []
-        raise first.error(place, [*others[:_SHOWN], *more], hint=hint)
+        others = listed([f"{item.briefly} ({where})" for where, item in rest], _MOST_OTHERS)
+        raise first.error(place, others, hint=_is_beside_weights(content, place))
 
 
-def _weights(content: Any) -> list[str]:
-    """Where in a file's content the weights may be."""
-    if not isinstance(content, dict):
-        return [""]
-    inside = [
+def _is_beside_weights(content: Any, place: str) -> bool:
+    """Whether a file has weights, and a place in it is not among them."""
+    weights = [
         _place([key])
-        for key, item in content.items()
+        for key, item in (content.items() if isinstance(content, dict) else ())
         if isinstance(item, dict) and any(isinstance(value, Tensor) for value in item.values())
     ]
-    return inside or [""]
+    return bool(weights) and place.split("[")[0] not in weights
 
 
 def _within(
@@ -241,6 +237,5 @@ def _place(keys: Sequence[Any]) -> str:
         repr("..." if isinstance(key, Refused) else key[:80] if isinstance(key, str) else key)
         for key in keys
     ]
-    return "".join([*(key.strip("'") for key in shown[:1]), *(f"[{key}]" for key in shown[1:])])[
-        :120
-    ]
+    inner = "".join(f"[{key}]" for key in shown[1:])
+    return f"{''.join(shown[:1])[:60].strip(chr(39))}{inner}"[:100]

@@ -65,7 +65,8 @@ def read_index(path: PathLike) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise UnreadableFileError("not an index of a checkpoint's files: it has no weight_map")
     for name in places.values():
-        if not isinstance(name, str) or not name or Path(name).name != name or is_index(name):
+        usable = isinstance(name, str) and name.isprintable() and Path(name).name == name
+        if not usable or is_index(name):
             raise FormatError(f"names a file that is not beside it: {name!r:.80}")
     return places
 

@@ -220,6 +220,11 @@ WRONG = {
         FormatError,
         "not beside it: '/etc/passwd'",
     ),
+    "unprintable": (
+        lambda index: rewrite(index, lambda places: places.update(w="\x1b[2J.bin")),
+        FormatError,
+        r"not beside it: '\\x1b\[2J\.bin'",
+    ),
     "itself": (
         lambda index: rewrite(index, lambda places: places.update(w=index.name)),
         FormatError,
@@ -270,6 +275,17 @@ def test_a_wrong_index_or_part_gives_one_line(name, index, tmp_path, capsys):
         for command in (["inspect", str(path)], ["from-torch", str(path), str(tmp_path / "out")]):
             assert main([*command, "--num-heads", str(HEADS)]) == 2
             assert capsys.readouterr().err.startswith(f"error: {index.parent}")
+
+
+def test_many_small_parts_cannot_claim_a_large_memory(tmp_path):
+    places = {}
+    for number in range(9):
+        torch.save({f"w{number}": torch.zeros(1).expand(2**23)}, tmp_path / f"{number}.bin")
+        places[f"w{number}"] = f"{number}.bin"
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(FormatError, match="its tensors claim 301989888 bytes"):
+        load(index)
 
 
 def test_a_missing_index_is_an_error_of_the_usual_kind(tmp_path):

@@ -214,7 +214,7 @@ def test_all_kinds_of_objects_are_named_at_once(tmp_path):
         load_torch(path)
     line = caught.value.message
     assert "save str(path) instead (metadata['path']), x.isoformat() for datetime.date" in line
-    for part in ("sorted(x) for builtins.set (metadata['seen'])", "float(x) for", "and 1 more; "):
+    for part in ("sorted(x) for builtins.set (metadata['seen'])", "float(x) for", " and 1 more; "):
         assert part in line
     assert load_torch(path, model_only=True).metadata.keys() == {"model_class", "config", "paths"}
 
