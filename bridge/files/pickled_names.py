@@ -202,6 +202,13 @@ def called(function: Any, arguments: Any, tensor: Callable[[View], Any], most: i
             return _number(kind, data)
         case name, _ if name in _NUMPY_SCALARS:
             return Refused("object", "numpy.generic")
+        # What was not foreseen is no damage.
+        case "numpy.dtype", _:
+            return NumpyType("object", "numpy.dtype", "")
+        case "_codecs.encode", _:
+            return Refused("object", "builtins.bytes")
+        case "collections.OrderedDict", _:
+            return Refused("mapping", "collections.OrderedDict")
     raise ValueError("no such call")
 
 

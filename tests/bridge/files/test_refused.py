@@ -18,6 +18,7 @@ import types
 import uuid
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,7 @@ from bridge import (
     save_torch,
 )
 from bridge.__main__ import main
+from bridge.files import torch_file
 from bridge.weights import tensors_of
 
 FUSION = GOLDEN / "fusion_concatenate" / "checkpoint.pt"
@@ -109,6 +111,10 @@ OBJECTS = {
     "long double": (np.longdouble(2), "float(x)"),
     "complex of numpy's": (np.complex64(1), "[x.real, x.imag]"),
     "numpy's generator": (np.random.default_rng(0), "x.bit_generator.state"),
+    "bfloat16 of numpy's": (np.ones(1, jnp.bfloat16)[0], "x.item()"),
+    "array of JAX's": (jnp.float32(1), "x.tolist()"),
+    "type of numbers": (np.float32, "x.__name__"),
+    "structured scalar": (np.zeros(1, "i4,f4")[0], "x.item()"),
     "dtype of numpy's": (np.dtype("f4"), "str(x)"),
     "dictionary of a class": (Settings(a=1), "dict(x)"),
     "list of a class": (Names("ab"), "list(x)"),
@@ -160,6 +166,16 @@ def test_numbers_are_read_as_numbers(value, wanted, protocol, tmp_path):
     assert found == wanted
     assert type(found) is type(wanted)
     assert loaded.metadata["more"] == [wanted, {"y": wanted}]
+
+
+def test_numbers_by_numpy_s_older_names_are_read(tmp_path):
+    content = {"model_state_dict": {}, "x": [np.float64(2.5), np.int32(7), np.bool_(False)]}
+    data = pickle.dumps(content, protocol=2)
+    assert b"numpy._core.multiarray" in data
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", data.replace(b"numpy._core.", b"numpy.core."))
+    with torch_file.reading(tmp_path / "a.pt") as found:
+        assert found == content
 
 
 def test_numbers_of_numpy_are_read_wherever_a_number_is_needed(tmp_path):
@@ -372,3 +388,22 @@ def test_a_name_that_nothing_came_of_is_refused_too(tmp_path):
         archive.writestr("a/data.pkl", hidden)
     with pytest.raises(UnsafeFileError, match=r"pickled os\.system.*nothing was executed$"):
         load_torch(tmp_path / "a.pt")
+
+
+def test_other_weights_of_a_file_are_read_whatever_else_it_holds(tmp_path):
+    def change(content):
+        content["ema_state_dict"] = content.pop("model_state_dict")
+        content["args"] = argparse.Namespace(a=1)
+        content["step"] = "many"
+        content["rng"] = {"state": np.arange(3)}
+
+    path = saved(tmp_path / "a.pt", change)
+    with pytest.raises(UnsafeFileError, match=r"numpy.ndarray.*rng\['state'\].*--model-only"):
+        load_torch(
+            saved(tmp_path / "b.pt", lambda content: content.update(rng={"state": np.arange(3)}))
+        )
+    loaded = load_torch(path, entry="ema_state_dict")
+    assert bits_of(loaded.model) == bits_of(load_torch(FUSION).model)
+    assert loaded.step == 0
+    with pytest.raises(UnsafeFileError, match=r"pickled argparse.Namespace.*\(args\)"):
+        load_torch(path, entry="args")
