@@ -268,7 +268,8 @@ def _check_shapes(
 ) -> None:
     """Makes sure that each array belongs to the config, before any is allocated."""
     wrong = []
-    for name, tree in saved.items():
+    # The model first: its moments have the same shapes.
+    for name, tree in sorted(saved.items(), key=lambda item: item[0] != "model"):
         for path, array in _leaves(tree):
             wanted = shapes.get(path)
             if is_stacked(path):

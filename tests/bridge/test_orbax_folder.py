@@ -139,7 +139,7 @@ def forged(folder, **changes):
         ({"schedule": {"step": 1}}, FormatError, "not what the bridge writes"),
         ({"step": "many"}, FormatError, "not what the bridge writes"),
         ({"num_layers": 10**12}, BridgeError, "num_layers in the file's config is 1000000000000"),
-        ({"num_layers": 3}, MismatchError, r"model.blocks.norm1.scale is \[2, 32\]"),
+        ({"num_layers": 3}, MismatchError, r": model.blocks.\w+.bias is \[2, 32\]"),
         ({"ffn_dim": 81}, MismatchError, "model.blocks.ffn.linear_in.kernel"),
         ({"use_uboo": True}, MismatchError, "missing: blocks.0.mdi.W_planning_error"),
         ({"num_heads": 3}, BridgeError, "num_heads must divide model_dim"),
