@@ -11,7 +11,7 @@ import numpy.typing as npt
 from train.checkpoints import run_states
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
 from train.checkpoints.state import checkpoint_of
-from train.data.batches import Batch
+from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
 from train.run.metrics import MetricsWriter, plot_losses
@@ -49,6 +49,7 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     keep_freed_memory()
     data = PreparedData(config, stage.name)
+    check_batch(config, data.rows)
     run = stage_folder(config, stage.name)
     if resume:
         check_may_resume(config, run, stage.sections)

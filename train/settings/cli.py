@@ -6,6 +6,7 @@ setting prints one error line, with its place, and exits with code 2.
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 import typing
@@ -16,6 +17,7 @@ import jsonargparse
 import yaml
 
 from train.settings.config import Config
+from train.settings.paths import with_home
 from train.settings.yaml_keys import is_text, key_lines, read_config
 from train.system.command_line import exit_after, one_line
 from train.system.errors import UserError
@@ -67,7 +69,7 @@ def parse_command(
         raise UserError("--config needs the path of a YAML file") from error
     if len(given.config) > 1:
         raise UserError(f"--config is given {len(given.config)} times: name one file")
-    path = given.config[0] if given.config else None
+    path = os.path.expanduser(given.config[0]) if given.config else None
     for word in rest:
         if not is_text(word):
             raise UserError(
@@ -182,6 +184,7 @@ def _built(
         if "." not in name and values[name] is not None
     }
     values = dict(values) | sections
+    values = {name: with_home(prefix + name, value) for name, value in values.items()}
     _refuse_nulls(values, kind, prefix, place)
     try:
         return kind(**values)
