@@ -80,10 +80,10 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
         if any(key not in group or group[key] != settings.get(key) for group in groups)
     ]
     if different:
+        keys = listed([safe_name(str(key)) for key in different])
         raise FormatError(
-            f"optimizer_state_dict has {len(groups)} parameter groups with different "
-            f"{listed([safe_name(str(key)) for key in different])}, and training here has one: "
-            f"{_REMEDY}"
+            f"optimizer_state_dict has {len(groups)} parameter groups with different {keys}, and "
+            f"training here has one: {_REMEDY}"
         )
     _check_settings(settings)
     return settings, names, len(indices)

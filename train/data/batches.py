@@ -270,6 +270,22 @@ def training_batches(
     return iter(batches.to_iter_dataset(options))
 
 
+def check_batch(config: Config, rows: Mapping[str, Rows]) -> None:
+    """Raises UserError where each batch would hold a sequence twice; rows are `training_rows`."""
+    training = config.training
+    weights = training.mix or dict.fromkeys(rows, 1.0)
+    for domain, source in rows.items():
+        share = weights[domain] / sum(weights.values())
+        if training.batch_size * share > len(source):
+            of_mix = "" if training.mix is None else f" with {share:.0%} {domain}"
+            raise UserError(
+                f"training.batch_size: {training.batch_size} sequences{of_mix} are more than the "
+                f"{len(source)} of {config.data_dir}/{domain}/train: set it to "
+                f"{int(len(source) / share)} or less, lower training.sequence_length, or prepare "
+                "more documents"
+            )
+
+
 def padding_share(config: Config, rows: Mapping[str, Rows]) -> float:
     """The share of padding in the labels of training batches; rows are `training_rows`."""
     weights = config.training.mix or dict.fromkeys(rows, 1.0)

@@ -21,6 +21,7 @@ class PreparedData:
     Attributes:
         tokenizer: the folder's tokenizer.
         splits: the validation splits of "text" and "code".
+        rows: what training batches are drawn from, by domain.
         batches: endless training batches, whose position can be read and set.
         padding: the share of padding in the batches.
         order: identifies the order of the batches, see `fingerprint`.
@@ -41,9 +42,9 @@ class PreparedData:
             domain: Windows(config.data_dir, domain, "validation", length)
             for domain in ("text", "code")
         }
-        rows = training_rows(config)
-        self.batches = training_batches(config, stage, rows)
-        self.padding = padding_share(config, rows)
+        self.rows = training_rows(config)
+        self.batches = training_batches(config, stage, self.rows)
+        self.padding = padding_share(config, self.rows)
         self.order = fingerprint(config, manifest, stage)
 
     def skip(self, count: int) -> None:

@@ -109,11 +109,14 @@ class Reader:
             yield from self._plain(file, name)
 
     def _plain(self, file: File, name: str) -> Iterator[Document]:
-        text = self._file_text(file, name)
+        notebook = name.lower().endswith(".ipynb")
+        longest = self._prepare.max_document_bytes
+        # The pictures in a notebook are no part of its document.
+        text = self._file_text(file, name, 64 * longest + 64_000_000 if notebook else longest)
         if text is None:
             return
         label = self._label(file.source, os.path.basename(name), text)
-        if name.lower().endswith(".ipynb"):
+        if notebook:
             try:
                 text = self._check_text(notebook_text(text))
             except Rejected as rejected:
@@ -124,7 +127,7 @@ class Reader:
     def _module(self, file: File, root: str) -> Iterator[Document]:
         name = os.path.relpath(file.path, root).replace(os.sep, "/")
         group = f"python_library/{name}"
-        text = self._file_text(file, group)
+        text = self._file_text(file, group, self._prepare.max_document_bytes)
         if text is None:
             return
         try:
@@ -225,20 +228,20 @@ class Reader:
             # In a damaged table even the names of columns may be invalid text.
             part.reject("unreadable", f"{name} after row {row}")
 
-    def _file_text(self, file: File, name: str) -> str | None:
+    def _file_text(self, file: File, name: str, longest: int) -> str | None:
         """A plain file's text, or None if it was rejected and counted."""
         try:
-            if file.size > self._prepare.max_document_bytes:
+            if file.size > longest:
                 raise Rejected("too long")
             try:
-                return self._check_text(Path(file.path).read_bytes())
+                return self._check_text(Path(file.path).read_bytes(), longest)
             except OSError:
                 raise Rejected("unreadable") from None
         except Rejected as rejected:
             self._parts[file.source].reject(rejected.reason, name)
             return None
 
-    def _check_text(self, content: Any) -> str:
+    def _check_text(self, content: Any, longest: int | None = None) -> str:
         """A document's text, from its bytes or its string."""
         if isinstance(content, bytes):
             content = decode(content)
@@ -248,7 +251,7 @@ class Reader:
             size = len(content.encode())
         except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain
             raise Rejected("undecodable") from None
-        if size > self._prepare.max_document_bytes:
+        if size > (longest or self._prepare.max_document_bytes):
             raise Rejected("too long")
         if "\0" in content:
             raise Rejected("binary")
@@ -304,7 +307,9 @@ def notebook_text(text: str) -> str:
         Rejected: it is not a notebook.
     """
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(
+            text, parse_int=float
+        )  # Python limits an integer's digits, JSON does not
     except (ValueError, RecursionError):
         raise Rejected("bad JSON") from None
     cells = parsed.get("cells") if isinstance(parsed, dict) else None
@@ -332,6 +337,14 @@ def _values(column: Any, *, chat: bool) -> list[Any]:
         column, kind = column.dictionary_decode(), kind.value_type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         column = column.cast(pyarrow.large_binary())
-    elif not types.is_null(kind):
+    elif not (types.is_null(kind) or _is_binary(kind)):  # which may hold text
         return [valid or None for valid in column.is_valid().to_pylist()]
     return column.to_pylist()
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow
+
+    types = pyarrow.types
+    named = types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary
+    return any(is_named(kind) for is_named in named)

@@ -91,7 +91,7 @@ def _markdown_code_share(text: str) -> float:
 
 def _label_of_notebook(text: str) -> Label:
     try:
-        notebook = json.loads(text)
+        notebook = json.loads(text, parse_int=float)  # of any length
         cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     except (ValueError, RecursionError, LookupError, TypeError):
         return "data"

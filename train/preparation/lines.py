@@ -40,7 +40,8 @@ class _Zstandard(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._decompressor = zstandard.ZstdDecompressor()
+        # Any window that the format allows; by default no more than that of `zstd --long=27`.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._frame: Any = None
         self._compressed = b""
         self._plain = memoryview(b"")

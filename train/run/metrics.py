@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,16 @@ class MetricsWriter:
         self._file.write(_line({"step": step, **values}))
         self._file.flush()
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            self._events.add(step, name, value)
+        self._events.flush()
 
     def open_events(self) -> None:
         """Opens the TensorBoard file now, which takes a second, and not with the first `write`."""
         _ = self._events
 
     @functools.cached_property
-    def _events(self) -> Any:
-        # Imported only now, because it imports torch: the first step need not wait for that.
-        import tensorboardX
-
-        return tensorboardX.SummaryWriter(
-            str(self._run / "tensorboard"), purge_step=self._first, write_to_disk=True
-        )
+    def _events(self) -> "_Events":
+        return _Events(self._run / "tensorboard", self._first)
 
     def sync(self) -> None:
         """Makes sure that what was written survives a crash of the machine."""
@@ -53,6 +50,39 @@ class MetricsWriter:
         self._file.close()
         if "_events" in self.__dict__:
             self._events.close()
+
+
+class _Events:
+    """A file of TensorBoard's events, which has at once what is written.
+
+    tensorboardX's own writer has a queue and a thread, and a process that dies loses what is there.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        """A new file; TensorBoard leaves out what older ones have of step `first` and later."""
+        # Imported only now, as it brings torch along: the first step need not wait for that.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(exist_ok=True)
+        self._scalar, self._event = summary.scalar, event_pb2.Event
+        suffix = f".{time.time_ns()}"  # the name has seconds only
+        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(first, session_log=start)
+        self.flush()
+
+    def add(self, step: int, name: str, value: float) -> None:
+        self._write(step, summary=self._scalar(name, value))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from train.checkpoints import run_states
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
 from train.checkpoints.state import checkpoint_of
-from train.data.batches import Batch
+from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
 from train.run.metrics import MetricsWriter, plot_losses
@@ -54,6 +54,7 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
     else:
         check_may_begin(run, overwrite=overwrite)
     data = PreparedData(config, stage.name)
+    check_batch(config, data.rows)
     if resume:
         start = restore_newest(config, stage, data, run) or _first_step(config, stage)
     else:

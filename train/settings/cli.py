@@ -7,6 +7,7 @@ exits with code 2.
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 import typing
@@ -18,6 +19,7 @@ import yaml
 
 import bridge
 from train.settings.config import Config
+from train.settings.paths import with_home
 from train.settings.yaml_keys import is_text, key_lines, read_config
 from train.system.command_line import exit_after, one_line, option_names, unknown_argument
 from train.system.errors import UserError
@@ -69,7 +71,7 @@ def parse_command(
         raise UserError("--config needs the path of a YAML file") from error
     if len(given.config) > 1:
         raise UserError(f"--config is given {len(given.config)} times: name one file")
-    path = given.config[0] if given.config else None
+    path = os.path.expanduser(given.config[0]) if given.config else None
     stray = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
     if path is None and stray is not None:
         raise UserError(f"{stray} is not an option: write --config {stray}")
@@ -188,6 +190,7 @@ def _built(
         if "." not in name and values[name] is not None
     }
     values = dict(values) | sections
+    values = {name: with_home(prefix + name, value) for name, value in values.items()}
     _refuse_nulls(values, kind, prefix, place)
     try:
         return kind(**values)

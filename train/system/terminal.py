@@ -29,6 +29,7 @@ class TrainingProgress:
         self._steps = steps
         self._tokens_per_step = tokens_per_step
         self._done = float(start)
+        self._compiling = True
         self._marks: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("step {task.fields[step]}/{task.total:.0f}", markup=False),
@@ -59,11 +60,13 @@ class TrainingProgress:
     def advance(self, step: int, share: float, loss: float) -> None:
         """Shows that `step` steps and a share of the next are done; `loss` is the newest one."""
         self._done = done = step + share
-        self._marks.append((time.monotonic(), done))
+        if not self._compiling:
+            self._marks.append((time.monotonic(), done))
         self._progress.update(self._task, completed=done, step=int(done), status=self._status(loss))
 
     def paused(self) -> None:
         """Measures the rate again from here, after something other than training took time."""
+        self._compiling = False
         self._marks.clear()
 
     def report(self, loss: float) -> None:

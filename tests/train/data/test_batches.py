@@ -17,6 +17,7 @@ from mmrec_jax import MMRec100M, ModelConfig
 from train.data.batches import (
     Batch,
     batch_of,
+    check_batch,
     fingerprint,
     padding_share,
     row_bounds,
@@ -170,6 +171,26 @@ def test_without_a_mix_the_mixed_file_is_read(tmp_path):
     write(tmp_path, {"mixed": [50, 20, 80]})
     config = config_of(tmp_path, batch_size=18)  # all of it in one batch
     assert set(take(batches_of(config), 1)[0].inputs[:, 0]) == set(range(0, 144, 8))
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"batch_size": 19}, r"19 sequences are more than the 18 of .*/mixed/train: set it to 18 "),
+        ({"batch_size": 10**9}, "1000000000 sequences are more than the 18 of"),
+        (
+            {"batch_size": 40, "mix": {"text": 0.75, "code": 0.25}},
+            r"40 sequences with 75% text are more than the 12 of .*/text/train: set it to 16 ",
+        ),
+    ],
+)
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, training, message):
+    write(tmp_path, {"mixed": [50, 20, 80], "text": [100], "code": [100]})
+    config = config_of(tmp_path, **training)
+    with pytest.raises(UserError, match=f"training.batch_size: {message}"):
+        check_batch(config, training_rows(config))
+    fitting = config_of(tmp_path, **training | {"batch_size": 16})
+    check_batch(fitting, training_rows(fitting))
 
 
 RUNS = {

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import sys
 import tracemalloc
 
 import numpy as np
@@ -192,7 +193,6 @@ def test_a_plain_json_file_is_one_document(tmp_path):
         (b'{"text": "a"} {"text": "b"}', "bad JSON"),
         (b'{"text": "tab\t"}', "bad JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "bad JSON"),
-        (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "bad JSON"),
         (b'{"text": "\xff"}', "undecodable"),
         (b'{"text": "\\ud800"}', "undecodable"),
         (b'{"text": "\\udc00\\ud800"}', "undecodable"),
@@ -203,6 +203,7 @@ def test_a_plain_json_file_is_one_document(tmp_path):
         (b'"' + b"l" * 101 + b'"', "too long"),
         (b"null", "wrong type"),
         (b'{"text": 5}', "wrong type"),
+        (b'{"text": ' + b"9" * 5000 + b"}", "wrong type"),
         (b'{"text": ["a"]}', "wrong type"),
         (b'{"text": {"text": "a"}}', "wrong type"),
         (b'{"text": false}', "wrong type"),
@@ -393,7 +394,7 @@ def test_an_array_of_strings_is_data_where_documents_are_labelled(tmp_path):
 
 
 def test_escaped_pairs_and_huge_numbers_that_json_allows_are_read(tmp_path):
-    line = b'{"text": "\\ud83d\\ude00", "x": 1e999, "y": NaN, "z": ' + b"9" * 4000 + b"}"
+    line = b'{"text": "\\ud83d\\ude00", "x": 1e999, "y": NaN, "z": ' + b"9" * 5000 + b"}"
     documents, _ = read_one(tmp_path, "a.jsonl", line)
     assert [d.text for d in documents] == ["\U0001f600"]
 
@@ -441,6 +442,18 @@ def test_a_zstandard_file_may_have_frames_to_skip_and_no_sizes(tmp_path):
     content = packed(".zst", lines({"text": "a"})) + skipped + stream.getvalue()
     documents, part = read_one(tmp_path, "a.jsonl.zst", content)
     assert [d.text for d in documents] == ["a", "b"] and not part.rejected
+
+
+@pytest.mark.parametrize("window", [27, 28, 31])
+def test_a_zstandard_file_may_have_a_long_window(tmp_path, window):
+    settings = zstandard.ZstdCompressionParameters(window_log=window, enable_ldm=True)
+    stream = io.BytesIO()
+    with zstandard.ZstdCompressor(compression_params=settings).stream_writer(
+        stream, closefd=False
+    ) as writer:
+        writer.write(lines({"text": "a"}))
+    documents, part = read_one(tmp_path, "a.jsonl.zst", stream.getvalue())
+    assert [d.text for d in documents] == ["a"] and not part.rejected
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
@@ -493,6 +506,10 @@ def parquet(table, **options) -> bytes:
         pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
         pyarrow.dictionary(pyarrow.int8(), pyarrow.large_string()),
         pyarrow.string_view(),
+        pyarrow.binary(),
+        pyarrow.large_binary(),
+        pyarrow.binary_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()),
     ],
     ids=str,
 )
@@ -525,7 +542,11 @@ def test_chats_in_parquet_are_documents(tmp_path):
     [
         (pyarrow.nulls(2), {"missing field": 2}),
         (pyarrow.array([1, None]), {"wrong type": 1, "missing field": 1}),
-        (pyarrow.array([b"bytes", None]), {"wrong type": 1, "missing field": 1}),
+        (
+            pyarrow.array([b"\xff\xd8\xff\xe0", None]),
+            {"undecodable": 1, "missing field": 1},
+        ),
+        (pyarrow.array([b"\x89PNG\0", b"caf\xe9"]), {"binary": 1, "undecodable": 1}),
         (pyarrow.array([["a"], ["b"]]), {"wrong type": 2}),
         (pyarrow.array([{"text": "a"}, None]), {"wrong type": 1, "missing field": 1}),
         (pyarrow.array([0, 1]).dictionary_encode(), {"wrong type": 2}),
@@ -601,6 +622,26 @@ def test_a_notebook_is_its_cells(tmp_path):
     (document,), part = read_one(tmp_path, "a.ipynb", content, kind="code")
     assert document.text == "import os\nx = 1\n\n# Title\n\ny\r\n z\n"
     assert (document.domain, part.documents) == ("code", {"code": 1})
+
+
+def test_the_pictures_in_a_notebook_do_not_count(tmp_path):
+    cell = {"cell_type": "code", "source": "x = 1", "outputs": [{"image/png": "A" * 1_300_000}]}
+    long = cell | {"source": "x" * 101, "outputs": []}
+    number = int("9" * 4000) * 10**4000
+    sys.set_int_max_str_digits(0)
+    try:
+        notebook = json.dumps({"cells": [cell], "metadata": {"n": number}})
+    finally:
+        sys.set_int_max_str_digits(4300)
+    for kind in ("code", "detect"):
+        (document,), part = read_one(
+            tmp_path, "a.ipynb", notebook, kind=kind, max_document_bytes=100
+        )
+        assert (document.text, document.domain) == ("x = 1\n", "code")
+    for cells in ([long], [cell, long]):
+        content = json.dumps({"cells": cells})
+        documents, part = read_one(tmp_path, "a.ipynb", content, max_document_bytes=100)
+        assert not documents and part.rejected == {"too long": 1}
 
 
 @pytest.mark.parametrize(

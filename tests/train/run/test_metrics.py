@@ -1,6 +1,44 @@
 """What a run writes down of itself: metrics.jsonl, TensorBoard, the plot."""
 
+import struct
+
+from tensorboardX.proto.event_pb2 import Event
+
 from train.run.metrics import MetricsWriter, plot_losses, read_metrics
+
+
+def events(run):
+    """The scalars of all event files as TensorBoard shows them, by step and name."""
+    shown = {}
+    for path in sorted((run / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:  # a length and its checksum, the event and its checksum
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            if event.HasField("session_log"):
+                shown = {key: value for key, value in shown.items() if key[0] < event.step}
+            for value in event.summary.value:
+                shown[event.step, value.tag] = value.simple_value
+    return shown
+
+
+def test_tensorboard_has_what_the_metrics_have_whenever_the_process_dies(tmp_path):
+    with MetricsWriter(tmp_path, 0) as metrics:
+        for step in range(1, 15):
+            metrics.write(step, {"loss": 1 / 2**step, "loss/code": float(step)})
+            # What is in the files now is what a SIGKILL leaves.
+            records = {
+                (record["step"], name): value
+                for record in read_metrics(tmp_path)
+                for name, value in record.items()
+                if name != "step"
+            }
+            assert events(tmp_path) == records and len(records) == 2 * step
+    with MetricsWriter(tmp_path, 3) as metrics:
+        metrics.write(4, {"loss": 8.0})
+        assert events(tmp_path)[4, "loss"] == 8.0
+        assert sorted({step for step, _ in events(tmp_path)}) == [1, 2, 3, 4]
 
 
 def test_metrics_after_the_restored_step_are_dropped(tmp_path):

@@ -1,11 +1,15 @@
 """The command line that all commands share; test_prepare.py runs it for real."""
 
+import dataclasses
 import json
+import typing
 
 import pytest
 
 from train.settings import cli
+from train.settings.compare import flat
 from train.settings.config import Config
+from train.settings.paths import PATHS
 from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
 
@@ -199,6 +203,45 @@ def test_no_locale_changes_what_a_config_says(config_file, monkeypatch):
 def test_what_is_no_text_is_named(config_file, content, arguments, message):
     with pytest.raises(UserError, match=message):
         parse(config_file, content, "--seed=0", *arguments)
+
+
+NO_PATHS = {
+    "prompts",
+    "prepare.answer_roles",
+    "prepare.chat_fields",
+    "prepare.chat_template",
+    "prepare.end_of_text",
+    "prepare.text_fields",
+    "prepare.tiktoken_pattern",
+    "prepare.engine.slurm.partition",
+    "prepare.engine.slurm.qos",
+    "prepare.engine.slurm.time",
+}
+
+
+def texts(kind, prefix=""):
+    """The dotted keys of all settings that are texts."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from texts(hint, f"{prefix}{name}.")
+        elif str in (hint, *typing.get_args(hint)):
+            yield prefix + name
+
+
+def test_the_home_folder_is_meant_in_every_path(config_file, monkeypatch):
+    keys = set(texts(Config))
+    assert keys - NO_PATHS <= PATHS  # each new setting is one or the other
+    monkeypatch.setenv("HOME", "/home/me")
+    lists = {"prepare.text", "prepare.code", "prepare.detect", "evaluate.checkpoints"}
+    options = [f"--{key}=" + ('["~/a", "b/~"]' if key in lists else "~/a") for key in keys & PATHS]
+    config = cli.parse_config(["--config", str(config_file), *options], "")
+    found = flat(dataclasses.asdict(config))
+    for key in keys & PATHS:
+        assert found[key] == (["/home/me/a", "b/~"] if key in lists else "/home/me/a"), key
+    config_file.write_text("data_dir: ~/a\nrun_dir: '~'\nprompts: [~/a]\nprepare: {text: [~/a]}\n")
+    config = cli.parse_config(["--config", str(config_file)], "")
+    assert (config.data_dir, config.run_dir) == ("/home/me/a", "/home/me")
+    assert (config.prompts, config.prepare.text) == (["~/a"], ["/home/me/a"])
 
 
 def test_a_missing_key_may_come_from_the_command_line(config_file):

@@ -12,7 +12,7 @@ from train.preparation.summary import print_summary
 from train.scoring.score import Score
 from train.scoring.scoreboard import score_table
 from train.system import terminal
-from train.system.terminal import console, duration, print_table
+from train.system.terminal import TrainingProgress, console, duration, print_table
 
 LONG = "runs/a-name-that-is-long/[of two words] and more/checkpoints_base/base_model_step_9.pt"
 OUTSIDE = ["base[lr=1e-3]", "x[/home]", ":x:", "[bold]b[/]", "[/", "a\\[b]", "1e-3", "[@click=x]y"]
@@ -33,6 +33,24 @@ def test_text_from_outside_is_printed_as_it_is(text, capsys):
     print_summary(console, account, Assembled({}, 0))
     console.rule(text)
     assert capsys.readouterr().out.count(text) == 2 + 4 + 3 + 2 + 1
+
+
+def test_the_rate_is_of_training_alone(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    progress = TrainingProgress(5, 100, 1000)
+
+    def made(step, share, seconds):
+        now[0] += seconds
+        progress.advance(step, share, 1.0)
+        return progress.tokens_per_second
+
+    # The first step after a start compiles the gradient, its sum and the update.
+    assert [made(5, 0.5, 20.0), made(5, 1.0, 20.0)] == [0, 0]
+    progress.paused()
+    assert [made(6, 0.5, 1.0), made(6, 1.0, 0.5), made(7, 0.5, 0.5)] == [0, 1000, 1000]
+    progress.paused()
+    assert [made(7, 1.0, 9.0), made(8, 0.5, 0.25)] == [0, 2000]
 
 
 @pytest.mark.parametrize(
