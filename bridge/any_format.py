@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge import checkpoint
 from bridge.checkpoint import LoadedCheckpoint, is_safetensors
-from bridge.errors import FormatError, UnreadableFileError, errors_about
+from bridge.errors import FormatError, UnreadableFileError, errors_about, listed
 from bridge.files import any_file, shards
 from bridge.files.disk import PathLike
 from bridge.orbax_folder import find_state, load_orbax
@@ -50,12 +50,15 @@ def located(path: PathLike) -> PathLike:
         return path
     try:
         return find_state(path)
-    except UnreadableFileError:
+    except UnreadableFileError as error:
         with errors_about(path):
             index = shards.index_in(path)
-        if index is None:
-            raise
-        return index
+        if index is not None:
+            return index
+        files = [name for name in sorted(os.listdir(path)) if any_file.is_named_so(name)]
+        if files:
+            error.message += f"; if you mean a file in it, name that: {listed(files)}"
+        raise
 
 
 def format_of(place: PathLike) -> str:

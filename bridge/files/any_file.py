@@ -25,6 +25,11 @@ _SAFETENSORS = ".safetensors"
 _KINDS = {torch_file: ".pt", safetensors_file: _SAFETENSORS}
 
 
+def is_named_so(path: PathLike) -> bool:
+    """Whether a file has the name of a checkpoint."""
+    return Path(path).suffix.lower() in (*_TORCH_SUFFIXES, _SAFETENSORS)
+
+
 def format_of(path: PathLike) -> str:
     """The format of a file, ".pt" or ".safetensors", or of the files that an index names."""
     if not shards.is_index(path):

@@ -159,6 +159,14 @@ def test_an_index_of_safetensors_comes_first(tmp_path):
         load(index.parent)
 
 
+def test_a_folder_of_files_without_an_index_names_them(tmp_path):
+    write(tmp_path / "model.safetensors", ".safetensors")
+    write(tmp_path / "old.PTH", ".pt")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UnreadableFileError, match=r"name that: model\.safetensors, old\.PTH$"):
+        load(tmp_path)
+
+
 def test_one_part_is_not_taken_for_the_whole(index):
     part = part_of(index, 2)
     for read in (load, load_torch, load_safetensors, load_partial):
