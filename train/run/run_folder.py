@@ -64,7 +64,7 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             path.rmdir()
-        tempfile.TemporaryFile(dir=there).close()
+        tempfile.TemporaryFile("wb", dir=there).close()
     except OSError as error:
         raise UserError(
             f"run_dir: cannot write to {folder}: {error.strerror}: choose another run_dir"

@@ -255,7 +255,7 @@ def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
     code, printed, _ = run("from-torch", path, tmp_path / "runs" / "checkpoints_base")
     assert code == 0
     assert "step 12 by its optimizer, which counts (the file's counter says 96)" in printed
-    assert "schedule at its own step 11, from which it continues" in printed
+    assert "its schedule is after 11 steps, but its optimizer after 12: each con" in printed
     settings = printed.split("these settings:\n")[1].split("and run:\n")[0]
     (tmp_path / "my.yaml").write_text(
         yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})

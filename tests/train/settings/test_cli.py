@@ -91,7 +91,7 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("trainin: {steps: 5}", [], r"line 3: unknown key trainin; did you mean training\?"),
         ("prepare: {text: [1, {}]}", [], "text: expected a list of texts, not"),
         ("training: {mix: 3}", [], "mix: expected names with numbers, such as .* or null, not 3"),
-        ("fusion: {trainable: x}", [], "expected a list out of fusion, final_norm, lm_head, not x"),
+        ("fusion: {trainable: x}", [], "expected a list out of embedding, text_expert, .*, not x"),
         ("stages: {}", [], "stages; this is a pipeline's config, for python -m train.pipeline$"),
         ("? [a]\n: 5", [], "line 3: unknown key"),
         ("data_dir: c", [], "line 3: data_dir was set on line 1 already"),
