@@ -21,9 +21,6 @@ def command() -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--checkpoint", required=True, metavar="RUN", help="a run's folder, or a .pt file in one"
-    )
-    parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="PATH",

@@ -365,7 +365,7 @@ def test_tokens_that_are_not_learned_are_in_the_inputs(tmp_path, packing):
 
 
 def test_the_loss_is_that_of_the_learned_labels(padded):
-    trainer, state = trainer_of(chunk_size=3)
+    trainer, state = trainer_of()
     rows = np.where(padded < 0, 5, padded)
     learned = np.random.default_rng(1).random(rows.shape) < 0.5
     grads, metrics = trainer.gradient(state, batch_of(masked(rows, learned), padded=True), 0)

@@ -98,7 +98,7 @@ def plant(root: Path, sentences) -> dict[str, Counter[str]]:
         record(text=7),
         record(text=["a list"]),
         "[1, 2]",
-        '"a string"',
+        json.dumps(sentences()),  # a bare string is a document
         "{broken",
         '{"text": "cut off',
         record(text=""),
@@ -113,9 +113,9 @@ def plant(root: Path, sentences) -> dict[str, Counter[str]]:
         stream.write(b'{"text": "\xff\xfe"}\n' + b'{"text": "' + b"x" * 2_000_000 + b'"}\n')
     expected["mixed"].update(
         {
-            "text": 11,
+            "text": 12,
             "missing field": 2,
-            "wrong type": 4,
+            "wrong type": 3,
             "bad JSON": 2,
             "empty": 2,
             "binary": 1,
