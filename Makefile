@@ -4,7 +4,8 @@ PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name)))),\
 	$(error no Python 3.11 or newer found: set PYTHON to its path))
 PY := .venv/bin/python
-PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
+# Files in their order: by their number of tests, the slowest would come last and be waited for.
+PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo second-corpus test slow lint stages bench lock clean
