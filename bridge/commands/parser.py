@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -69,7 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
         "to-torch runs/demo/checkpoints_base demo.safetensors",
     )
     _add_input(to_torch)
-    to_torch.add_argument("OUT", help="the file to write, ending in .pt or .safetensors")
+    to_torch.add_argument(
+        "OUT", type=os.path.expanduser, help="the file to write, ending in .pt or .safetensors"
+    )
     _add_loading(to_torch)
     to_torch.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -102,7 +105,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_input(adapt, "FOREIGN")
     _add_output(adapt)
     adapt.add_argument(
-        "--config", required=True, metavar="C", help="YAML file of a training config"
+        "--config",
+        required=True,
+        type=os.path.expanduser,
+        metavar="C",
+        help="YAML file of a training config",
     )
     adapt.add_argument(
         "--model-class",
@@ -155,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "IN") -> None:
     parser.add_argument(
         dest,
+        type=os.path.expanduser,
         metavar=name,
         help="a .pt or .safetensors file, the index of several (model.safetensors.index.json), "
         "a run's folder (its newest state), or a state's folder",
@@ -162,7 +170,11 @@ def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "I
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("OUT_DIR", help=f"a new folder; training looks for RUN_DIR/{BASE_FOLDER}")
+    parser.add_argument(
+        "OUT_DIR",
+        type=os.path.expanduser,
+        help=f"a new folder; training looks for RUN_DIR/{BASE_FOLDER}",
+    )
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """`python -m mmrec_jax.generate --checkpoint RUN`: continues prompts with a trained model."""
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 
 from mmrec_jax.sampling import Sampling
@@ -22,12 +23,14 @@ def command() -> None:
     )
     parser.add_argument(
         "--checkpoint",
+        type=os.path.expanduser,
         required=True,
         metavar="PATH",
         help="a run's folder, a state's, or a .pt or .safetensors file",
     )
     parser.add_argument(
         "--tokenizer",
+        type=os.path.expanduser,
         metavar="FILE",
         help="tokenizer.json or .tiktoken file; the default is the one beside the checkpoint",
     )
@@ -36,6 +39,7 @@ def command() -> None:
     )
     parser.add_argument(
         "--base_model",
+        type=os.path.expanduser,
         metavar="PATH",
         help="the base of an expert that is in no run's folder",
     )

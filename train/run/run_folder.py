@@ -26,8 +26,16 @@ def contents(run: Path) -> set[str]:
     """The names in a run's folder; none where there is no folder.
 
     Raises:
-        UserError: it is not a folder, or not one of a run or an import.
+        UserError: it is not a folder, or not one of a run or an import, or the folder above it is.
     """
+    if steps(run.parent):
+        is_stage = run.parent.name.startswith("checkpoints_")
+        advice = (
+            f"name the folder above it, {run.parent.parent}"
+            if is_stage
+            else f"move it into a run_dir of its own, as RUN_DIR/{run.name}"
+        )
+        raise UserError(f"run_dir: {run.parent} is itself the folder of a checkpoint: {advice}")
     if not run.exists():
         return set()
     if not run.is_dir():

@@ -569,3 +569,10 @@ def test_a_prefix_that_is_left_out_is_printed(options, run, tmp_path):
     assert "\n  names begin with net.model., which is left out\n" in out
     _, out, _ = run("from-torch", BASE, tmp_path / "other", *options)
     assert "names begin" not in out
+
+
+def test_the_home_folder_is_meant_by_a_tilde(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("from-torch", BASE, "~/out")[0] == 0
+    assert run("to-torch", "~/out", "~/out.pt")[0] == 0
+    assert (tmp_path / "out.pt").is_file()

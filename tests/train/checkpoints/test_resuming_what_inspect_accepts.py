@@ -149,7 +149,7 @@ def test_a_mutated_training_state(found, tmp_path):
 
 @pytest.mark.slow
 @settings(
-    max_examples=1000,
+    max_examples=500,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )

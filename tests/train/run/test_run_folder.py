@@ -49,3 +49,19 @@ def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
     for name in ("new/checkpoints_base", "there", "there/checkpoints_base"):
         check_writable(tmp_path / name)
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("mine/checkpoints_base", "name the folder above it, .*/mine$"),
+        ("imported", "move it into a run_dir of its own, as RUN_DIR/checkpoints_base$"),
+    ],
+)
+def test_a_checkpoint_in_place_of_run_dir_is_told_where_it_belongs(tmp_path, name, advice):
+    state = tmp_path / name / "state" / "5"
+    state.mkdir(parents=True)
+    for file in ("checkpoint.json", "manifest.json"):
+        (state / file).touch()
+    with pytest.raises(UserError, match=f"is itself the folder of a checkpoint: {advice}"):
+        check_may_begin(tmp_path / name / "checkpoints_base", overwrite=False)
