@@ -64,7 +64,8 @@ def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:
     while following is not None:
         path = folder / "read" / f"{rank:05d}-{number:05d}.zst"
         size, group, hashes = 0, following.group, []
-        with writing(path) as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
+        compressor = zstandard.ZstdCompressor(level=1)
+        with writing(path) as file, compressor.stream_writer(file, closefd=False) as stream:
             while following and (size < SHARD_BYTES or following.group == group):
                 text, group = following.text.encode(), following.group
                 hashes.append(hashlib.sha256(text).digest()[:16])
