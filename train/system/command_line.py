@@ -5,7 +5,6 @@ and keeps its traceback.
 """
 
 import argparse
-import contextlib
 import os
 import re
 import signal
@@ -37,10 +36,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
         sys.exit(1)
     except KeyboardInterrupt as stopped:
         print("interrupted", *stopped.args, file=sys.stderr)
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)  # XLA may be compiling in a thread, which crashes where Python ends around it
+        sys.exit(130)
     sys.exit(0)
 
 
