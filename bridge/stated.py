@@ -108,9 +108,9 @@ def understand(
         content = _with_model_state(_without_nonsense(content) if model_only else content)
     else:
         left_out = {name: _described(content[name]) for name in _TRAINED & content.keys()}
-        kept = {name: item for name, item in content.items() if name not in _TRAINED}
+        taken = {entry if entry in content else entry.split(".")[0], *_TRAINED}
+        kept = {name: item for name, item in content.items() if name not in taken}
         content = kept | {"model_state_dict": _entry(content, entry)}
-        content.pop(entry if entry in content else entry.split(".")[0], None)
         content = _without_nonsense(content)
     tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
     stated_class, config = stated_config(content)

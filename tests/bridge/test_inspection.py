@@ -485,3 +485,14 @@ def test_moments_that_cannot_be_trained_on_are_warned_of(moment, value, warns, c
     found = inspect(changed(TRAINED, change))
     expected = f"NaN, infinite or negative moments: {moment} of blocks.0.W_v.weight"
     assert found.warnings == ((expected,) if warns else ())
+
+
+@pytest.mark.parametrize("entry", ["model_state_dict", "model_state_dict.student"])
+def test_the_trained_weights_can_be_named_too(entry, changed):
+    def change(content):
+        if entry.endswith("student"):
+            content["model_state_dict"] = {"student": content["model_state_dict"], "teacher": {}}
+
+    loaded = bridge.load(changed(TRAINED, change), entry=entry)
+    assert (loaded.step, loaded.optimizer_state) == (0, None)
+    assert bridge.compare(loaded, bridge.load(TRAINED, model_only=True)).of_kind("weight")
