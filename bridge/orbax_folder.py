@@ -193,6 +193,8 @@ def find_state(path: PathLike) -> Path:
 def _write(target: Path, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
+    if "[" in str(target.resolve()):  # Orbax takes it for a pattern, and loses what it writes
+        raise UnwritableFileError("cannot be written: Orbax allows no '[' in a path: rename it")
     with disk.replacing_folder(target) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial.resolve() / _ARRAYS, _nested(arrays))

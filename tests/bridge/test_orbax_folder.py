@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 from helpers.paths import GOLDEN
 
+import bridge
 from bridge import (
     MANIFEST,
     BridgeError,
@@ -198,3 +199,10 @@ def test_other_folders_are_said_not_to_be_checkpoints(tmp_path):
         load(tmp_path)
     with pytest.raises(UnreadableFileError, match="no such folder"):
         load_orbax(tmp_path / "none")
+
+
+def test_a_folder_in_which_orbax_would_lose_the_state_is_refused(tmp_path):
+    folder = tmp_path / "base[lr=1e-3]" / "state" / "12"
+    with pytest.raises(bridge.UnwritableFileError, match=r"Orbax allows no '\['"):
+        bridge.save_orbax(folder, bridge.load(GOLDEN / "base" / "checkpoint.pt").model)
+    assert not folder.exists()
