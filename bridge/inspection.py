@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge import weights
 from bridge.any_format import format_of, located, size_on_disk, stated_in
-from bridge.checkpoint import completed
+from bridge.checkpoint import LoadedCheckpoint, completed
 from bridge.config.infer import infer_fields
 from bridge.config.metadata import in_full
 from bridge.config.resolve import contradictions
@@ -151,12 +151,16 @@ def inspect(
     recording = warnings.catch_warnings(record=True, action="always", category=FileWarning)
     with recording as caught, stated_in(path, entry) as stated:
         model = _model(stated, num_heads)
-        tied = model.model_class == "MMRecModel" and _is_tied(stated.tensors)
+        loaded, problems = _loaded(stated, model, num_heads)
+        tied = model.model_class == "MMRecModel" and (
+            loaded is not None or _is_tied(stated.tensors)  # loading has compared them
+        )
         parameters, buffers, dtypes = _counted(stated.tensors, tied)
-        problems = _problems(stated, model, num_heads)
         optimizer = None if stated.optimizer is None else _optimizer(stated.optimizer)
         schedule = None
-        if stated.scheduler is not None:
+        if loaded is not None:
+            schedule = loaded.scheduler_state
+        elif stated.scheduler is not None:
             with contextlib.suppress(BridgeError):
                 schedule = scheduler_from_torch(stated.scheduler)
     place = located(path)
@@ -219,10 +223,10 @@ def _model(stated: StatedCheckpoint, num_heads: int | None) -> _Model:
     return _Model(model_class, dimensions, table, problems)
 
 
-def _problems(
+def _loaded(
     stated: StatedCheckpoint, model: _Model, num_heads: int | None
-) -> dict[str, list[str]]:
-    """Everything that loading, or resuming from what is loaded, would refuse."""
+) -> tuple[LoadedCheckpoint | None, dict[str, list[str]]]:
+    """The checkpoint, if it loads, and all that loading it or resuming from it would refuse."""
     try:
         loaded = completed(stated, num_heads)
     except UnreadableFileError:
@@ -240,8 +244,10 @@ def _problems(
             )
         if stated.scheduler is not None:
             found["about its schedule"] = _refusals(lambda: scheduler_from_torch(stated.scheduler))
-        return found if any(found.values()) else {"about its training state": [error.message]}
-    return {
+        if not any(found.values()):
+            found = {"about its training state": [error.message]}
+        return None, found
+    return loaded, {
         "about resuming": obstacles(loaded),
         "about its counters": [text for text in [disagreement(loaded)] if text],
     }

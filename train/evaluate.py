@@ -47,8 +47,8 @@ def main(config: Config) -> None:
     split = config.evaluate.split
     document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
     print_table(score_table(scores, f"{split} split"))
-    console.print(f"scores: {document}", markup=False)
-    console.print(f"plot: {plot}", markup=False)
+    console.print(f"scores: {document}")
+    console.print(f"plot: {plot}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ def warn_of_other_depth(config: Config) -> None:
         if theirs not in (None, ours):
             console.print(
                 f"warning: model.num_layers is {ours} here and {theirs} in {folder}: train.fusion "
-                "joins only experts of equal depth",
-                markup=False,
+                "joins only experts of equal depth"
             )
 
 

@@ -46,7 +46,7 @@ def _fill(pipeline: PipelineConfig, folder: Path) -> None:
             loaded, exported = bridge.load(run), bridge.load(file)
         if not bridge.compare(loaded, exported).agrees():
             raise UserError(f"{file} is not the state that was written with it")
-        console.print(f"{file}: equal to its state, difference 0", markup=False)
+        console.print(f"{file}: equal to its state, difference 0")
         notes = {key: note for key, note in loaded.metadata.items() if key != POSITION}
         path = folder / f"{stage.checkpoint_name}.safetensors"
         bridge.save_safetensors(path, loaded.model, metadata=notes)

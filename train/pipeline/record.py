@@ -81,7 +81,7 @@ class PipelineRecord:
             try:
                 described = data_folder.load_manifest(folder)
             except UserError as error:  # made by an older version, or damaged
-                console.print(str(error), markup=False)
+                console.print(str(error))
             else:
                 found = {
                     "vocab_size": described.vocab_size,
@@ -89,7 +89,7 @@ class PipelineRecord:
                     **{f"prepare.{key}": value for key, value in described.prepare.items()},
                 }
         if found == wanted:
-            console.print(f"prepare: complete in {folder}", markup=False)
+            console.print(f"prepare: complete in {folder}")
         else:
             if found is not None:
                 self._check_overwrite("prepare", folder, found, wanted)

@@ -48,20 +48,18 @@ def report(pipeline: PipelineConfig) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     print_table(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))
     for verdict in verdicts:
-        console.print(verdict, markup=False)
+        console.print(verdict)
     fusion, tokenizer, _ = load_speaker(stage_folder(pipeline.stage("fusion"), "fusion"))
     config = pipeline.stage("fusion")
     for index, prompt in enumerate(pipeline.prompts):
         console.print(f"fusion, prompt {prompt!r}:", style="bold")
-        console.print(
-            prompt + sampled(fusion, tokenizer, prompt, config, pipeline.seed + index), markup=False
-        )
+        console.print(prompt + sampled(fusion, tokenizer, prompt, config, pipeline.seed + index))
     for name, file in (
         ("report", path),
         ("plot", run_dir / f"evaluation-{split}.png"),
         ("models", run_dir / EXPORT),
     ):
-        console.print(f"{name}: {file}", markup=False)
+        console.print(f"{name}: {file}")
 
 
 def _cell(score: Score) -> str:

@@ -65,7 +65,8 @@ class Encode:
         shards.save_array(shards.encoded_path(self._folder, rank, "tokens.npy"), tokens)
         shards.save_array(shards.encoded_path(self._folder, rank, "records.npy"), table)
         mask = np.concatenate([np.zeros(0, bool), *(masks[i] for i in order)])
-        shards.save_array(shards.encoded_path(self._folder, rank, "learned.npy"), mask)
+        if not mask.all():
+            shards.save_array(shards.encoded_path(self._folder, rank, "learned.npy"), mask)
         training = int(np.searchsorted(table["split"], 1))  # training comes first
         with shards.writing(shards.encoded_path(self._folder, rank, "names.json")) as file:
             file.write(json.dumps([names[i] for i in order[training:]]).encode())
@@ -137,7 +138,9 @@ def _parts(document: Document) -> list[tuple[str, bool]]:
 def encoded_documents(folder: Path, rank: int, split: str) -> Iterator[EncodedDocument]:
     """A shard's documents of one split, sorted by their place in it."""
     tokens = np.load(shards.encoded_path(folder, rank, "tokens.npy"), mmap_mode="r")
-    mask = np.load(shards.encoded_path(folder, rank, "learned.npy"), mmap_mode="r")
+    path = shards.encoded_path(folder, rank, "learned.npy")
+    all_learned = np.broadcast_to(np.True_, len(tokens))
+    mask = np.load(path, mmap_mode="r") if path.exists() else all_learned
     table = np.load(shards.encoded_path(folder, rank, "records.npy"))
     index = SPLITS.index(split)
     begin, end = np.searchsorted(table["split"], [index, index + 1])

@@ -61,13 +61,13 @@ def report(session: Session, config: Config) -> None:
             console.print(f"{domain}: the model does not beat the {' and the '.join(better)}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")
-        console.print(prompt + text, markup=False)
+        console.print(prompt + text)
     for name, path in (
         ("checkpoint", session.checkpoint_path),
         ("plot", plot),
         ("report", run / "report.json"),
     ):
-        console.print(f"{name}: {path}", markup=False)
+        console.print(f"{name}: {path}")
 
 
 def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:

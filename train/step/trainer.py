@@ -111,9 +111,10 @@ class Trainer:
         count = self.config.training.accumulation
         micro_batches = [next(batches) for _ in range(count)]
         labels = [batch.label_count for batch in micro_batches]
+        all_labels = max(sum(labels), 1)
         total, found = None, []
         for index, batch in enumerate(micro_batches):
-            share = None if batch.weights is None else labels[index] / max(sum(labels), 1)
+            share = None if batch.weights is None else labels[index] / all_labels
             grads, metrics = self.gradient(state, batch, index, share=share)
             total = grads if total is None else self.add(total, grads)
             found.append(metrics)
@@ -122,7 +123,7 @@ class Trainer:
         found, metrics = jax.device_get((found, metrics))
         values = {
             name: sum(float(each[name]) * n for each, n in zip(found, labels, strict=True))
-            / max(sum(labels), 1)
+            / all_labels
             for name in found[0]
         }
         values["max_state"] = max(float(each["max_state"]) for each in found)

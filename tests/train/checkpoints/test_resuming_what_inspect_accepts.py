@@ -131,28 +131,26 @@ def check(found, tmp_path):
             resume(tmp_path / "x.pt")
 
 
+UNHURRIED = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+
+
 def test_the_golden_training_state_is_resumed(tmp_path):
     torch.save(TRAINED, tmp_path / "x.pt")
     assert not bridge.inspect(tmp_path / "x.pt").problems
     assert int(resume(tmp_path / "x.pt").step) == 12
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
+@settings(UNHURRIED, max_examples=40)
 @given(found=changes())
 def test_a_mutated_training_state(found, tmp_path):
     check(found, tmp_path)
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=500,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
+@settings(UNHURRIED, max_examples=500)
 @given(found=changes())
 def test_many_mutated_training_states(found, tmp_path):
     check(found, tmp_path)
