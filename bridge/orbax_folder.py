@@ -193,12 +193,16 @@ def find_state(path: PathLike) -> Path:
 def _write(target: Path, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
-    if "[" in str(target.resolve()):  # Orbax takes it for a pattern, and loses what it writes
-        raise UnwritableFileError("cannot be written: Orbax allows no '[' in a path: rename it")
     with disk.replacing_folder(target) as partial:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial.resolve() / _ARRAYS, _nested(arrays))
+        # Orbax merges what its processes wrote by a glob on the path, so a "[" would lose it all.
+        with (
+            disk.path_without_pattern(partial) as place,
+            ocp.StandardCheckpointer() as checkpointer,
+        ):
+            checkpointer.save(place / _ARRAYS, _nested(arrays))
             checkpointer.wait_until_finished()
+        if not (partial / _ARRAYS / "manifest.ocdbt").is_file():
+            raise UnwritableFileError("Orbax lost the arrays: choose a plainer path")
         (partial / _CONTENT).write_text(content + "\n", encoding="utf-8")
         described = json.dumps(manifest.describe_files(partial), indent=1)
         (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
@@ -238,9 +242,12 @@ def _read_arrays(
         for entry in entries(model_class, config)
         if entry.path is not None
     }
-    place = folder.resolve() / _ARRAYS
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with (
+            disk.path_without_pattern(folder) as parent,
+            ocp.StandardCheckpointer() as checkpointer,
+        ):
+            place = parent / _ARRAYS
             # Orbax pads, truncates and casts to what it is asked for: ask for the stored shape.
             saved = dict(checkpointer.metadata(place).item_metadata)
             _check_shapes(saved, shapes, config.num_layers)

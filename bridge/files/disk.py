@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -15,6 +16,8 @@ from bridge.errors import UnreadableFileError
 from bridge.files.aligned_memory import aligned_bytes
 
 PathLike = str | os.PathLike[str]
+
+_GLOB_CHARACTERS = frozenset("*?[]\\")
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
@@ -144,6 +147,25 @@ def restore_folder(target: pathlib.Path) -> None:
 
 def _old(target: pathlib.Path) -> pathlib.Path:
     return target.with_name(f".{target.name}.mmrec-old")
+
+
+@contextlib.contextmanager
+def path_without_pattern(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to the folder for a library that would read the folder's own as a glob pattern.
+
+    It is the absolute path if that holds no such character, or else leads through a temporary link.
+
+    Raises:
+        OSError: the link cannot be made.
+    """
+    resolved = folder.resolve()
+    if _GLOB_CHARACTERS.isdisjoint(str(resolved)):
+        yield resolved
+        return
+    with tempfile.TemporaryDirectory(prefix="mmrec-") as place:
+        link = pathlib.Path(place) / "folder"
+        link.symlink_to(resolved)
+        yield link
 
 
 def sync(path: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints as Orbax folders: whole, checked, and never mistaken for another's."""
 
+import contextlib
 import json
 import shutil
 
@@ -22,6 +23,7 @@ from bridge import (
     load_torch,
     save_orbax,
 )
+from bridge.files import disk
 from bridge.files.tensors import tensor_of
 from bridge.keys import entries
 from bridge.orbax_folder import state_folder, steps
@@ -201,8 +203,29 @@ def test_other_folders_are_said_not_to_be_checkpoints(tmp_path):
         load_orbax(tmp_path / "none")
 
 
-def test_a_folder_in_which_orbax_would_lose_the_state_is_refused(tmp_path):
-    folder = tmp_path / "base[lr=1e-3]" / "state" / "12"
-    with pytest.raises(bridge.UnwritableFileError, match=r"Orbax allows no '\['"):
-        bridge.save_orbax(folder, bridge.load(GOLDEN / "base" / "checkpoint.pt").model)
-    assert not folder.exists()
+@pytest.mark.parametrize("name", ["base[lr=1e-3]", "a\\b", "a*{b,c}?", "50%20#1"])
+def test_no_character_of_a_path_loses_the_state(checkpoint, tmp_path, name):
+    folder = tmp_path / name / "state" / "12"
+    save_orbax(folder, checkpoint.model, **checkpoint.training_state())
+    loaded = load_orbax(tmp_path / name)
+    moments = loaded.optimizer_state.exp_avg
+    for path, array in variables(checkpoint.model).items():
+        np.testing.assert_array_equal(variables(loaded.model)[path], array)
+    for path, array in checkpoint.optimizer_state.exp_avg.items():
+        np.testing.assert_array_equal(moments[path], array)
+
+
+def test_a_state_without_its_arrays_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "path_without_pattern", contextlib.nullcontext)  # as it was
+    with pytest.raises(UnwritableFileError, match="Orbax lost the arrays"):
+        save_orbax(tmp_path / "base[lr]" / "12", checkpoint.model)
+    assert not list((tmp_path / "base[lr]").iterdir())
+
+
+def test_nothing_of_a_folder_that_the_path_matches_as_a_pattern_is_taken(checkpoint, tmp_path):
+    parts = tmp_path / "ab" / "12.partial" / "arrays.orbax-checkpoint-tmp" / "ocdbt.process_0"
+    parts.mkdir(parents=True)
+    (parts / "manifest.ocdbt").write_text("of somebody else", encoding="utf-8")
+    save_orbax(tmp_path / "a*" / "12", checkpoint.model)
+    assert load_orbax(tmp_path / "a*" / "12").step == 0
+    assert (parts / "manifest.ocdbt").read_text(encoding="utf-8") == "of somebody else"
