@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -133,12 +134,14 @@ class Run:
         (state, moments), losses = jax.lax.scan(body, (state, moments), (steps, order))
         return state, moments, losses
 
-    def token_losses(self, tokens: Tokens, length: int, runs: list[int]) -> npt.NDArray[np.float32]:
+    def token_losses(
+        self, tokens: Tokens, length: int, runs: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
         """Losses in nats of all windows of a split, for some runs [runs, windows, length]."""
         rows = windows(tokens, length)
         batch = max(1, self.plan.batch * self.plan.length // length)
         padded = np.resize(rows, (-(-len(rows) // batch) * batch, length + 1))
-        state = jax.tree.map(lambda leaf: leaf[jnp.asarray(runs)], self.state)
+        state = jax.tree.map(lambda leaf: leaf[jnp.asarray(list(runs))], self.state)
 
         @jax.jit
         def of_batch(state: Any, rows: jax.Array) -> jax.Array:
