@@ -9,7 +9,6 @@ import orbax.checkpoint as ocp
 import pytest
 from helpers.paths import GOLDEN
 
-import bridge
 from bridge import (
     MANIFEST,
     BridgeError,
