@@ -5,12 +5,13 @@ Both kinds of file have the same content: plain data, and tensors under the orig
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict, Unpack
 
 from bridge import weights
 from bridge.config.metadata import for_the_original, to_checkpoint
-from bridge.errors import BridgeError, errors_about
+from bridge.errors import BridgeError, FileWarning, errors_about
 from bridge.files import any_file, safetensors_file, torch_file
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import plain
@@ -261,7 +262,7 @@ def completed(
     )
     optimizer_state = None if optimizer is None else optimizer_from_torch(optimizer, table)
     scheduler_state = None if scheduler is None else scheduler_from_torch(scheduler)
-    check_rate(optimizer_state, scheduler_state)
+    optimizer_state = at_the_schedules_rate(optimizer_state, scheduler_state)
     return LoadedCheckpoint(
         model=model,
         optimizer_state=optimizer_state,
@@ -279,13 +280,41 @@ def check_rate(optimizer: OptimizerState | None, scheduler: SchedulerState | Non
     """Makes sure that optimizer and schedule, if both are there, have the same rate.
 
     Raises:
-        BridgeError: they are not.
+        BridgeError: they have not.
     """
-    if optimizer is None or scheduler is None:
-        return
-    rate, wanted = optimizer.hyperparameters.get("lr"), scheduler.learning_rate()
-    if rate is None or not abs(rate - wanted) <= _RATE_TOLERANCE * scheduler.base_lr:
+    different = _different_rates(optimizer, scheduler)
+    if different is not None:
         raise BridgeError(
-            f"the optimizer's lr is {rate}, but its schedule's after {scheduler.step} steps is "
-            f"{wanted}: PyTorch would continue with the wrong rate"
+            f"{different[1]}: PyTorch would continue with the wrong rate, so set "
+            'hyperparameters["lr"] to the schedule\'s, or leave out the schedule'
         )
+
+
+def at_the_schedules_rate(
+    optimizer: OptimizerState | None, scheduler: SchedulerState | None
+) -> OptimizerState | None:
+    """The optimizer's state with the rate of its schedule, if both are there.
+
+    Warns:
+        FileWarning: it had another rate, set by hand.
+    """
+    different = _different_rates(optimizer, scheduler)
+    if optimizer is None or different is None:
+        return optimizer
+    rate, text = different
+    warnings.warn(f"{text}: training continues with the schedule's", FileWarning, stacklevel=2)
+    return dataclasses.replace(optimizer, hyperparameters=optimizer.hyperparameters | {"lr": rate})
+
+
+def _different_rates(
+    optimizer: OptimizerState | None, scheduler: SchedulerState | None
+) -> tuple[float, str] | None:
+    """The schedule's rate, and what to say of it, if the optimizer has another."""
+    if optimizer is None or scheduler is None:
+        return None
+    rate, wanted = optimizer.hyperparameters.get("lr"), scheduler.learning_rate()
+    if rate is not None and abs(rate - wanted) <= _RATE_TOLERANCE * scheduler.base_lr:
+        return None
+    return wanted, (
+        f"the optimizer's lr is {rate}, but its schedule's after {scheduler.step} steps is {wanted}"
+    )

@@ -101,6 +101,16 @@ def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def or_the_weights_alone() -> Iterator[None]:
+    """Adds what to do to every FormatError about a training state that the block raises."""
+    try:
+        yield
+    except FormatError as error:
+        error.message += "; import the weights alone with --model-only"
+        raise
+
+
+@contextlib.contextmanager
 def unwritable() -> Iterator[None]:
     """Turns every OSError that is raised inside the block into an UnwritableFileError."""
     try:

@@ -183,7 +183,9 @@ def inspect(
         prefix=stated.prefix,
         left_out=stated.left_out,
         warnings=tuple(
-            str(each.message) for each in caught if issubclass(each.category, FileWarning)
+            dict.fromkeys(  # what does not load is read twice
+                str(each.message) for each in caught if issubclass(each.category, FileWarning)
+            )
         ),
         problems={kind: items for kind, items in problems.items() if items},
     )

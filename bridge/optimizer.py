@@ -9,7 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from bridge.errors import FormatError, MismatchError, NonFiniteWarning, listed
+from bridge.errors import (
+    FormatError,
+    MismatchError,
+    NonFiniteWarning,
+    listed,
+    or_the_weights_alone,
+)
 from bridge.files.plain_data import safe_name
 from bridge.files.tensors import FLOATS, Tensor, computed_ahead, host_array, tensor_of
 from bridge.keys import Entry, named_parameters
@@ -92,6 +98,7 @@ def optimizer_to_torch(state: OptimizerState, table: list[Entry]) -> dict[str, A
     return {"state": per_parameter, "param_groups": [group]}
 
 
+@or_the_weights_alone()
 def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
     """Reads the state dict of an AdamW over the model's parameters.
 
@@ -107,6 +114,7 @@ def optimizer_from_torch(state_dict: Any, table: list[Entry]) -> OptimizerState:
         MismatchError: its names or moments are not those of the parameters; lists all that differ.
 
     Warns:
+        FileWarning: it may be Adam's.
         NonFiniteWarning: moments are NaN or infinite, or second ones negative; says where.
     """
     settings, names, count = read_groups(state_dict)
@@ -202,7 +210,10 @@ def _common_step(state: Mapping[Any, Any], parameters: list[Entry]) -> int:
         raise MismatchError("the optimizer state is not the model's", problems)
     if len(steps) > 1:
         each = listed([f"{step} at {name}" for step, name in steps.items()])
-        raise FormatError(f"optimizer_state_dict has parameters at different steps: {each}")
+        raise FormatError(
+            f"optimizer_state_dict has parameters at different steps: {each}, and "
+            "training here has one step for all"
+        )
     return next(iter(steps), 0)
 
 

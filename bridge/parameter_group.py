@@ -1,10 +1,11 @@
 """The parameter groups of torch's AdamW: its settings, and which parameter each entry is of."""
 
 import collections
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bridge.errors import FormatError, MismatchError, listed
+from bridge.errors import FileWarning, FormatError, MismatchError, listed
 from bridge.files.plain_data import plain, safe_name
 from bridge.keys import Entry
 from bridge.names import own_names
@@ -28,8 +29,11 @@ those up to some place; other optimizers lack some of them in between."""
 _OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
 """What torch's schedules note in a group; AdamW itself does not read it."""
 
-_UNSUPPORTED = {"amsgrad": True, "maximize": True, "decoupled_weight_decay": False}
-"""Settings with which AdamW, or Adam, computes something else."""
+_UNSUPPORTED = ("amsgrad", "maximize")
+"""Switches with which AdamW computes something else."""
+
+_LABEL = "name"
+"""A group's name, which some programs give it; no optimizer reads it."""
 
 _FOREIGN = {
     "momentum_decay": "NAdam",
@@ -40,14 +44,17 @@ _FOREIGN = {
     "nus": "QHAdam",
     "final_lr": "AdaBound",
     "scale_parameter": "Adafactor",
-    "momentum": "SGD or RMSprop",
+    "beta2_decay": "Adafactor",
+    "ns_steps": "Muon",
+    "dampening": "SGD",
+    "centered": "RMSprop",
+    "etas": "Rprop",
+    "history_size": "LBFGS",
     "rho": "Adadelta",
     "lr_decay": "Adagrad",
     "lambd": "ASGD",
 }
 """A setting that an optimizer has and AdamW has not, and whose it is."""
-
-_REMEDY = "import the weights alone with --model-only"
 
 _LARGEST = 1e30
 """Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
@@ -61,6 +68,9 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
 
     Raises:
         FormatError: it is not AdamW's, or its groups have different settings.
+
+    Warns:
+        FileWarning: it may be Adam's, which did not differ in old versions of torch.
     """
     try:
         groups = [plain(dict(group), "param_groups") for group in state_dict["param_groups"]]
@@ -73,19 +83,24 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
     if indices != list(range(len(indices))):
         raise FormatError("optimizer_state_dict numbers its parameters otherwise than torch does")
     names = _names(groups, len(indices))
+    for group in groups:
+        group.pop(_LABEL, None)
     settings = groups[0]
+    _check_settings(settings, state_dict["state"])
     different = [
         key
         for key in dict.fromkeys(key for group in groups for key in group)
-        if any(key not in group or group[key] != settings.get(key) for group in groups)
+        if any(
+            key not in group or key not in settings or group[key] != settings[key]
+            for group in groups[1:]
+        )
     ]
     if different:
         keys = listed([safe_name(str(key)) for key in different])
         raise FormatError(
             f"optimizer_state_dict has {len(groups)} parameter groups with different {keys}, and "
-            f"training here has one: {_REMEDY}"
+            "training here has one"
         )
-    _check_settings(settings)
     return settings, names, len(indices)
 
 
@@ -137,33 +152,80 @@ def _names(groups: Sequence[dict[str, Any]], count: int) -> list[str] | None:
     return names
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    added = set().union(*_ADDED)
-    foreign = [key for key in settings if key not in _REQUIRED | added | _OF_SCHEDULES]
+def _check_settings(settings: Mapping[str, Any], state: Mapping[Any, Any]) -> None:
+    known = _REQUIRED.union(_OF_SCHEDULES, *_ADDED)
+    foreign = [safe_name(str(key)) for key in settings if key not in known]
+    whose = _owner(settings, state)
     if foreign:
-        whose = next((_FOREIGN[key] for key in foreign if key in _FOREIGN), "another optimizer")
         raise FormatError(
             f"optimizer_state_dict is of {whose}, not of AdamW, which has no setting "
-            f"{listed([safe_name(str(key)) for key in foreign])}: {_REMEDY}"
+            f"{listed(foreign)}"
         )
+    newest = max((i for i, keys in enumerate(_ADDED) if keys & settings.keys()), default=0)
+    lacking = set().union(*_ADDED[: newest + 1]) - settings.keys()
+    if whose == "SparseAdam":
+        lacking.add("weight_decay")
     wrong = [key for key in ("lr", "eps", "weight_decay") if not _usable(settings.get(key))]
     betas = settings.get("betas")
     if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(map(_usable, betas))):
         wrong.append("betas")
-    if wrong:
+    if wrong and not lacking:
         raise FormatError(
             f"optimizer_state_dict is not AdamW's: it has no usable {', '.join(wrong)}"
         )
-    newest = max((i for i, keys in enumerate(_ADDED) if keys & settings.keys()), default=0)
-    lacking = set().union(*_ADDED[: newest + 1]) - settings.keys()
     if lacking:
         raise FormatError(
-            "optimizer_state_dict is of another optimizer, such as RAdam: AdamW also has the "
-            f"settings {', '.join(sorted(lacking))}: {_REMEDY}"
+            f"optimizer_state_dict is of {whose}: AdamW also has the settings "
+            f"{', '.join(sorted(lacking))}"
         )
-    for key, value in _UNSUPPORTED.items():
-        if settings.get(key, not value) == value:
-            raise FormatError(f"optimizer_state_dict has {key} = {value}, which is not plain AdamW")
+    for key in _UNSUPPORTED:
+        if settings.get(key):
+            raise FormatError(
+                f"optimizer_state_dict has {key} = {settings[key]!r:.80}, which is not plain AdamW"
+            )
+    _check_decay(settings)
+
+
+def _owner(settings: Mapping[str, Any], state: Mapping[Any, Any]) -> str:
+    """The optimizer that writes such settings and such a state, if it is not AdamW."""
+    for key, name in _FOREIGN.items():
+        if key in settings:
+            return name
+    first = next(iter(state.values()), None)
+    if isinstance(first, Mapping) and "exp_inf" in first:
+        return "Adamax"
+    if "amsgrad" not in settings:
+        if "decoupled_weight_decay" in settings:
+            return "RAdam"
+        if "betas" in settings and "weight_decay" not in settings:
+            return "SparseAdam"
+    return "another optimizer"
+
+
+def _check_decay(settings: Mapping[str, Any]) -> None:
+    """Refuses Adam's, which has the same settings and decays the gradient, not the weights."""
+    decay = settings["weight_decay"]
+    if not decay:
+        return
+    if "decoupled_weight_decay" in settings:
+        is_adam = not settings["decoupled_weight_decay"]
+    elif "foreach" in settings:
+        # From torch 1.12 to 2.5 their settings differ in their order alone.
+        keys = list(settings)
+        is_adam = keys.index("maximize") < keys.index("foreach")
+    else:
+        is_adam = False
+        warnings.warn(
+            "optimizer_state_dict is of torch 1.11 or older, where Adam writes the same as AdamW: "
+            f"it is taken for AdamW, with a weight decay of {decay}",
+            FileWarning,
+            stacklevel=2,
+        )
+    if is_adam:
+        raise FormatError(
+            f"optimizer_state_dict is of Adam with a weight decay of {decay}, which AdamW applies "
+            "in another way"
+        )
 
 
 def _usable(number: Any) -> bool:

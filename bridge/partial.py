@@ -10,7 +10,7 @@ from flax import nnx
 
 from bridge import weights
 from bridge.any_format import stated_in
-from bridge.checkpoint import LoadedCheckpoint, check_rate
+from bridge.checkpoint import LoadedCheckpoint, at_the_schedules_rate
 from bridge.config.resolve import check_config, resolve_config
 from bridge.errors import BridgeError, ConfigError, MismatchError
 from bridge.files.disk import PathLike
@@ -301,7 +301,7 @@ def _training_state(
             optimizer = optimizer_from_torch(stated.optimizer, table)
         if stated.scheduler is not None:
             schedule = scheduler_from_torch(stated.scheduler)
-        check_rate(optimizer, schedule)
+        optimizer = at_the_schedules_rate(optimizer, schedule)
     except BridgeError as error:
         return None, None, f"left out: {error.message}"
     if optimizer is None and schedule is None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bridge.errors import FormatError
+from bridge.errors import FormatError, or_the_weights_alone
 from bridge.files.plain_data import plain
 
 ScheduleForm = Literal["SequentialLR", "CosineAnnealingLR"]
@@ -149,6 +149,7 @@ def scheduler_to_torch(state: SchedulerState) -> dict[str, Any]:
     return schedule.state_dict()
 
 
+@or_the_weights_alone()
 def scheduler_from_torch(state_dict: Any) -> SchedulerState:
     """Reads the state dict of a CosineAnnealingLR, alone or in a SequentialLR after a LinearLR.
 
@@ -170,8 +171,9 @@ def scheduler_from_torch(state_dict: Any) -> SchedulerState:
                 "base_lrs": (list(warmup["base_lrs"]), list(cosine["base_lrs"])),
                 "total_iters": (warmup["total_iters"], milestone),
             }
-        (base_lr,) = cosine["base_lrs"]
-        (last_lr,) = state_dict["_last_lr"]
+        # One for each parameter group.
+        (base_lr,) = set(cosine["base_lrs"])
+        (last_lr,) = set(state_dict["_last_lr"])
         min_lr = cosine["eta_min"]
         counts = {
             "_milestones": milestone,
@@ -181,7 +183,8 @@ def scheduler_from_torch(state_dict: Any) -> SchedulerState:
     except (KeyError, TypeError, ValueError):
         raise FormatError(
             "scheduler_state_dict is not of a SequentialLR of one LinearLR and one "
-            "CosineAnnealingLR, nor of a CosineAnnealingLR alone, over one parameter group"
+            "CosineAnnealingLR, nor of a CosineAnnealingLR alone, with one rate for all "
+            "parameter groups"
         ) from None
     for name, (value, wanted) in fixed.items():
         if value != wanted:

@@ -96,6 +96,8 @@ def training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
     if optimizer is not None:
         adamw = optimizer.hyperparameters
         beta1, beta2 = adamw["betas"]
+        if schedule is None and adamw["lr"]:
+            settings["optimizer"] = {"learning_rate": adamw["lr"]}
         settings["optimizer"] = settings.get("optimizer", {}) | {
             "weight_decay": adamw["weight_decay"],
             "beta1": beta1,

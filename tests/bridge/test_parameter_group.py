@@ -1,11 +1,13 @@
 """Which optimizer a state dict is of, and to which parameter each of its moments goes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from helpers.paths import GOLDEN
 
-from bridge import FormatError, MismatchError, load_torch, save_torch
+from bridge import FileWarning, FormatError, MismatchError, load_torch, save_torch
 from bridge.keys import entries, named_parameters
 from bridge.optimizer import optimizer_from_torch
 
@@ -122,12 +124,7 @@ def foreign(remove=(), **settings):
 
 SINCE_1_2 = ("maximize", "foreach", "capturable", "differentiable", "fused")
 OTHERS = {
-    "RAdam": (lambda: other(torch.optim.RAdam, decoupled_weight_decay=True), "RAdam"),
-    "NAdam": (lambda: other(torch.optim.NAdam, decoupled_weight_decay=True), "NAdam"),
-    "Adamax": (lambda: other(torch.optim.Adamax), "AdamW also has the settings amsgrad"),
-    "Adam": (lambda: other(torch.optim.Adam), "decoupled_weight_decay = False"),
     "amsgrad": (lambda: other(torch.optim.AdamW, amsgrad=True), "amsgrad = True"),
-    "SGD": (lambda: other(torch.optim.SGD, lr=0.1, momentum=0.9), "SGD"),
     "transformers": (
         lambda: foreign([*SINCE_1_2, "amsgrad", "decoupled_weight_decay"], correct_bias=True),
         "the AdamW of transformers",
@@ -152,12 +149,71 @@ def test_other_optimizers_are_refused_by_name(name, unread):
         optimizer_from_torch(unread(make()), table)
 
 
+OF_TORCH = [
+    name
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if name not in ("Optimizer", "AdamW")
+]
+
+
+@pytest.mark.parametrize("name", OF_TORCH)
+@pytest.mark.parametrize("stepped", [False, True])
+def test_the_optimizers_of_torch_are_told_by_name(name, stepped, unread):
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    gradient = torch.ones(2, 2)
+    parameter.grad = gradient.to_sparse() if name == "SparseAdam" else gradient
+    settings = {"weight_decay": 0.1} if name == "Adam" else {}
+    optimizer = getattr(torch.optim, name)([parameter], lr=0.1, **settings)
+    if stepped:
+        optimizer.step(*([lambda: torch.zeros(())] if name == "LBFGS" else []))
+    # Before its first step Adamax may be an old RAdam.
+    told = "another optimizer" if name == "Adamax" and not stepped else name
+    table = entries("MMRecModel", load_torch(TRAINED).config)
+    with pytest.raises(FormatError) as caught:
+        optimizer_from_torch(unread(optimizer.state_dict()), table)
+    assert re.search(
+        rf"is of {told}\b.*; import the weights alone with --model-only$", str(caught.value)
+    )
+
+
+ADAM = ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused")
+ADAMW = ("amsgrad", "foreach", "maximize", "capturable", "differentiable", "fused")
+
+
+def before_2_6(order, weight_decay=0.1):
+    """A state dict with the settings in the order in which a version of torch wrote them."""
+    found = content()["optimizer_state_dict"]
+    (group,) = found["param_groups"]
+    always = {key: group[key] for key in ("params", "lr", "betas", "eps", "initial_lr")}
+    switches = {key: group[key] for key in order}
+    found["param_groups"] = [{**always, "weight_decay": weight_decay, **switches}]
+    return found
+
+
+@pytest.mark.parametrize("kept", [4, 5, 6])  # of 1.12, 1.13 and 2.0 to 2.5
+def test_the_order_of_the_settings_tells_adam(kept, unread):
+    table = entries("MMRecModel", load_torch(TRAINED).config)
+    for taken in (before_2_6(ADAMW[:kept]), before_2_6(ADAM[:kept], weight_decay=0)):
+        assert len(optimizer_from_torch(unread(taken), table).exp_avg) == 62
+    with pytest.raises(FormatError, match="is of Adam with a weight decay of"):
+        optimizer_from_torch(unread(before_2_6(ADAM[:kept])), table)
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_where_nothing_tells_adam_there_is_a_warning(kept, unread):
+    table = entries("MMRecModel", load_torch(TRAINED).config)
+    with pytest.warns(FileWarning, match="taken for AdamW, with a weight decay of 0.1"):
+        state = optimizer_from_torch(unread(before_2_6(ADAM[:kept])), table)
+    assert len(state.exp_avg) == 62
+    optimizer_from_torch(unread(before_2_6(ADAM[:kept], weight_decay=0)), table)
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: foreign([*SINCE_1_2, "decoupled_weight_decay"]),
-        lambda: foreign(["differentiable", "fused", "decoupled_weight_decay"]),
-        lambda: foreign(["decoupled_weight_decay"]),
+        lambda: foreign(name="all"),
+        lambda: other(torch.optim.Adam),  # its weight decay is 0
         lambda: foreign(max_lr=1.0, min_lr=0.1),
         lambda: other(torch.optim.AdamW, capturable=False, foreach=True),
     ],
@@ -171,9 +227,12 @@ def test_groups_of_the_same_settings_are_one(unread):
     table = entries("MMRecModel", load_torch(TRAINED).config)
     state = foreign()
     (group,) = state["param_groups"]
-    state["param_groups"] = [group | {"params": group["params"][:20]}]
-    state["param_groups"].append(group | {"params": group["params"][20:]})
+    state["param_groups"] = [group | {"params": group["params"][:20], "name": "first"}]
+    state["param_groups"].append(group | {"params": group["params"][20:], "name": "second"})
     assert len(optimizer_from_torch(unread(state), table).exp_avg) == 62
     state["param_groups"][1]["weight_decay"] = 0.0
-    with pytest.raises(FormatError, match="2 parameter groups with different weight_decay"):
+    with pytest.raises(FormatError, match="2 parameter groups with different weight_decay, "):
+        optimizer_from_torch(unread(state), table)
+    state["param_groups"][0]["lr"] = float("nan")
+    with pytest.raises(FormatError, match="no usable lr"):
         optimizer_from_torch(unread(state), table)

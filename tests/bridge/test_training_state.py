@@ -12,11 +12,14 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from bridge import (
     BridgeError,
+    FileWarning,
     FormatError,
     MismatchError,
     OptimizerState,
     SchedulerState,
     adamw_hyperparameters,
+    inspect,
+    load_partial,
     load_torch,
     save_torch,
 )
@@ -26,6 +29,7 @@ from bridge.schedule import scheduler_from_torch, scheduler_to_torch
 from bridge.weights import model_from_tensors
 
 TRAJECTORY = GOLDEN / "trajectory"
+REMEDY = "; import the weights alone with --model-only"
 CONFIG = dataclasses.replace(SMALL, use_dpg=True, dpg_rank=5)
 
 
@@ -131,7 +135,7 @@ def wrong_schedule(**changes):
         (wrong_schedule(second__eta_min=None), "rates that are not numbers"),
         (wrong_schedule(second__eta_min=float("nan")), "has the rate nan"),
         (wrong_schedule(first__total_iters=7), "total_iters 7, not 6"),
-        (wrong_schedule(second__base_lrs=[3e-3, 3e-3]), "not of a SequentialLR"),
+        (wrong_schedule(second__base_lrs=[3e-3, 4e-3]), "not of a SequentialLR"),
         (wrong_schedule(first__base_lrs=[4e-3]), "base_lrs"),
         (wrong_schedule(all__last_epoch=13), "has the rate 0.00225 after 13 steps"),
         (wrong_schedule(all___last_lr=[float("nan")]), "has the rate nan"),
@@ -142,8 +146,19 @@ def wrong_schedule(**changes):
     ],
 )
 def test_other_schedules_are_refused(state, message):
-    with pytest.raises(FormatError, match=message):
+    with pytest.raises(FormatError, match=f"{message}.*{REMEDY}"):
         scheduler_from_torch(state)
+
+
+def test_a_schedule_over_groups_of_one_rate_is_as_over_one():
+    expected = scheduler_from_torch(golden(12)["scheduler_state_dict"])
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(2))]} for _ in range(2)]
+    optimizer, schedule = adamw(parameters)
+    for _ in range(12):
+        optimizer.step()
+        schedule.step()
+    assert len(schedule.state_dict()["_last_lr"]) == 2
+    assert scheduler_from_torch(schedule.state_dict()) == expected
 
 
 def test_the_moments_lie_under_their_parameters_in_the_jax_layout():
@@ -275,10 +290,11 @@ def wrong_optimizer(change):
         (wrong_optimizer(lambda g, c: g.update(maximize=True)), "maximize = True"),
         (
             wrong_optimizer(lambda g, c: g.update(decoupled_weight_decay=False)),
-            "decoupled_weight_decay = False",
+            "of Adam with a weight decay of 0.1",
         ),
         (wrong_optimizer(lambda g, c: g.pop("betas")), "no usable betas"),
         (wrong_optimizer(lambda g, c: g.update(lr="fast")), "no usable lr"),
+        (wrong_optimizer(lambda g, c: g.update(lr=float("nan"))), "no usable lr"),
         (
             wrong_optimizer(lambda g, c: c["state"][3].update(step=torch.tensor(11.0))),
             r"different steps: 12 at 0 \(embedding.weight\), 11 at 3 \(blocks.0.W_k.weight\)",
@@ -287,7 +303,7 @@ def wrong_optimizer(change):
 )
 def test_other_optimizers_are_refused(state, message, unread):
     config = load_torch(TRAJECTORY / "checkpoint_step_0.pt").config
-    with pytest.raises(FormatError, match=message):
+    with pytest.raises(FormatError, match=f"{message}.*{REMEDY}"):
         optimizer_from_torch(unread(state), entries("MMRecModel", config))
 
 
@@ -318,6 +334,22 @@ def test_a_rate_that_is_not_the_schedules_is_not_written(tmp_path):
             optimizer_state=loaded.optimizer_state,
             scheduler_state=schedule,
         )
+
+
+@pytest.mark.parametrize("load", [load_torch, lambda path: load_partial(path)[0]])
+def test_a_rate_that_is_not_the_schedules_is_replaced_by_it(load, tmp_path):
+    content = golden(12)
+    content["optimizer_state_dict"]["param_groups"][0]["lr"] = 0.5
+    torch.save(content, tmp_path / "a.pt")
+    message = r"lr is 0\.5, but .* 12 steps is 0\.00225.*: training continues with the schedule's"
+    with pytest.warns(FileWarning, match=message):
+        loaded = load(tmp_path / "a.pt")
+    assert loaded.optimizer_state.hyperparameters["lr"] == loaded.scheduler_state.learning_rate()
+    assert len(loaded.optimizer_state.exp_avg) == 62
+    found = inspect(tmp_path / "a.pt")
+    assert not found.problems
+    (warning,) = found.warnings
+    assert "training continues with the schedule's" in warning
 
 
 def test_an_impossible_schedule_is_refused():

@@ -229,6 +229,22 @@ def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
     assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
 
 
+@pytest.mark.parametrize(("scheduled", "rate"), [(False, 3.3e-5), (True, 3e-3)])
+def test_a_rate_that_was_set_by_hand(scheduled, rate, changed, run, tmp_path):
+    def change(content):
+        content["optimizer_state_dict"]["param_groups"][0]["lr"] = 3.3e-5
+        if not scheduled:
+            content["scheduler_state_dict"] = None
+
+    path = changed(TRAINED, change)
+    code, printed, warned = run("from-torch", path, tmp_path / "checkpoints_base")
+    assert code == 0
+    settings = yaml.safe_load(printed.split("these settings:\n")[1].split("and run:\n")[0])
+    assert settings["optimizer"]["learning_rate"] == rate
+    assert ("training continues with the schedule's" in warned) == scheduled
+    assert ("training continues with the schedule's" in run("inspect", path)[1]) == scheduled
+
+
 @pytest.mark.parametrize(
     ("warmup", "form"), [(0, "CosineAnnealingLR"), (0, "SequentialLR"), (5, "SequentialLR")]
 )

@@ -122,7 +122,7 @@ def resume(path):
 def check(found, tmp_path):
     torch.save(changed(found), tmp_path / "x.pt")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bridge.NonFiniteWarning)
+        warnings.simplefilter("ignore", bridge.FileWarning)
         try:
             problems = bridge.inspect(tmp_path / "x.pt").problems
         except bridge.BridgeError:
