@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmrec_jax.block_forms import unstack_blocks
+from mmrec_jax.config import chunk_size_for
 from mmrec_jax.fusion import MMRec100M
 from mmrec_jax.model import MMRecModel, check_ids
 from mmrec_jax.sampling import Sampling, draw
@@ -39,7 +40,7 @@ def generate(
         The sampled tokens without the prompts [B, length], the same that `stream` yields.
 
     Raises:
-        ValueError: an argument is out of its range, or the model is the sparse variant.
+        ValueError: see `stream`.
         FloatingPointError: the model's scores are not finite.
     """
     if length < 1:
@@ -77,7 +78,8 @@ def stream(
         the model's scores are no longer finite.
 
     Raises:
-        ValueError: an argument is out of its range, or the model is the sparse variant.
+        ValueError: an argument is out of its range, the model is the sparse variant, or only some
+            of the prompts are so long that they are cut (docs/model.md section 3.1).
     """
     if prompt.ndim != 2 or prompt.shape[1] < 1:
         raise ValueError(f"prompt must be [B, T] with T >= 1, not {prompt.shape}")
@@ -91,6 +93,13 @@ def stream(
     if lengths.shape != (batch,) or jnp.any((lengths < 1) | (lengths > tokens)):
         raise ValueError(f"lengths must be {batch} numbers from 1 to {tokens}, not {lengths}")
     check_ids(prompt, model.config.vocab_size, lengths)
+    shortest, tokens = int(lengths.min()), int(lengths.max())
+    if chunk_size_for(shortest, chunk_size) != chunk_size_for(tokens, chunk_size):
+        raise ValueError(
+            f"without chunk_size, a prompt of {tokens:,} tokens is cut into pieces and one of "
+            f"{shortest:,} is not: continue them separately, or give a chunk_size"
+        )
+    prompt = prompt[:, :tokens]  # a prompt is not long because of the padding behind it
     padded = max(_SHORTEST, 1 << (tokens - 1).bit_length())
     prompt = jnp.pad(prompt, ((0, 0), (0, padded - tokens)))
     graphdef, params = nnx.split(unstack_blocks(model))

@@ -159,7 +159,8 @@ class MMRecModel(BlockStack):
             state: from `start_decoding`, `prefill` or an earlier call.
 
         Returns:
-            Logits [B, T, V], equal to the full pass over all tokens so far, and the next state.
+            Logits [B, T, V] and the next state; `decode_hidden_states` says which full pass they
+            equal.
         """
         y, state = self.decode_hidden_states(self.embedding(input_ids), state)
         return dot(y, self.head_kernel), state

@@ -132,7 +132,7 @@ class BlockStack(nnx.Module):
             x: embeddings [B, T, D]; after a prompt's end comes padding.
             lengths: the number of tokens of each prompt, from 1 to T [B].
             memory: one per layer; None for zeros.
-            chunk_size: as in `hidden_states`; decoding keeps to it.
+            chunk_size: as in `hidden_states`, where T counts padding; decoding keeps to it.
 
         Returns:
             The output at each prompt's last token [B, D], and the state after it.
@@ -157,8 +157,10 @@ class BlockStack(nnx.Module):
             state: from `start_decoding`, `prefill_hidden_states` or an earlier call.
 
         Returns:
-            Outputs [B, T, D], equal to those of a full pass over all tokens so far, and the next
-            state.
+            Outputs [B, T, D], equal to those of a full pass over all tokens so far with the state's
+            chunk_size, and the next state. If that is None, they equal those of a full pass that is
+            not cut, however many tokens there are, until a call has more than 32,768 tokens. Its
+            tokens and all later ones are cut.
         """
         layers: nnx.State | list[nnx.State]
         chunk_size = chunk_size_for(x.shape[1], state.chunk_size)

@@ -105,6 +105,18 @@ def test_generation_is_that_of_the_full_pass_after_a_long_prompt():
     np.testing.assert_array_equal(found, jnp.argmax(logits[:, LIMIT:], axis=-1))
 
 
+def test_a_prompt_is_not_cut_because_of_what_stands_beside_it(model):
+    options = {"key": jax.random.key(0), "sampling": Sampling(temperature=0.0)}
+    prompts, lengths = ids(LIMIT + 1), jnp.array([LIMIT + 1, LIMIT])
+    with pytest.raises(ValueError, match="of 17 tokens is cut into pieces and one of 16 is not"):
+        generate(model, prompts, 9, lengths=lengths, **options)
+    short = jnp.array([LIMIT, LIMIT - 1])  # padding alone makes no prompt long
+    found = generate(model, prompts, 9, lengths=short, **options)
+    np.testing.assert_array_equal(
+        found, generate(model, prompts[:, :LIMIT], 9, lengths=short, **options)
+    )
+
+
 @pytest.mark.parametrize("kind", [MMRecModel, MMRec100M])
 def test_the_twin_is_cut_alike(kind):
     model = kind(CONFIG, rngs=nnx.Rngs(0))
