@@ -1,7 +1,9 @@
 """`python -m mmrec_jax.generate --checkpoint RUN`: continues prompts with a trained model."""
 
 import argparse
+import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
 from mmrec_jax.sampling import Sampling
@@ -11,6 +13,7 @@ from train.generation.texts import continuations
 from train.system.allocator import keep_freed_memory
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
+from train.system.terminal import for_terminal
 
 
 def command() -> None:
@@ -100,14 +103,23 @@ def command() -> None:
         )
         (_print_one if len(prompts) == 1 else _print_all)(prompts, pieces)
 
-    exit_after(lambda: main(parse_options(parser)))
+    try:
+        exit_after(lambda: main(parse_options(parser)))
+    except SystemExit as done:
+        if done.code == 130:
+            # XLA may be compiling in a thread. That crashes if Python takes itself down meanwhile.
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 def _print_one(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continuation]]]) -> None:
     """Prints a text while it is sampled."""
     begun = False
     for ((added, _),) in pieces:
-        print(added if begun else prompts[0] + added, end="", flush=True)
+        print(for_terminal(added if begun else prompts[0] + added), end="", flush=True)
         begun = True
     print()
 
@@ -119,4 +131,4 @@ def _print_all(prompts: Sequence[str], pieces: Iterator[list[tuple[str, Continua
         for index, (_, text) in enumerate(piece):
             if text.finished and index not in printed:
                 printed.add(index)
-                print(f"[{index + 1}] {prompts[index]}{text.text}", flush=True)
+                print(for_terminal(f"[{index + 1}] {prompts[index]}{text.text}"), flush=True)

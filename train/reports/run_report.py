@@ -12,7 +12,7 @@ from train.scoring.scoreboard import as_plain, score_table
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.system.errors import UserError
-from train.system.terminal import console, print_table
+from train.system.terminal import console, for_terminal, print_table
 from train.system.write import write_json
 
 SAMPLE_TOKENS = 64
@@ -61,7 +61,7 @@ def report(session: Session, config: Config) -> None:
             console.print(f"{domain}: the model does not beat the {' and the '.join(better)}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")
-        console.print(prompt + text)
+        console.print(for_terminal(prompt + text))
     for name, path in (
         ("checkpoint", session.checkpoint_path),
         ("plot", plot),

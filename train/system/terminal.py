@@ -1,6 +1,7 @@
 """Shows progress while a command works: a live line on a terminal, plain lines elsewhere."""
 
 import collections
+import sys
 import time
 
 import rich.console
@@ -9,6 +10,22 @@ import rich.table
 
 console = rich.console.Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 """Where the training commands print; names and samples may hold what looks like markup."""
+
+_WRITTEN_OUT = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(code) not in "\n\t"
+}
+"""What stands for each control character on a terminal."""
+
+
+def for_terminal(text: str) -> str:
+    r"""A model's text as it is printed: on a terminal, a control character is written out as \x1b.
+
+    As it is, it could move the cursor, or hide what was printed. A file or a pipe gets the text
+    unchanged.
+    """
+    return text.translate(_WRITTEN_OUT) if sys.stdout.isatty() else text
 
 
 def print_table(table: rich.table.Table) -> None:

@@ -35,6 +35,14 @@ def test_text_from_outside_is_printed_as_it_is(text, capsys):
     assert capsys.readouterr().out.count(text) == 2 + 4 + 3 + 2 + 1
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_control_characters_are_written_out_on_a_terminal_alone(is_terminal, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    text = "a\tb\n\x1b[2J\r\0\x7f\x9b caf\u00e9 \U0001f600"
+    written = "a\tb\n\\x1b[2J\\r\\x00\\x7f\\x9b caf\u00e9 \U0001f600"
+    assert terminal.for_terminal(text) == (written if is_terminal else text)
+
+
 def test_the_rate_is_of_training_alone(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
