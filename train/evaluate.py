@@ -6,7 +6,7 @@ from pathlib import Path
 from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
-from train.run.run_folder import check_writable
+from train.run.run_folder import check_run_dir, check_writable
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config
@@ -18,6 +18,7 @@ from train.system.terminal import console, print_table
 
 def main(config: Config) -> None:
     """Scores the checkpoints of `config.evaluate`; raises UserError where one does not fit."""
+    check_run_dir(Path(config.run_dir))
     check_writable(Path(config.run_dir))
     data = PreparedData(config, "base")
     paths = config.evaluate.checkpoints or [

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import processors
 
+from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import (
     END_OF_TEXT,
     NAMES_OF_END_OF_TEXT,
@@ -64,6 +65,8 @@ _NEITHER = (
     "base64 and its rank"
 )
 
+_NAME_ONE = "name a tokenizer.json or .tiktoken file"
+
 
 def read_tokenizer(
     path: str | Path,
@@ -90,7 +93,9 @@ def read_tokenizer(
     try:
         content = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        inside = Path(path) / TOKENIZER
+        meant = f"did you mean {inside}?" if inside.is_file() else _NAME_ONE
+        raise UserError(f"{path}: cannot be read: {error.strerror}: {meant}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: {_NEITHER}") from error
     try:

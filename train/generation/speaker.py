@@ -82,6 +82,10 @@ def load_speaker(
     loaded = _loaded(path, num_heads)
     config = _config_in(places)
     network = _network(loaded, config, base_model)
+    if num_heads not in (None, loaded.config.num_heads):
+        raise UserError(
+            f"--num_heads: {path} states that it has {loaded.config.num_heads}: leave it out"
+        )
     assert file is not None  # or nothing could be loaded
     given = "--tokenizer: " if tokenizer else ""
     trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
@@ -143,6 +147,11 @@ def _network(
     loaded: bridge.LoadedCheckpoint, config: Config | None, base_model: str | None
 ) -> Network:
     if not isinstance(loaded.model, ExpertModule):
+        if base_model is not None:
+            raise UserError(
+                "--base_model: the checkpoint holds the class "
+                f"{type(loaded.model).__name__}, which needs no base: leave it out"
+            )
         return network_of(loaded, config)
     if base_model is not None:
         try:

@@ -22,20 +22,35 @@ from train.system.write import write_json, write_text
 CONFIG = "config.yaml"
 
 
+def check_run_dir(run_dir: Path, stage: str = "checkpoints_base") -> None:
+    """Makes sure that run_dir is not the folder of a checkpoint, or a file in one.
+
+    Args:
+        run_dir: the folder of all stages.
+        stage: the name of a stage's folder in it.
+
+    Raises:
+        UserError: it is.
+    """
+    folder = run_dir.parent if run_dir.is_file() else run_dir
+    if not steps(folder):
+        return
+    what = "is itself" if folder == run_dir else "is a file in"
+    advice = (
+        f"did you mean {folder.parent}?"
+        if folder.name.startswith("checkpoints_")
+        else f"move that folder into a run_dir of its own, as RUN_DIR/{stage}"
+    )
+    raise UserError(f"run_dir: {run_dir} {what} the folder of a checkpoint: {advice}")
+
+
 def contents(run: Path) -> set[str]:
     """The names in a run's folder; none where there is no folder.
 
     Raises:
         UserError: it is not a folder, or not one of a run or an import, or the folder above it is.
     """
-    if steps(run.parent):
-        is_stage = run.parent.name.startswith("checkpoints_")
-        advice = (
-            f"name the folder above it, {run.parent.parent}"
-            if is_stage
-            else f"move it into a run_dir of its own, as RUN_DIR/{run.name}"
-        )
-        raise UserError(f"run_dir: {run.parent} is itself the folder of a checkpoint: {advice}")
+    check_run_dir(run.parent, run.name)
     if not run.exists():
         return set()
     if not run.is_dir():
@@ -67,6 +82,7 @@ def check_writable(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     there = missing[-1].parent if missing else folder
     if not there.is_dir():
+        check_run_dir(there)
         raise UserError(f"run_dir: {there} is a file, not a folder: choose another run_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -152,9 +152,11 @@ def test_what_does_not_fit_is_one_line(files, model, tmp_path):
     place = files / "files" / "a.pt"
     with pytest.raises(UserError, match=r"^--tokenizer: .*small.json: has 257 tokens, and .* 260"):
         load_speaker(place, tokenizer=str(tmp_path / "small.json"))
-    with pytest.raises(UserError, match=r"^--tokenizer: nowhere: cannot be read"):
+    with pytest.raises(UserError, match=r"^--tokenizer: nowhere: cannot be read: .*: name a tok"):
         load_speaker(place, tokenizer="nowhere")
-    with pytest.raises(UserError, match=r"gone.pt: cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"Is a directory: did you mean .*/own/tokenizer.json\?$"):
+        load_speaker(place, tokenizer=str(files / "own"))
+    with pytest.raises(UserError, match=r"gone.pt: cannot be read: No such file.*correct the path"):
         load_speaker(tmp_path / "gone.pt")
     with pytest.raises(UserError, match="holds no complete checkpoint"):
         load_speaker(files, tokenizer=str(files / "own" / "tokenizer.json"))
@@ -167,6 +169,15 @@ def test_what_does_not_fit_is_one_line(files, model, tmp_path):
         load_speaker(tmp_path / "noted.pt")
     shutil.copy(files / "own" / "tokenizer.json", tmp_path)
     assert load_speaker(tmp_path / "noted.pt").tokenizer.encode("the") != other.encode("the")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_option_that_the_checkpoint_does_not_need_is_refused(files, place):
+    options = {"tokenizer": str(files / "own" / "tokenizer.json")}
+    with pytest.raises(UserError, match="--base_model: .* class MMRecModel, which needs no base"):
+        load_speaker(files / place, base_model=str(files / "files" / "a.pt"), **options)
+    with pytest.raises(UserError, match=r"num_heads.* 3"):
+        load_speaker(files / place, num_heads=4, **options)
 
 
 def test_weights_that_are_no_numbers_are_said(files, model, tmp_path, capsys):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from train import evaluate
 from train.run.run_folder import check_may_begin, check_writable, delete_run
+from train.settings.config import Config
 from train.system.errors import UserError
 
 
@@ -54,8 +56,8 @@ def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("mine/checkpoints_base", "name the folder above it, .*/mine$"),
-        ("imported", "move it into a run_dir of its own, as RUN_DIR/checkpoints_base$"),
+        ("mine/checkpoints_base", r"did you mean .*/mine\?$"),
+        ("imported", "move that folder into a run_dir of its own, as RUN_DIR/checkpoints_base$"),
     ],
 )
 def test_a_checkpoint_in_place_of_run_dir_is_told_where_it_belongs(tmp_path, name, advice):
@@ -63,5 +65,11 @@ def test_a_checkpoint_in_place_of_run_dir_is_told_where_it_belongs(tmp_path, nam
     state.mkdir(parents=True)
     for file in ("checkpoint.json", "manifest.json"):
         (state / file).touch()
-    with pytest.raises(UserError, match=f"is itself the folder of a checkpoint: {advice}"):
-        check_may_begin(tmp_path / name / "checkpoints_base", overwrite=False)
+    file = tmp_path / name / "base_model_step_5.pt"
+    file.touch()
+    for run_dir, what in ((tmp_path / name, "is itself"), (file, "is a file in")):
+        message = f"run_dir: {run_dir} {what} the folder of a checkpoint: {advice}"
+        with pytest.raises(UserError, match=message):
+            check_may_begin(run_dir / "checkpoints_base", overwrite=False)
+        with pytest.raises(UserError, match=message):
+            evaluate.main(Config(data_dir="gone", run_dir=str(run_dir)))
