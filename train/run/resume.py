@@ -72,9 +72,12 @@ def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> No
         if key not in CHANGEABLE and key.split(".")[0] not in other_stages
     ]
     if changed:
+        longer = new["training.steps"] > old.get("training.steps", math.inf)
+        is_base = run == bridge.stage_folder(config.run_dir, "base")
+        further = f", where training.start_from: {run} begins with its weights at step 0"
         raise UserError(
             f"{run} was started with other settings: {', '.join(changed)}; restore them to resume, "
-            "or choose another run_dir"
+            f"or choose another run_dir{further if longer and is_base else ''}"
         )
 
 
@@ -98,10 +101,10 @@ def restore_newest(
     step = saved_steps[-1]
     with uninterrupted():
         saved = run_states.restore(run, step)
+    model = stage.resumed(saved)  # first, as a model of another class differs in all else too
     if not (run / CONFIG).exists():  # imported, and not yet trained here
         check_training(config, saved)
     check_model(config.model, saved.model, IMPORT_AGAIN)
-    model = stage.resumed(saved)
     origin = origin_of(saved)
     trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))

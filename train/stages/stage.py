@@ -4,11 +4,18 @@ import abc
 from typing import Any, TypeVar
 
 import bridge
+from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
 from train.settings.config import Config
 from train.step.frozen import Frozen, Network
 from train.system.errors import UserError
 
 Class = TypeVar("Class")
+
+_TRAINED_BY: dict[type, str] = {
+    MMRecModel: "python -m train.base",
+    ExpertModule: "python -m train.expert",
+    MMRec100M: "python -m train.fusion",
+}
 
 
 class Stage(abc.ABC):
@@ -58,7 +65,9 @@ def expect_class(kind: type[Class], model: object) -> Class:
         UserError: it has another class.
     """
     if not isinstance(model, kind):
+        command = _TRAINED_BY.get(type(model))
+        hint = f": {command} trains that" if command else ""
         raise UserError(
-            f"the checkpoint holds the class {type(model).__name__}, not {kind.__name__}"
+            f"the checkpoint holds the class {type(model).__name__}, not {kind.__name__}{hint}"
         )
     return model

@@ -4,9 +4,14 @@ import dataclasses
 
 import pytest
 import yaml
+from flax import nnx
+from helpers.small_models import SMALL
 
-from train.run.resume import check_may_resume
+import bridge
+from mmrec_jax import MMRec100M
+from train.run.resume import check_may_resume, restore_newest
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
+from train.stages.base import BaseStage
 from train.system.errors import UserError
 
 
@@ -26,3 +31,27 @@ def test_runs_that_are_older_than_a_setting_resume(tmp_path):
     config = dataclasses.replace(config, training=training)
     with pytest.raises(UserError, match=r"training.packing \(contiguous there, documents now\)"):
         check_may_resume(config, run, ())
+
+
+@pytest.mark.parametrize(
+    ("steps", "stage", "further"),
+    [(9001, "base", True), (8999, "base", False), (9001, "text", False)],
+)
+def test_who_wants_more_steps_is_told_how_to_go_on(tmp_path, steps, stage, further):
+    run = tmp_path / f"checkpoints_{stage}"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 9000}}))
+    config = Config(data_dir="a", run_dir=str(tmp_path), training=TrainingConfig(steps=steps))
+    advice = f", where training.start_from: {run} begins with its weights at step 0"
+    with pytest.raises(UserError, match=r"training.steps \(9000 there, ") as raised:
+        check_may_resume(config, run, ())
+    assert str(raised.value).endswith("choose another run_dir" + (advice if further else ""))
+
+
+def test_a_model_of_another_class_is_told_what_trains_it(tmp_path):
+    run = tmp_path / "checkpoints_base"
+    fusion = MMRec100M(dataclasses.replace(SMALL, num_layers=1), rngs=nnx.Rngs(0))
+    bridge.save_orbax(bridge.state_folder(run, 5), fusion, step=5)
+    config = Config(data_dir="a", run_dir=str(tmp_path))
+    with pytest.raises(UserError, match="MMRec100M, not MMRecModel: python -m train.fusion trains"):
+        restore_newest(config, BaseStage(config), None, run)
