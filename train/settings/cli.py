@@ -21,7 +21,13 @@ import bridge
 from train.settings.config import Config
 from train.settings.paths import with_home
 from train.settings.yaml_keys import is_text, key_lines, read_config
-from train.system.command_line import exit_after, one_line, option_names, unknown_argument
+from train.system.command_line import (
+    exit_after,
+    one_line,
+    option_names,
+    unknown_argument,
+    without_value,
+)
 from train.system.errors import UserError
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
@@ -190,7 +196,12 @@ def _built(
         if "." not in name and values[name] is not None
     }
     values = dict(values) | sections
-    values = {name: with_home(prefix + name, value) for name, value in values.items()}
+    for name, value in values.items():
+        key = prefix + name
+        try:
+            values[name] = with_home(key, value)
+        except ValueError as error:
+            raise UserError(f"{place(key)}: {key}: {error}") from error
     _refuse_nulls(values, kind, prefix, place)
     try:
         return kind(**values)
@@ -246,7 +257,7 @@ def _describe(
     unknown = re.search(r"unrecognized arguments: (\S+)", message)
     if unknown:
         return unknown_argument(unknown[1], names)
-    return f"{origin}: {message}"
+    return without_value(message) or f"{origin}: {message}"
 
 
 def _hint(kind: type[Any], key: str) -> Any:

@@ -1,7 +1,10 @@
 """The `prepare` section of a config. Its workers import nothing else of the settings."""
 
 import dataclasses
+import re
 from typing import Literal
+
+from bridge import closest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,9 @@ class EngineConfig:
         if self.kind == "slurm" and not self.slurm.partition:
             raise ValueError("slurm.partition is empty: name the partition that the tasks run in")
 
+
+_PLACEHOLDERS = ("role", "content")
+"""What a chat's template may have in braces."""
 
 _NEWER = (
     "chat_fields",
@@ -129,6 +135,11 @@ class PrepareConfig:
         if not self.text_fields or not all(self.text_fields):
             raise ValueError("text_fields must name at least one field, and none may be empty")
 
+        for name in re.findall(r"\{(\w+)\}", self.chat_template):
+            if name not in _PLACEHOLDERS:
+                meant = closest(name, _PLACEHOLDERS)
+                hint = f"did you mean {{{meant}}}?" if meant else "known: {role}, {content}"
+                raise ValueError(f"chat_template has the unknown {{{name}}} in it; {hint}")
         if "{content}" not in self.chat_template:
             raise ValueError(f"chat_template must have {{content}} in it: {self.chat_template!r}")
         if self.tokenizer is None:

@@ -66,10 +66,16 @@ def parse_options(
         if wrong:
             expected = type_in_words({"int": int, "float": float}[wrong[2]])
             raise UserError(f"{wrong[1]}: expected {expected}, not {wrong[3]}")
-        raise UserError(f"{message}: see --help")
+        raise UserError(without_value(message) or f"{message}: see --help")
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(words)
+
+
+def without_value(message: str) -> str | None:
+    """What to say if argparse's message is that an option has no value; None if it is another."""
+    option = re.search(r"argument (--[\w.-]+)\S*: expected one argument", message)
+    return f"{option[1]} needs a value: write {option[1]} VALUE" if option else None
 
 
 def option_names(parser: argparse.ArgumentParser) -> list[str]:

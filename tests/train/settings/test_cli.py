@@ -106,7 +106,20 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("", ["--prompts=[]", "--promptss+=a"], r"--promptss: did you mean --prompts\?"),
         ("", ["--seed=1", "stray"], "stray is not an option: options are written --NAME VALUE"),
         ("", ["--config=other.yaml"], "--config is given 2 times"),
-        ("", ["--seed=1", "--prompts"], "argument --prompts.*expected one argument"),
+        ("", ["--seed=1", "--prompts"], "^--prompts needs a value: write --prompts VALUE$"),
+        ("", ["--seed=1", "--data_dir"], "^--data_dir needs a value: write --data_dir VALUE$"),
+        ("", ["--run_dir=~nobody9/x"], "command line: run_dir: ~nobody9/x: there is no user nobo"),
+        ("prepare: {text: [a, ~nobody9]}", [], "line 3: prepare.text: ~nobody9: there is no user"),
+        (
+            "prepare: {chat_template: '{rol}: {content}'}",
+            [],
+            r"line 3: prepare.chat_template has the unknown {rol} in it; did you mean {role}\?$",
+        ),
+        (
+            "prepare: {chat_template: '{content}{xyz}'}",
+            [],
+            "chat_template has the unknown {xyz} in it; known: {role}, {content}$",
+        ),
     ],
 )
 def test_wrong_settings_are_named(config_file, content, arguments, message):

@@ -23,7 +23,7 @@ from train.system.terminal import console
             "error: --top: expected a whole number, not x\n",
         ),
         (["a"], "error: a is not an option: write --run a\n"),
-        (["--run", "a", "--top"], "error: argument --top: expected one argument: see --help\n"),
+        (["--run", "a", "--top"], "error: --top needs a value: write --top VALUE\n"),
         (["--run", "a", "--tpo=3"], "error: unknown option --tpo: did you mean --top?\n"),
         (
             ["--run", "a", "--dry_run"],
