@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_one_line(files, model, tmp_path):
 @pytest.mark.parametrize("place", PLACES)
 def test_an_option_that_the_checkpoint_does_not_need_is_refused(files, place):
     options = {"tokenizer": str(files / "own" / "tokenizer.json")}
-    with pytest.raises(UserError, match="--base_model: .* class MMRecModel, which needs no base"):
+    with pytest.raises(UserError, match=r"--base_model: .* class MMRecModel, which needs no base"):
         load_speaker(files / place, base_model=str(files / "files" / "a.pt"), **options)
     with pytest.raises(UserError, match=r"num_heads.* 3"):
         load_speaker(files / place, num_heads=4, **options)

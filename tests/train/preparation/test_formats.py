@@ -263,8 +263,8 @@ CHAT_TEXT = "<|system|>\nBe brief.\n<|user|>\nWhat is {role} \\1 ?\n<|assistant|
         ),
         (
             {"messages": CHAT[:2]},
-            {"chat_template": "{role}: {content}{other} - "},
-            "system: Be brief.{other} - user: What is {role} \\1 ?{other} - ",
+            {"chat_template": "{role}: {content}{ other } - "},
+            "system: Be brief.{ other } - user: What is {role} \\1 ?{ other } - ",
         ),
     ],
 )
