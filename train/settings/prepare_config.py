@@ -64,9 +64,9 @@ class PrepareConfig:
     """What `python -m train.prepare` reads and how it splits it.
 
     A source is a file, a folder with all its subfolders, or a pattern with `*`, `?`, `[...]` or
-    `**`. Files that end in .jsonl, .jsonlines, .ndjson or .parquet hold one document per record, and
-    so do .json files that are an array of records. With a further .gz or .zst, .jsonl, .jsonlines,
-    .ndjson and .json files do too. Any other file is one document.
+    `**`. Files that end in .jsonl, .jsonlines, .ndjson or .parquet hold one document per record,
+    and so do .json files that are an array of records. With a further .gz or .zst, .jsonl,
+    .jsonlines, .ndjson and .json files do too. Any other file is one document.
 
     Attributes:
         text: sources whose documents are text, whatever they look like.

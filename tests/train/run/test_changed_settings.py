@@ -53,5 +53,5 @@ def test_a_model_of_another_class_is_told_what_trains_it(tmp_path):
     fusion = MMRec100M(dataclasses.replace(SMALL, num_layers=1), rngs=nnx.Rngs(0))
     bridge.save_orbax(bridge.state_folder(run, 5), fusion, step=5)
     config = Config(data_dir="a", run_dir=str(tmp_path))
-    with pytest.raises(UserError, match=r"MMRec100M, not MMRecModel: python -m train.fusion trains"):
+    with pytest.raises(UserError, match=r"not MMRecModel: python -m train.fusion trains that$"):
         restore_newest(config, BaseStage(config), None, run)
