@@ -54,6 +54,9 @@ _KNOWN = {
 }
 """Of .tiktoken files with so many tokens: the pattern, and the id of the end of text."""
 
+_MOST_PADDING = 1024
+"""Ids that models have at most in addition to their tokenizer's, for a round number."""
+
 _PROBE = (
     "The cat's 12345 na\u00efve caf\u00e9s \u2014\n\n\tdef f(x):\r\n    return x ** 2  # "
     "\u4e2d\u6587 \u0434\u0430 \U0001f642 \u00b2 ABC\n"
@@ -79,8 +82,9 @@ def read_tokenizer(
 
     Args:
         path: the file.
-        vocab_size: ids that there must be. In a .tiktoken file, which leaves its special tokens
-            out, those that it does not list become special tokens without a use.
+        vocab_size: ids that there must be. Those that a .tiktoken file does not list, as it leaves
+            its special tokens out, become special tokens without a use, and so do those behind the
+            last of a tokenizer.json, as models have that were padded to a round number of tokens.
         end_of_text: the token that ends documents, by its name, or its id; None finds it, see
             `end_of_text_in`. In a .tiktoken file, None takes the first id that has no token.
         pattern: of a .tiktoken file, how texts are cut into words: a name of PATTERNS, or a regular
@@ -100,7 +104,7 @@ def read_tokenizer(
         raise UserError(f"{path}: {_NEITHER}") from error
     try:
         if re.match(r"\s*\{", content):
-            tokenizer = _from_json(content, end_of_text)
+            tokenizer = _from_json(content, vocab_size, end_of_text)
         else:
             tokenizer = _from_ranks(_ranks(content), vocab_size, end_of_text, pattern)
         _check_that_texts_come_back(tokenizer)
@@ -114,11 +118,12 @@ def read_tokenizer(
     return tokenizer
 
 
-def _from_json(content: str, end_of_text: str | int | None) -> Tokenizer:
+def _from_json(content: str, vocab_size: int, end_of_text: str | int | None) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise ValueError(f"is not a tokenizer.json: {error}") from error
+    _pad(backend, vocab_size)
     tokenizer = Tokenizer(backend)
     usual = end_of_text_in(backend)
     found = usual if end_of_text is None else _id_of(backend, end_of_text)
@@ -137,6 +142,14 @@ def _from_json(content: str, end_of_text: str | int | None) -> Tokenizer:
             single=["$A", name], special_tokens=[(name, found)]
         )
     return tokenizer
+
+
+def _pad(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
+    """Adds special tokens without a use up to the model's last id, if only a few are missing."""
+    size = backend.get_vocab_size()
+    without_gaps = max(backend.get_vocab().values(), default=0) + 1 == size
+    if without_gaps and size < vocab_size <= size + _MOST_PADDING:
+        backend.add_special_tokens([f"<|unused {index}|>" for index in range(size, vocab_size)])
 
 
 def _id_of(backend: tokenizers.Tokenizer, end_of_text: str | int) -> int:

@@ -177,7 +177,8 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path, kind):
         ("<a>", {}, "has none of the tokens .*name the one that ends documents with end_of_text"),
         ("<a>", {"end_of_text": "<b>"}, "has no token <b>: correct end_of_text"),
         ("<a>", {"end_of_text": 300}, "has no token 300"),
-        ("</s>", {"vocab_size": 301}, "has 300 tokens, and model.vocab_size is 301"),
+        ("</s>", {"vocab_size": 299}, "has 300 tokens, and model.vocab_size is 299"),
+        ("</s>", {"vocab_size": 1325}, "has 300 tokens, and model.vocab_size is 1325"),
         (BYTES, {}, "needs 257 ids with the end of text, 256, and model.vocab_size is 256"),
         (BYTES, {"vocab_size": 257, "end_of_text": "</s>"}, "give end_of_text as an id"),
         (BYTES, {"vocab_size": 257, "end_of_text": 3}, "has an ordinary token 3"),
@@ -201,6 +202,19 @@ def test_wrong_files_are_one_line(tmp_path, content, options, message):
     with pytest.raises(UserError, match=f"^{path}: .*{message}") as caught:
         read_tokenizer(path, size, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_the_ids_of_a_padded_model_have_no_text(tmp_path):
+    read_tokenizer(saved(byte_level("</s>"), tmp_path), 384).save(tmp_path / "padded.json")
+    for tokenizer in (
+        read_tokenizer(tmp_path / "padded.json", 384),
+        Tokenizer.load(tmp_path / "padded.json"),
+    ):
+        assert tokenizer.vocab_size == len(tokenizer.token_bytes) == 384
+        text = "a <|unused 383|> b"
+        ids = tokenizer.encode(text)
+        assert max(ids) < 300
+        assert tokenizer.decode([*ids, 300, 383]) == text
 
 
 def joined_as_tiktoken_does(word: bytes, ranks: dict[bytes, int]) -> list[int]:
