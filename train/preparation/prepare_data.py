@@ -51,7 +51,11 @@ def prepare(config: Config, *, strict: bool = False, dry_run: bool = False) -> N
             print_summary(console, account, assembled)
             rejected = account.total.rejected.total()
             if strict and rejected:
-                print(f"error: {rejected:,} documents were rejected", file=sys.stderr)
+                print(
+                    f"error: {rejected:,} documents were rejected, so nothing is written: leave "
+                    "them out of the sources, or give no --strict",
+                    file=sys.stderr,
+                )
                 sys.exit(1)
             if dry_run:
                 console.print("nothing is written (--dry-run)")

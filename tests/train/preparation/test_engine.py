@@ -112,7 +112,10 @@ def test_strict_is_an_exit_code_of_1_where_a_document_is_rejected(tmp_path, sour
     config = write_config(tmp_path, sources)
     done = prepare(config, "--strict")
     assert done.returncode == 1
-    assert done.stderr == "error: 9 documents were rejected\n"
+    assert done.stderr == (
+        "error: 9 documents were rejected, so nothing is written: leave them out of the sources, "
+        "or give no --strict\n"
+    )
     assert "9 rejected, duplicate: " in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
