@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.config.metadata import in_full as in_full
     from bridge.config.wording import closest as closest
     from bridge.config.wording import type_in_words as type_in_words
+    from bridge.config.wording import unknown_argument as unknown_argument
     from bridge.config.yaml_keys import keys_of as keys_of
     from bridge.config.yaml_keys import read_yaml as read_yaml
     from bridge.config.yaml_keys import wrong_line as wrong_line
@@ -95,7 +96,7 @@ _NAMES = {
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model",),
     "config.metadata": ("in_full",),
-    "config.wording": ("closest", "type_in_words"),
+    "config.wording": ("closest", "type_in_words", "unknown_argument"),
     "config.yaml_keys": ("keys_of", "read_yaml", "wrong_line"),
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
     "orbax_folder": (

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from bridge.commands import printing
 from bridge.commands.loading import load, print_summary, reading, timed
 from bridge.commands.next_steps import print_next_steps
 from bridge.config.yaml_file import from_yaml
-from bridge.errors import BridgeError, FormatError, MismatchError, UnwritableFileError, errors_about
+from bridge.errors import (
+    BridgeError,
+    FormatError,
+    MismatchError,
+    UnwritableFileError,
+    errors_about,
+    unwritable,
+)
 from bridge.orbax_folder import state_folder, write_orbax
 from bridge.partial import LoadReport, load_partial
 from mmrec_jax import FusionLayer, MMRec100M
@@ -34,6 +42,7 @@ def to_torch(options: argparse.Namespace) -> int:
             raise UnwritableFileError("exists already: give --overwrite, or name another file")
         if not target.parent.is_dir():
             raise UnwritableFileError("cannot be written: its folder does not exist")
+        _check_writable(target.parent)
     loaded = load(options.IN, options)
     with timed(f"writing {target}"):
         any_format.save_file(target, loaded)
@@ -99,6 +108,14 @@ def _check_free(folder: str) -> None:
             inside = path.relative_to(place).parts
             if inside != ("state",) and not any(name.endswith(".partial") for name in inside):
                 raise UnwritableFileError("exists and is not empty: name a new folder")
+        _check_writable(place)
+
+
+def _check_writable(folder: Path) -> None:
+    """Tries whether files can be written in a folder, or where it is to be made."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    with unwritable():
+        tempfile.TemporaryFile("wb", dir=there).close()
 
 
 def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:

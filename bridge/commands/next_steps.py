@@ -12,7 +12,7 @@ from bridge.commands.printing import printable
 from bridge.config.metadata import to_checkpoint
 from bridge.orbax_folder import stage_folder
 from bridge.resumability import obstacles
-from mmrec_jax import MMRec100M
+from mmrec_jax import ExpertModule, MMRec100M
 
 PROGRAM = "python -m bridge"
 
@@ -33,6 +33,13 @@ def print_next_steps(options: argparse.Namespace, loaded: LoadedCheckpoint) -> N
     stage = _STAGES.get(type(loaded.model).__name__)
     if stage is None:
         print(f"to see what it is:\n  {PROGRAM} inspect {place}")
+        if isinstance(loaded.model, ExpertModule):
+            print(
+                "to join it with the other expert (BASE is the base model that both come from; "
+                "an expert of code is --fusion.code_expert):\n"
+                "  python -m train.fusion --config my.yaml --base_model BASE "
+                f"--fusion.text_expert {place}"
+            )
         return
     problems = obstacles(loaded)
     if problems:

@@ -3,12 +3,14 @@
 import argparse
 import math
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bridge.commands import convert, describe
 from bridge.commands.next_steps import BASE_FOLDER, PROGRAM
-from bridge.config.wording import closest
+from bridge.config.wording import closest, unknown_argument
 from bridge.errors import BridgeError
 from bridge.keys import MODEL_CLASSES
 
@@ -23,17 +25,26 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
+        # Said here, where the command's own options are known, and before what else is missing.
+        names = [name for action in self._actions for name in action.option_strings]
+        for word in sys.argv[1:] if args is None else args:
+            is_command = self._subparsers is not None and not word.startswith("-")
+            if is_command or word == "--":
+                break
+            if word.startswith("--") and word.partition("=")[0] not in names:
+                raise BridgeError(unknown_argument(word, [name.lstrip("-") for name in names]))
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            # Said here, where the command's own options are known.
-            names = [name for action in self._actions for name in action.option_strings]
-            is_option = unknown[0].startswith("-")
-            meant = closest(unknown[0].partition("=")[0], names) if is_option else None
-            hint = f", did you mean {meant}?" if meant else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
+        wrong = re.fullmatch(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            choices = wrong[3].replace("'", "").split(", ")
+            meant = closest(wrong[2], choices)
+            hint = f"did you mean {meant}?" if meant else f"known: {', '.join(choices)}"
+            message = f"{wrong[1]} {wrong[2]} is unknown; {hint}"
         raise BridgeError(f"{message}: see {self.prog} --help")
 
 
@@ -71,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_input(to_torch)
     to_torch.add_argument(
-        "OUT", type=os.path.expanduser, help="the file to write, ending in .pt or .safetensors"
+        "OUT", type=_path, help="the file to write, ending in .pt or .safetensors"
     )
     _add_loading(to_torch)
     to_torch.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -107,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     adapt.add_argument(
         "--config",
         required=True,
-        type=os.path.expanduser,
+        type=_path,
         metavar="C",
         help="YAML file of a training config",
     )
@@ -131,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         "inspect runs/demo/checkpoints_base/base_model_step_1000.pt",
     )
     _add_input(inspect_, "FILE")
-    _add_reading(inspect_)
+    _add_loading(inspect_)
     _add_json(inspect_)
 
     verify = command(
@@ -162,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "IN") -> None:
     parser.add_argument(
         dest,
-        type=os.path.expanduser,
+        type=_path,
         metavar=name,
         help="a .pt or .safetensors file, the index of several (model.safetensors.index.json), "
         "a run's folder (its newest state), or a state's folder",
@@ -172,17 +183,13 @@ def _add_input(parser: argparse.ArgumentParser, name: str = "IN", dest: str = "I
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "OUT_DIR",
-        type=os.path.expanduser,
+        type=_path,
         help=f"a new folder; training looks for RUN_DIR/{BASE_FOLDER}",
     )
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     _add_model_only(parser)
-    _add_reading(parser)
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         dest="entry",
@@ -212,6 +219,16 @@ def _add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _path(text: str) -> str:
+    path = os.path.expanduser(text)
+    if path.startswith("~") and not os.path.exists(path):
+        user = path.split("/")[0]
+        raise argparse.ArgumentTypeError(
+            f"there is no user {user[1:]}: correct {user}, or write ./{path} if it is a name"
+        )
+    return path
 
 
 def _whole(least: int) -> Callable[[str], int]:

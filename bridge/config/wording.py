@@ -32,6 +32,21 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
+def unknown_argument(word: str, names: Iterable[str]) -> str:
+    """What is wrong with a word of a command line that is no option of it.
+
+    Args:
+        word: as it was given, such as "--training.step=3".
+        names: of the options, without their dashes.
+    """
+    if not word.startswith("-"):
+        return f"{word} is not an option: options are written --NAME VALUE, --help lists them all"
+    option = word.partition("=")[0].removesuffix("+")
+    meant = closest(option.lstrip("-"), names)
+    hint = f"did you mean --{meant}?" if meant else "--help lists them all"
+    return f"unknown option {option}: {hint}"
+
+
 def type_in_words(hint: Any) -> str:
     """What a setting of this type takes: "a whole number", "a list of texts"."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)

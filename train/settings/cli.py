@@ -21,13 +21,7 @@ import bridge
 from train.settings.config import Config
 from train.settings.paths import with_home
 from train.settings.yaml_keys import is_text, key_lines, read_config
-from train.system.command_line import (
-    exit_after,
-    one_line,
-    option_names,
-    unknown_argument,
-    without_value,
-)
+from train.system.command_line import exit_after, one_line, option_names, without_value
 from train.system.errors import UserError
 
 AddFlags = Callable[[jsonargparse.ArgumentParser], None]
@@ -256,7 +250,7 @@ def _describe(
         return f"{path}: {missing[1]} must be set there or by an option"
     unknown = re.search(r"unrecognized arguments: (\S+)", message)
     if unknown:
-        return unknown_argument(unknown[1], names)
+        return bridge.unknown_argument(unknown[1], names)
     return without_value(message) or f"{origin}: {message}"
 
 

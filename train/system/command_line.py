@@ -9,10 +9,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from bridge import closest, type_in_words, use_utf8
+from bridge import type_in_words, unknown_argument, use_utf8
 from train.system.errors import UserError
 from train.system.interrupt import interrupt
 
@@ -82,21 +82,6 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
     """The options that a command's help lists, without their dashes."""
     listed = (action for action in parser._actions if action.help != argparse.SUPPRESS)
     return [name.lstrip("-") for action in listed for name in action.option_strings]
-
-
-def unknown_argument(word: str, names: Iterable[str]) -> str:
-    """What is wrong with a word of a command line that is no option of it.
-
-    Args:
-        word: as it was given, such as "--training.step=3".
-        names: of the options, without their dashes.
-    """
-    if not word.startswith("-"):
-        return f"{word} is not an option: options are written --NAME VALUE, --help lists them all"
-    option = word.partition("=")[0].removesuffix("+")
-    meant = closest(option.lstrip("-"), names)
-    hint = f"did you mean --{meant}?" if meant else "--help lists them all"
-    return f"unknown option {option}: {hint}"
 
 
 def one_line(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import concurrent.futures
 import dataclasses
+import errno
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import typing
 
 import pytest
@@ -104,7 +106,7 @@ def test_all_commands_for_real(tmp_path):
     assert "writing out.safetensors ..." in to_torch.stdout
     assert verify.stdout.endswith("A and B differ, tolerance 0\n")
     assert json.loads(inspect.stdout)["step"] == 12
-    assert adapt.stderr.count("\n") == 1 and "invalid choice: 'GPT2'" in adapt.stderr
+    assert adapt.stderr.count("\n") == 1 and "GPT2 is unknown" in adapt.stderr
     assert sorted(os.listdir(tmp_path)) == ["c.yaml", "out.safetensors", "runs"]
     for written in ("runs/mine/checkpoints_base", "out.safetensors"):
         assert bridge.compare(bridge.load(tmp_path / written), bridge.load(TRAINED)).agrees()
@@ -124,17 +126,27 @@ def test_help_says_what_a_command_does(command, run):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND: see python -m bridge --help"),
-        (["convert"], "invalid choice: 'convert'"),
+        (["convert"], "COMMAND convert is unknown; known: to-torch, from-torch, adapt, "),
+        (
+            ["inspct", "a"],
+            "COMMAND inspct is unknown; did you mean inspect?: see python -m bridge ",
+        ),
+        (["--json", "inspect", "a"], "unknown option --json: --help lists them all"),
         (["to-torch", "a"], "required: OUT: see python -m bridge to-torch --help"),
         (["from-torch", "a", "b", "c"], "unrecognized arguments: c"),
-        (["from-torch", "a", "b", "--partia"], "--partia, did you mean --partial?: see python -m"),
-        (["inspect", "a", "--jsom"], "--jsom, did you mean --json?: see python -m bridge inspect"),
-        (["inspect", "a", "--wxyz"], "arguments: --wxyz: see python -m bridge inspect --help"),
+        (["from-torch", "a", "b", "--partia"], "option --partia: did you mean --partial?"),
+        (["inspect", "a", "--jsom"], "unknown option --jsom: did you mean --json?"),
+        (["inspect", "--num_heads=3"], "unknown option --num_heads: did you mean --num-heads?"),
+        (["inspect", "a", "--wxyz"], "unknown option --wxyz: --help lists them all"),
         (["from-torch", "a", "b", "--num-heads", "0"], "'0' is not a whole number from 1"),
         (["from-torch", "a", "b", "--seed", "-1"], "argument --seed: "),
         (["from-torch", "a", "b", "--seed", "4294967296"], "is not a whole number"),
         (["adapt", "a", "b"], "required: --config"),
-        (["adapt", "a", "b", "--config", "c", "--model-class", "GPT2"], "invalid choice: 'GPT2'"),
+        (
+            ["adapt", "a", "b", "--config", "c", "--model-class", "GPT2"],
+            "GPT2 is unknown; known: MMRec",
+        ),
+        (["from-torch", "a", "~nobody-here/b"], "no user nobody-here: correct ~nobody-here, or "),
         (["inspect"], "required: FILE"),
         (["verify", "a"], "required: B"),
         (["verify", "a", "b", "--tolerance", "-1"], "argument --tolerance: "),
@@ -163,6 +175,32 @@ def test_wrong_files_are_one_line_and_leave_nothing(command, name, refused, tmp_
     }
     assert f"{wrong}: " in refused(command, wrong, *arguments[command])
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["to-torch", "from-torch", "from-torch --partial", "adapt"])
+def test_a_place_that_cannot_be_written_is_refused_before_reading(
+    command, run, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "c.yaml").write_text(WIDER)
+    name, *options = command.split()
+    options += ["--config", tmp_path / "c.yaml"] if name == "adapt" else []
+
+    def no_file(mode, dir):  # what root may write is writable to it
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
+    for place in (tmp_path / "file" / "out.pt", tmp_path / "out.pt"):
+        code, out, errors = run(name, BASE, place, *options)
+        assert (code, out) == (2, "")
+        assert errors.startswith(f"error: {place}: cannot be written: ")
+    assert sorted(os.listdir(tmp_path)) == ["c.yaml", "file"]
+
+
+def test_an_expert_is_told_how_it_is_joined(run, tmp_path):
+    code, out, _ = run("from-torch", GOLDEN / "expert" / "checkpoint.pt", tmp_path / "expert")
+    assert code == 0
+    assert f"--base_model BASE --fusion.text_expert {tmp_path / 'expert'}\n" in out
 
 
 def test_all_that_does_not_fit_is_in_the_error_without_partial(changed, refused, tmp_path):
@@ -578,13 +616,16 @@ def test_a_config_that_cannot_be_read_is_one_line(refused, tmp_path):
 def test_a_prefix_that_is_left_out_is_printed(options, run, tmp_path):
     content = torch.load(BASE, weights_only=True)
     tensors = content["model_state_dict"]
-    content["model_state_dict"] = {f"net.model.{name}": value for name, value in tensors.items()}
+    content["model_state_dict"] = {
+        f"module.net.model.{name.replace('blocks.0', '_orig_mod.blocks.0')}": value
+        for name, value in tensors.items()
+    }
     torch.save(content, tmp_path / "a.pt")
     code, out, _ = run("from-torch", tmp_path / "a.pt", tmp_path / "run", *options)
     assert code == 0
-    assert "\n  names begin with net.model., which is left out\n" in out
+    assert "\n  names without net.model., _orig_mod., module.\n" in out
     _, out, _ = run("from-torch", BASE, tmp_path / "other", *options)
-    assert "names begin" not in out
+    assert "names without" not in out
 
 
 def test_the_home_folder_is_meant_by_a_tilde(run, monkeypatch, tmp_path):
