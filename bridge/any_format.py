@@ -97,7 +97,7 @@ def stated_in(
             yield stated
         return
     _refuse_entry(path, entry)
-    loaded = load_orbax(path)
+    loaded = load_orbax(path, model_only=model_only)
     with errors_about(path):
         yield checkpoint.stated_by(loaded)
 

@@ -18,7 +18,7 @@ from bridge.files.plain_data import plain
 from bridge.keys import Model, entries
 from bridge.optimizer import OptimizerState, optimizer_from_torch, optimizer_to_torch
 from bridge.schedule import SchedulerState, scheduler_from_torch, scheduler_to_torch
-from bridge.stated import StatedCheckpoint, understand
+from bridge.stated import StatedCheckpoint, needed_of, understand
 from mmrec_jax import ModelConfig
 
 _RATE_TOLERANCE = 1e-6
@@ -49,7 +49,7 @@ class LoadedCheckpoint:
         avg_loss: the loss that the file states, 0 if it states none.
         metadata: the file's own, unchanged; give it to `save_torch` to keep it.
         left_out: the file's entries that were not taken over, by name: what each is.
-        prefix: what all names in the file began with, such as "model.", and have not here.
+        wrappers: what names in the file have besides the model's own, such as "model.".
     """
 
     model: Model
@@ -60,7 +60,7 @@ class LoadedCheckpoint:
     avg_loss: float = 0.0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    prefix: str = ""
+    wrappers: tuple[str, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
@@ -197,8 +197,8 @@ def stated_in(
     Raises:
         BridgeError: as for `load_torch`.
     """
-    lenient = model_only or entry is not None
-    with errors_about(path), any_file.reading(path, lenient=lenient) as content:
+    needed = needed_of(entry, model_only)
+    with errors_about(path), any_file.reading(path, needed) as content:
         yield understand(content, entry, model_only)
 
 
@@ -272,7 +272,7 @@ def completed(
         avg_loss=stated.avg_loss,
         metadata=stated.metadata,
         left_out=stated.left_out,
-        prefix=stated.prefix,
+        wrappers=stated.wrappers,
     )
 
 

@@ -25,6 +25,11 @@ def listed(items: Sequence[str], most: int = _SCREEN) -> str:
     return ", ".join(shown) + (f" and {others} more" if others else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 tensor", "2 tensors"."""
+    return f"{count:,} {noun if count == 1 else {'entry': 'entries'}.get(noun, f'{noun}s')}"
+
+
 class BridgeError(Exception):
     """The base of every error that a wrong file or argument can cause.
 

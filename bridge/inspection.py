@@ -36,6 +36,11 @@ _VARIANTS = {"use_hem": "HEM", "use_dpg": "DPG", "use_sparse": "sparse", "use_ub
 """The original's names for the variants, by switch. HEM has one fused projection, DPG computes the
 decay at low rank, UBOO adds a planning loss (docs/model.md section 1)."""
 
+_REVISED = ("DPG", "sparse", "UBOO")
+"""The variants that not all revisions of the original compute alike."""
+
+_REVISIONS = "revisions of the original differ here, see docs/model.md section 1"
+
 _SETTINGS = ("lr", "betas", "eps", "weight_decay")
 _BUFFERS = ("router.hyperplanes", "router.powers")
 
@@ -89,7 +94,7 @@ class Inspection:
         step: optimizer steps made.
         stated_step: what the file's own counter says where that is another number, else None.
         avg_loss: the loss that is stated.
-        prefix: what all names in the file begin with before the model's own.
+        wrappers: what names in the file have besides the model's own, such as "model.".
         left_out: entries of the file that are not taken over, by name: what each is.
         warnings: what is odd about its values.
         problems: everything for which the checkpoint cannot be loaded or training cannot resume
@@ -111,7 +116,7 @@ class Inspection:
     step: int
     stated_step: int | None
     avg_loss: float
-    prefix: str
+    wrappers: tuple[str, ...]
     left_out: dict[str, str]
     warnings: tuple[str, ...]
     problems: dict[str, list[str]]
@@ -128,13 +133,24 @@ class Inspection:
             return None
         return self.step / self.schedule.total_steps
 
+    @property
+    def reminder(self) -> str:
+        """What to know of its variants before it is used beside the original; "" if nothing."""
+        revised = ", ".join(name for name in self.variants if name in _REVISED)
+        return revised and f"{revised}: {_REVISIONS}"
+
     def to_json(self) -> dict[str, Any]:
         """The description as plain data."""
-        return dataclasses.asdict(self) | {"total": self.total, "trained": self.trained}
+        derived = {"total": self.total, "trained": self.trained, "reminder": self.reminder}
+        return dataclasses.asdict(self) | derived
 
 
 def inspect(
-    path: PathLike, *, num_heads: int | None = None, entry: str | None = None
+    path: PathLike,
+    *,
+    num_heads: int | None = None,
+    model_only: bool = False,
+    entry: str | None = None,
 ) -> Inspection:
     """Describes a checkpoint of any format, after loading it as a conversion would.
 
@@ -143,13 +159,14 @@ def inspect(
     Args:
         path: the file or folder.
         num_heads: see `load_torch`.
+        model_only: see `load_torch`.
         entry: see `load_torch`.
 
     Raises:
         BridgeError: it cannot be read, is damaged or unsafe, or is no checkpoint at all.
     """
     recording = warnings.catch_warnings(record=True, action="always", category=FileWarning)
-    with recording as caught, stated_in(path, entry) as stated:
+    with recording as caught, stated_in(path, entry, model_only) as stated:
         model = _model(stated, num_heads)
         loaded, problems = _loaded(stated, model, num_heads)
         tied = model.model_class == "MMRecModel" and (
@@ -180,7 +197,7 @@ def inspect(
         step=stated.step,
         stated_step=stated.stated_step,
         avg_loss=stated.avg_loss,
-        prefix=stated.prefix,
+        wrappers=stated.wrappers,
         left_out=stated.left_out,
         warnings=tuple(
             dict.fromkeys(  # what does not load is read twice

@@ -10,13 +10,15 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 """Names that DataParallel, torch.compile, FSDP and checkpointing put into others, anywhere."""
 
 
-def own_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
-    """The model's own name of each, and the prefix that all had in common ("" if none).
+def own_names(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The model's own name of each, and what else there was in names.
 
-    A prefix is one or more modules around the model, such as `model.` or `net.backbone.`; what
-    wrappers put into names is left out, and is no part of it.
+    That is the prefix that all have in common, one or more modules around the model, such as
+    `model.` or `net.backbone.`, and what wrappers put into any of them, such as `module.`.
     """
-    own = {name: [part for part in name.split(".") if part not in _WRAPPERS] for name in set(names)}
+    split = {name: name.split(".") for name in set(names)}
+    wrappers = sorted({f"{part}." for parts in split.values() for part in _WRAPPERS & set(parts)})
+    own = {name: [part for part in parts if part not in _WRAPPERS] for name, parts in split.items()}
     common: list[str] = []
     while own:
         first = {parts[0] if len(parts) > 1 else "" for parts in own.values()}
@@ -24,7 +26,8 @@ def own_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
             break
         common += first
         own = {name: parts[1:] for name, parts in own.items()}
-    return {name: ".".join(parts) for name, parts in own.items()}, ".".join([*common, ""])
+    prefix = [".".join([*common, ""])] if common else []
+    return {name: ".".join(parts) for name, parts in own.items()}, (*prefix, *wrappers)
 
 
 @functools.cache

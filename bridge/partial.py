@@ -203,7 +203,7 @@ def load_partial(
         avg_loss=stated.avg_loss if report.complete else 0.0,
         metadata=metadata,
         left_out=stated.left_out,
-        prefix=stated.prefix,
+        wrappers=stated.wrappers,
     )
     return loaded, dataclasses.replace(report, training_state=outcome)
 

@@ -1,16 +1,18 @@
 """What a file states: its content understood and checked, its tensors unread."""
 
 import dataclasses
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bridge.config.infer import infer_class
 from bridge.config.metadata import known_class, stated_config
 from bridge.config.resolve import resolve_config
-from bridge.errors import BridgeError, FormatError, listed
+from bridge.contents import advice, described, entry_of, is_weight, weights_in
+from bridge.errors import BridgeError, FileWarning, FormatError, listed
 from bridge.files.plain_data import plain, safe_name
-from bridge.files.refused import Refused
+from bridge.files.refused import Needed, Refused
 from bridge.files.tensors import Tensor
 from bridge.keys import MODEL_CLASSES
 from bridge.names import own_names
@@ -22,9 +24,6 @@ _TRAINED = {"model_state_dict", "optimizer_state_dict", "scheduler_state_dict", 
 
 _TAKEN = _TRAINED | {"avg_loss", "loss", "metadata", "config", "model_config", "args"}
 """The entries of a file that are taken over, or that the model's config is read from."""
-
-_OF_AVERAGES = {"n_averaged"}
-"""What torch's AveragedModel counts, beside the weights."""
 
 _MOST_TENSORS = 2**16
 """2000 layers; the time that names take is in proportion to their number."""
@@ -41,7 +40,7 @@ class StatedCheckpoint:
         stated_config: the config as far as the file states it.
         tensors: the model's, by the original's names.
         duplicates: names that more than one tensor has.
-        prefix: what all names in the file begin with before their own, such as "model.".
+        wrappers: what names in the file have besides the model's own, such as "model.".
         left_out: the file's entries that are not taken over, by name: what each is.
         optimizer: the optimizer's state dict, None if there is none.
         scheduler: the schedule's, likewise.
@@ -52,7 +51,7 @@ class StatedCheckpoint:
     stated_config: dict[str, Any]
     tensors: dict[str, Tensor]
     duplicates: list[str]
-    prefix: str
+    wrappers: tuple[str, ...]
     left_out: dict[str, str]
     optimizer: Any
     scheduler: Any
@@ -85,6 +84,22 @@ class StatedCheckpoint:
         return resolve_config(self.model_class, self.stated_config, shapes, num_heads)
 
 
+def needed_of(entry: str | None = None, model_only: bool = False) -> Needed:
+    """What of a file must be readable for `understand`, which gets the same arguments."""
+    return _nothing if model_only or entry is not None else _taken
+
+
+def _nothing(content: Any) -> Collection[Any]:
+    return ()
+
+
+def _taken(content: Any) -> Collection[Any] | None:
+    if isinstance(content, Mapping) and "model_state_dict" in content:
+        return _TAKEN
+    # Where weights are called otherwise, the error names them, and is not about what is beside.
+    return () if weights_in(content) else None
+
+
 def understand(
     content: Any, entry: str | None = None, model_only: bool = False
 ) -> StatedCheckpoint:
@@ -104,15 +119,24 @@ def understand(
     if not isinstance(content, Mapping):
         raise FormatError(f"holds a {type(content).__name__}, not a checkpoint")
     left_out = {}
+    is_bare = entry is None and "model_state_dict" not in content
     if entry is None:
         content = _with_model_state(_without_nonsense(content) if model_only else content)
     else:
-        left_out = {name: _described(content[name]) for name in _TRAINED & content.keys()}
+        left_out = {name: described(content[name]) for name in _TRAINED & content.keys()}
         taken = {entry if entry in content else entry.split(".")[0], *_TRAINED}
         kept = {name: item for name, item in content.items() if name not in taken}
-        content = kept | {"model_state_dict": _entry(content, entry)}
-        content = _without_nonsense(content)
-    tensors, duplicates, prefix = _own_tensors(content["model_state_dict"])
+        found = entry_of(content, entry)
+        weights = {key: item for key, item in found.items() if is_weight(item)}
+        left_out |= {
+            safe_name(f"{entry}.{key}"): described(item)
+            for key, item in found.items()
+            if key not in weights
+        }
+        content = _without_nonsense(kept | {"model_state_dict": weights})
+    tensors, duplicates, wrappers = _own_tensors(content["model_state_dict"])
+    if is_bare:
+        tensors = _with_tied_head(tensors)
     stated_class, config = stated_config(content)
     step, stated_step = _steps(content)
     return StatedCheckpoint(
@@ -120,10 +144,10 @@ def understand(
         stated_config=config,
         tensors=tensors,
         duplicates=duplicates,
-        prefix=prefix,
+        wrappers=wrappers,
         left_out=left_out
         | {
-            safe_name(str(name)): _described(item)
+            safe_name(str(name)): described(item)
             for name, item in content.items()
             if name not in _TAKEN
         },
@@ -134,42 +158,6 @@ def understand(
         avg_loss=_number(content, "loss" if content.get("avg_loss") is None else "avg_loss", float),
         metadata=plain(dict(content.get("metadata") or {}), "metadata"),
     )
-
-
-def _entry(content: Mapping[Any, Any], name: str) -> Any:
-    """The weights of this name; a dot goes into a dictionary."""
-    found: Any = content
-    if name in content:
-        found = content[name]
-    else:
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-    if isinstance(found, Refused):
-        raise found.error(safe_name(name))
-    if not isinstance(found, Mapping) or not _tensors_in(found):
-        there = [safe_name(str(key)) for key, item in content.items() if _tensors_in(item)]
-        raise FormatError(
-            f"has no weights called {name}; dictionaries of tensors in it: "
-            f"{listed(there) or 'none'}"
-        )
-    return {key: item for key, item in found.items() if key not in _OF_AVERAGES}
-
-
-def _tensors_in(item: Any) -> int:
-    values = item.values() if isinstance(item, Mapping) else ()
-    return sum(isinstance(value, Tensor) for value in values)
-
-
-def _described(item: Any) -> str:
-    """What an entry is, in a few words."""
-    if isinstance(item, Tensor):
-        return f"a tensor {list(item.shape)}"
-    if isinstance(item, Mapping):
-        tensors = _tensors_in(item)
-        return f"{tensors} tensors" if tensors else f"a dictionary of {len(item)} entries"
-    if isinstance(item, list | tuple):
-        return f"a {type(item).__name__} of {len(item)} values"
-    return item.what if isinstance(item, Refused) else f"{item!r:.40}"
 
 
 def _without_nonsense(content: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -197,25 +185,38 @@ def _with_model_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
             raise content["model_state_dict"].error("model_state_dict")
         if not isinstance(content["model_state_dict"], Mapping):
             raise FormatError("model_state_dict is not a dictionary of tensors")
+        inside = weights_in({"model_state_dict": content["model_state_dict"]})
+        if inside and "model_state_dict" not in inside:
+            raise FormatError(
+                f"model_state_dict holds dictionaries instead of tensors: {advice(inside)}"
+            )
         if not isinstance(content.get("metadata") or {}, Mapping):
             raise FormatError("metadata is not a dictionary")
         return content
     if content and all(isinstance(value, Tensor | Refused) for value in content.values()):
         return {"model_state_dict": content}
     keys = listed([safe_name(str(key)) for key in content]) or "nothing"
-    weights = next((key for key, item in content.items() if _tensors_in(item)), None)
-    hint = (
-        "save the model's state_dict() alone, or under that name"
-        if weights is None
-        else f"--weights {safe_name(str(weights))} takes the tensors in there"
-    )
     raise FormatError(
-        f"holds neither a model_state_dict nor the tensors of one, but {keys}: {hint}"
+        f"holds neither a model_state_dict nor the tensors of one, but {keys}: "
+        f"{advice(weights_in(content))}"
     )
 
 
-def _own_tensors(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str], str]:
-    """The tensors under their own names, the names that came more than once, the common prefix.
+def _with_tied_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An MMRecModel's tensors with the head, which programs leave out that store no value twice."""
+    names = tensors.keys()
+    if not {"embedding.weight", "norm.weight"} <= names or "lm_head.weight" in names:
+        return tensors
+    warnings.warn(
+        "has no lm_head.weight: it is tied to embedding.weight", FileWarning, stacklevel=2
+    )
+    return tensors | {"lm_head.weight": tensors["embedding.weight"]}
+
+
+def _own_tensors(
+    state_dict: Mapping[Any, Any],
+) -> tuple[dict[str, Tensor], list[str], tuple[str, ...]]:
+    """The tensors under their own names, names that came more than once, what else was in names.
 
     Raises:
         FormatError: something in it is not a tensor with a name that can be shown, or it is one of
@@ -231,10 +232,10 @@ def _own_tensors(state_dict: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list
             raise FormatError(f"{key!r:.80} in the state dict is a {kind}, no tensor")
         if len(key) > _LONGEST_NAME or not key.isprintable():
             raise FormatError(f"has a tensor with the name {key[:80]!r:.80}, and no model has one")
-    names, prefix = own_names(state_dict)
+    names, wrappers = own_names(state_dict)
     times = Counter(names.values())
     duplicates = [name for name, count in times.items() if count > 1]
-    return {names[key]: tensor for key, tensor in state_dict.items()}, duplicates, prefix
+    return {names[key]: tensor for key, tensor in state_dict.items()}, duplicates, wrappers
 
 
 def _steps(content: Mapping[str, Any]) -> tuple[int, int | None]:

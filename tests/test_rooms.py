@@ -17,8 +17,8 @@ ORDER = {
         generate
     """,
     "bridge": """
-        utf8 errors files keys config names weights parameter_group optimizer schedule stated
-        checkpoint orbax_folder any_format resumability comparison inspection partial twin
+        utf8 errors files keys config names weights parameter_group optimizer schedule contents
+        stated checkpoint orbax_folder any_format resumability comparison inspection partial twin
         commands __main__
     """,
     "train": """

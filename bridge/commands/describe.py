@@ -11,7 +11,12 @@ from bridge.inspection import inspect
 
 def describe(options: argparse.Namespace) -> int:
     """Runs `inspect`; returns 1 if the checkpoint has problems."""
-    inspection = inspect(options.IN, num_heads=options.num_heads, entry=options.entry)
+    inspection = inspect(
+        options.IN,
+        num_heads=options.num_heads,
+        model_only=options.model_only,
+        entry=options.entry,
+    )
     if options.json:
         printing.print_json(inspection.to_json())
     else:

@@ -36,8 +36,8 @@ def print_summary(loaded: LoadedCheckpoint) -> None:
     apart = disagreement(loaded)
     if apart is not None:
         print(f"  {apart}")
-    if loaded.prefix:
-        print(f"  names begin with {printing.printable(loaded.prefix)}, which is left out")
+    if loaded.wrappers:
+        print(f"  names without {printing.printable(', '.join(loaded.wrappers))}")
     if loaded.left_out:
         print(f"  not taken over: {printing.left_out(loaded.left_out)}")
 

@@ -11,16 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.comparison import KINDS, Comparison
-from bridge.errors import SHOWN, listed
+from bridge.errors import SHOWN, counted, listed
 from bridge.inspection import Inspection
 from bridge.partial import LoadReport
 
 _PARTS = 12
-
-_REVISED = ("DPG", "sparse", "UBOO")
-"""The variants that not all revisions of the original compute alike."""
-
-_REVISIONS = "revisions of the original differ here, see docs/model.md section 1"
 
 
 def printable(text: str) -> str:
@@ -124,10 +119,6 @@ def _print(table: Table) -> None:
         print(line.rstrip())
 
 
-def _tensors(count: int) -> str:
-    return f"{count:,} tensor{'' if count == 1 else 's'}"
-
-
 def _some(names: Sequence[str]) -> str:
     return f"{len(names)}: {listed(names)}"
 
@@ -149,9 +140,8 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         }
         yield "dimensions", ", ".join(f"{key} {value}" for key, value in dimensions.items())
     yield "variants", ", ".join(inspection.variants) or "none"
-    revised = [name for name in inspection.variants if name in _REVISED]
-    if revised:
-        yield "", f"{', '.join(revised)}: {_REVISIONS}"
+    if inspection.reminder:
+        yield "", inspection.reminder
     yield "parameters", f"{inspection.total:,}"
     width = len(f"{inspection.total:,}")
     parts = list(inspection.parameters.items())
@@ -167,7 +157,7 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
     yield (
         "dtypes",
         ", ".join(
-            f"{dtype} ({_tensors(share.tensors)}, {share.values:,} values)"
+            f"{dtype} ({counted(share.tensors, 'tensor')}, {counted(share.values, 'value')})"
             for dtype, share in inspection.dtypes.items()
         ),
     )
@@ -194,8 +184,8 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
             f"by its optimizer, which counts; the file's counter says {inspection.stated_step:,}",
         )
     yield "avg_loss", f"{inspection.avg_loss:.6g}"
-    if inspection.prefix:
-        yield "names", f"begin with {inspection.prefix}, which is left out"
+    if inspection.wrappers:
+        yield "names", f"without {', '.join(inspection.wrappers)}"
     if inspection.left_out:
         yield "not taken", left_out(inspection.left_out)
     for warning in inspection.warnings:
@@ -210,7 +200,7 @@ def _compared(comparison: Comparison) -> Iterator[tuple[str, str]]:
         tensors = comparison.of_kind(kind)
         if tensors:
             difference = tensors[0].difference
-            yield kind, f"{_tensors(len(tensors))}, largest difference {difference:.3g}"
+            yield kind, f"{counted(len(tensors), 'tensor')}, largest difference {difference:.3g}"
     for name, difference in comparison.outputs.items():
         yield name, f"largest difference {difference:.3g}"
     if not comparison.outputs:

@@ -5,7 +5,7 @@ from typing import Any
 
 from bridge.config.fields import FIELDS, OWN_NAMES, VARIANT_OF, Shapes, typed
 from bridge.config.infer import block_numbers, infer_fields
-from bridge.errors import ConfigError, listed
+from bridge.errors import ConfigError, counted, listed
 from mmrec_jax import ModelConfig
 
 _MOST_LAYERS = 2000
@@ -89,7 +89,7 @@ def _check_layers(values: Mapping[str, Any], shapes: Shapes | None) -> None:
     if shapes is not None and values["num_layers"] > len(shapes):
         raise ConfigError(
             f"num_layers is {values['num_layers']} in the file's config, but the file holds only "
-            f"{len(shapes)} tensors"
+            f"{counted(len(shapes), 'tensor')}"
         )
 
 

@@ -11,12 +11,13 @@ from bridge.errors import (
     FileWarning,
     FormatError,
     MismatchError,
+    UnreadableFileError,
     errors_about,
 )
 from bridge.files import disk, safetensors_file, shards, torch_file
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import check_extent, safe_name
-from bridge.files.refused import Refused
+from bridge.files.refused import Needed, Refused, all_of_it
 from bridge.files.tensors import Tensor
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -49,12 +50,12 @@ def files_of(path: PathLike) -> list[Path]:
 
 
 @contextlib.contextmanager
-def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
+def reading(path: PathLike, needed: Needed = all_of_it) -> Iterator[Any]:
     """What a checkpoint's file holds, its tensors as Tensor, readable until the block ends.
 
     Args:
         path: the file, or the index of several.
-        lenient: leave a Refused in the place of what is not read, for whoever needs it to raise.
+        needed: what must be readable; the rest has a Refused in the place of what is not read.
 
     Raises:
         BridgeError: as for the `reading` of its format.
@@ -63,7 +64,7 @@ def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
         FileWarning: its name is of another format, or of a part of a checkpoint.
     """
     if shards.is_index(path):
-        with _reading_all(path, lenient) as content:
+        with _reading_all(path, needed) as content:
             yield content
         return
     odd = shards.refuse_part(path)
@@ -77,25 +78,30 @@ def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
         warnings.warn(
             f"read as a {name} file, which it is in spite of its name", FileWarning, stacklevel=2
         )
-    with container.reading(path, lenient=lenient) as content:
+    with container.reading(path, needed) as content:
         yield content
 
 
 def _container(path: PathLike) -> Any:
     """The module for a file's format: what its first bytes show, else what its name says."""
-    start, size = b"", 0
+    start, size, is_text = b"", 0, False
     with contextlib.suppress(BridgeError), disk.opened(path) as file:
-        size = disk.size(file)
+        size, is_text = disk.size(file), disk.is_text(file)
         start = bytes(disk.read(file, 0, min(9, size)))
     if start.startswith(b"PK\3\4"):
         return torch_file
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         return safetensors_file
+    if is_text:
+        raise UnreadableFileError(
+            "a text file, not a checkpoint: name a .pt or .safetensors file, the index of several "
+            "(*.index.json), or a run's folder"
+        )
     return safetensors_file if Path(path).suffix.lower() == _SAFETENSORS else torch_file
 
 
 @contextlib.contextmanager
-def _reading_all(path: PathLike, lenient: bool) -> Iterator[dict[str, Any]]:
+def _reading_all(path: PathLike, needed: Needed) -> Iterator[dict[str, Any]]:
     """The tensors of all files that an index names, each from the file that it says."""
     places = shards.read_index(path)
     content: dict[str, Any] = {}
@@ -103,7 +109,7 @@ def _reading_all(path: PathLike, lenient: bool) -> Iterator[dict[str, Any]]:
         for name in shards.files_of(places):
             part = Path(path).with_name(name)
             with errors_about(part):
-                tensors = stack.enter_context(_container(part).reading(part, lenient=lenient))
+                tensors = stack.enter_context(_container(part).reading(part, needed))
                 if not isinstance(tensors, Mapping) or not all(
                     isinstance(tensor, Tensor | Refused) for tensor in tensors.values()
                 ):

@@ -1,6 +1,7 @@
 """Files on disk: clear errors for what cannot be opened, and no half-written file or folder."""
 
 import contextlib
+import difflib
 import errno
 import os
 import pathlib
@@ -19,6 +20,9 @@ PathLike = str | os.PathLike[str]
 
 _GLOB_CHARACTERS = frozenset("*?[]\\")
 
+_START = 512
+"""Bytes that show what a file is."""
+
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
@@ -35,11 +39,41 @@ def opened(path: PathLike) -> Iterator[BinaryIO]:
             if stat.S_ISFIFO(os.stat(path).st_mode):
                 raise UnreadableFileError("cannot be read: it is a pipe")
             file = stack.enter_context(open(path, "rb"))
+        except FileNotFoundError as error:
+            raise UnreadableFileError(f"{_unreadable(error)}; {_where_to_look(path)}") from None
         except (OSError, ValueError) as error:
             raise _unreadable(error) from None
         if not size(file):
             raise UnreadableFileError("the file is empty")
+        _refuse_stand_in(file)
         yield file
+
+
+def _where_to_look(path: PathLike) -> str:
+    """What to do about a file that does not exist."""
+    place = pathlib.Path(path)
+    try:
+        near = difflib.get_close_matches(place.name, os.listdir(place.parent), n=1, cutoff=0.8)
+    except OSError:
+        return f"there is no folder {place.parent}: correct the path"
+    return f"did you mean {place.with_name(near[0])}?" if near else "correct the path"
+
+
+def _refuse_stand_in(file: BinaryIO) -> None:
+    """Raises UnreadableFileError where a file is what a download left in the place of another."""
+    start = bytes(read(file, 0, min(_START, size(file)))).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise UnreadableFileError("a Git LFS pointer, not the file itself: run git lfs pull")
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise UnreadableFileError(
+            "a web page, not the file itself: download it again; a browser shows what the page says"
+        )
+
+
+def is_text(file: BinaryIO) -> bool:
+    """Whether a file begins like a text, without the control characters of other files."""
+    start = bytes(read(file, 0, min(_START, size(file))))
+    return len(start) > 3 and all(byte >= 32 or byte in b"\t\n\f\r" for byte in start)
 
 
 def size(file: BinaryIO) -> int:

@@ -70,7 +70,9 @@ _KNOWN = {
 _TORCH_TYPE = re.compile(r"torch\.(bool|(bfloat|float|complex|u?int|qu?int|bits)\d+\w{,20})")
 """Names of types of values; as data they are text."""
 
-_NUMPY_NUMBER = re.compile(r"b1|[iu][1248]|f[248]")
+_NUMPY_SCALAR = re.compile(r"b1|[iu][1248]|f[248]|U\d{1,3}")
+"""Codes of numpy's scalars that are read, as numbers and texts."""
+
 _NUMPY_KINDS = {
     "f": "numpy.floating",
     "c": "numpy.complexfloating",
@@ -80,8 +82,8 @@ _NUMPY_KINDS = {
 }
 """Other scalars of numpy's, by how their codes begin."""
 
-_MOST_BYTES = 16
-"""Of a number of numpy's."""
+_MOST_BYTES = 256
+"""Of a scalar of numpy's; a text has four bytes for a character."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Global(Unread):
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Bytes(Refused):
-    """A few bytes, of which a number may be made."""
+    """A few bytes, of which a scalar may be made."""
 
     data: bytes
 
@@ -119,7 +121,7 @@ def named(name: str) -> Any:
 
 
 def of_bytes(data: bytes) -> Refused:
-    """What stands for bytes: they are kept only where they may be a number's."""
+    """What stands for bytes: they are kept only where they may be a scalar's."""
     if len(data) > _MOST_BYTES:
         return Refused("object", "builtins.bytes")
     return _Bytes("object", "builtins.bytes", bytes(data))
@@ -199,7 +201,7 @@ def called(function: Any, arguments: Any, tensor: Callable[[View], Any], most: i
                 return Refused("object", "builtins.bytes")
             return of_bytes(text.encode("latin1"))
         case name, (NumpyType() as kind, Refused() as data) if name in _NUMPY_SCALARS:
-            return _number(kind, data)
+            return _scalar(kind, data)
         case name, _ if name in _NUMPY_SCALARS:
             return Refused("object", "numpy.generic")
         # What was not foreseen is no damage.
@@ -229,8 +231,8 @@ def _tensor(name: str, arguments: Any, tensor: Callable[[View], Any], most: int)
     return tensor(view_of(storage, offset, shape, strides, most))
 
 
-def _number(kind: NumpyType, data: Refused) -> Any:
-    dtype = np.dtype(f"{kind.order}{kind.code}") if _NUMPY_NUMBER.fullmatch(kind.code) else None
+def _scalar(kind: NumpyType, data: Refused) -> Any:
+    dtype = np.dtype(f"{kind.order}{kind.code}") if _NUMPY_SCALAR.fullmatch(kind.code) else None
     if dtype is None or not isinstance(data, _Bytes) or len(data.data) != dtype.itemsize:
         return Refused("object", _NUMPY_KINDS.get(kind.code[:1], "numpy.generic"))
     return np.frombuffer(data.data, dtype)[0].item()

@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def most_bytes(stored: int) -> int:
     return _MOST_TIMES * stored + _FREE_BYTES
 
 
-def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
+def check_extent(content: Any, stored: int, needed: Collection[Any] | None = None) -> Any:
     """Makes sure that a file's content is only plain data, Tensors and Refused, and not too much.
 
     A few bytes of pickle can put a container into itself, or the same container or tensor into
@@ -163,10 +163,10 @@ def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
     Args:
         content: the file's content.
         stored: the number of bytes in the file.
-        lenient: refuse only those items of the content, a dictionary, that are wrong.
+        needed: the keys of the content, a dictionary, whose items must be right; None is all.
 
     Returns:
-        The content, if lenient with a Refused in place of what is wrong.
+        The content, with a Refused in place of each item that is wrong and not needed.
 
     Raises:
         FormatError: it is nested too deeply or in itself, has too many values or larger tensors
@@ -174,22 +174,22 @@ def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
     """
     known: dict[int, tuple[int, int, int]] = {}
 
-    def extent(value: Any, depth: int) -> tuple[int, int, int]:
+    def extent(value: Any, depth: int, strict: bool = True) -> tuple[int, int, int]:
         """Counts the values, the bytes of tensors, and the levels of containers."""
         if isinstance(value, Tensor):
             return 1, value.nbytes, 0
         if value is None or isinstance(value, bool | int | float | str | Refused):
             return 1, 0, 0
-        if lenient and isinstance(value, Unread):
+        if depth > 2 and not strict and isinstance(value, Unread):
             return 1, 0, 0
         if not isinstance(value, dict | list | tuple):
-            name = getattr(value, "name", "")
-            raise FormatError(f"holds a {type(value).__name__} as a value{name and f' ({name})'}")
+            name = getattr(value, "name", f"a {type(value).__name__}")
+            raise FormatError(f"holds {name} as a value")
         if id(value) not in known and depth <= _DEEPEST_OF_ALL:
             known[id(value)] = 0, 0, _DEEPEST_OF_ALL  # until it is known: too deep inside itself
             values, size, levels = 1, 0, 0
             for item in (*value, *value.values()) if isinstance(value, dict) else value:
-                more_values, more_size, more_levels = extent(item, depth + 1)
+                more_values, more_size, more_levels = extent(item, depth + 1, strict)
                 values += more_values
                 size += more_size
                 levels = max(levels, more_levels)
@@ -199,13 +199,15 @@ def check_extent(content: Any, stored: int, *, lenient: bool = False) -> Any:
             raise FormatError("its containers are nested too deeply, or in themselves")
         return values, size, levels
 
-    if lenient and isinstance(content, dict):
-        checked = {}
-        for key, item in content.items():
+    if needed is not None and isinstance(content, dict):
+        checked = dict(content)
+        # What is known once is not looked at again, so the strict come first.
+        for key in sorted(content, key=lambda key: key not in needed):
             try:
-                extent(item, 2)
-                checked[key] = item
+                extent(content[key], 2, key in needed)
             except FormatError as error:
+                if key in needed:
+                    raise
                 checked[key] = Refused("value", error.message)
         content = checked
     values, size, _ = extent(content, 1)

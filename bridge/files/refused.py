@@ -5,7 +5,7 @@ anything imported for it; in its place comes a `Refused`, which matters only whe
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
 from bridge.errors import BridgeError, FormatError, UnsafeFileError, listed
@@ -117,6 +117,9 @@ class Refused(Unread):
     kind: Kind
     name: str
 
+    def __repr__(self) -> str:
+        return self.what
+
     @property
     def what(self) -> str:
         """It, in words."""
@@ -145,10 +148,14 @@ class Refused(Unread):
         return _REMEDIES_OF_MODULES.get(module) or _REMEDIES_OF_USES[self.kind]
 
     @property
+    def is_object(self) -> bool:
+        """Whether it is a pickled object."""
+        return self.kind not in ("tensor", "value")
+
+    @property
     def briefly(self) -> str:
         """What to do about it, or what it is, in a few words."""
-        plain = self.kind in ("tensor", "value")
-        return self.what if plain else f"{self.remedy} for {self.shown}"
+        return f"{self.remedy} for {self.shown}" if self.is_object else self.what
 
     def becomes(self, kind: Kind) -> None:
         """Notes what the file says further of an object."""
@@ -179,16 +186,26 @@ class Refused(Unread):
         )
 
     def _tensors(self) -> tuple[str, str]:
-        default = (f"{self.shown} tensors", "convert them with .float()")
+        how = ".real.float()" if self.name.lower().startswith("complex") else ".float()"
+        default = (f"{self.shown} tensors", f"convert them with {how}")
         return _TENSORS.get(self.name, default)
 
 
-def refuse(content: Any, named: Sequence[Refused]) -> None:
-    """Makes sure that nothing in a file's content is refused.
+Needed = Callable[[Any], Collection[Any] | None]
+"""The keys of a file's content, a dictionary, whose items must be readable; None is all of it."""
+
+
+def all_of_it(content: Any) -> None:
+    """Needs everything that a file holds."""
+
+
+def refuse(content: Any, named: Sequence[Refused], needed: Collection[Any] | None = None) -> None:
+    """Makes sure that nothing that is needed of a file's content is refused.
 
     Args:
         content: plain data, Tensors and what stands for other things, within the usual limits.
         named: the first that the file mentions, whether it is in its content or not, if any.
+        needed: the keys of the content, a dictionary, whose items are needed; None is all of it.
 
     Raises:
         FormatError: it has tensors that no model has.
@@ -196,9 +213,12 @@ def refuse(content: Any, named: Sequence[Refused]) -> None:
             them.
     """
     found: dict[str, tuple[str, Refused]] = {}
-    for place, refused in _within(content):
+    part = content
+    if needed is not None and isinstance(content, dict):
+        part = {key: item for key, item in content.items() if key in needed}
+    for place, refused in _within(part):
         found.setdefault(refused.what, (place or "the whole file", refused))
-    if not found and named:
+    if part and not found and named and not any(_within(content)):
         raise named[0].error("")
     if found:
         (place, first), *rest = found.values()

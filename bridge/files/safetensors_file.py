@@ -28,7 +28,7 @@ from bridge.files.plain_data import (
     to_json,
     unique,
 )
-from bridge.files.refused import Refused, refuse
+from bridge.files.refused import Needed, Refused, all_of_it, refuse
 from bridge.files.tensors import BFLOAT16, DTYPES, Array, Tensor, computed_ahead
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -70,14 +70,14 @@ _DIGESTS = "sha256"
 
 
 @contextlib.contextmanager
-def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
+def reading(path: PathLike, needed: Needed = all_of_it) -> Iterator[Any]:
     """The content of a file, its tensors as Tensor, which can be read until the block ends.
 
     When the block ends, every tensor of a file that we wrote has been checked with its SHA-256.
 
     Args:
         path: the file.
-        lenient: leave a Refused in the place of a tensor that is not read.
+        needed: what must be readable; the rest has a Refused in the place of what is not read.
 
     Returns:
         What was passed to `write`. For a file of another program, its tensors by name.
@@ -112,8 +112,7 @@ def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
                 }
             )
         check_extent(content, disk.size(file))
-        if not lenient:
-            refuse(content, [])
+        refuse(content, [], needed(content))
         yield content
         for name in list(digests.keys() & tensors.keys()):  # the tensors that nobody has read yet
             tensors[name].read()

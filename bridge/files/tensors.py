@@ -53,6 +53,9 @@ class Tensor:
     read: Callable[[], Array]
     read_strips: Callable[[], Iterator[Array]] | None = None
 
+    def __repr__(self) -> str:
+        return f"a tensor {list(self.shape)}"
+
     @property
     def size(self) -> int:
         """The number of values."""

@@ -21,7 +21,7 @@ from bridge.files import disk
 from bridge.files.aligned_memory import ALIGNMENT
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import check_extent, most_bytes, safe_name
-from bridge.files.refused import refuse
+from bridge.files.refused import Needed, all_of_it, refuse
 from bridge.files.tensors import Array, Tensor, computed_ahead, contiguous
 from bridge.files.torch_pickle import decode, encode
 from bridge.files.torch_views import View
@@ -43,14 +43,14 @@ _CHUNK = 2**24
 
 
 @contextlib.contextmanager
-def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
+def reading(path: PathLike, needed: Needed = all_of_it) -> Iterator[Any]:
     """What torch.save put into the file, its tensors as Tensor, readable until the block ends.
 
     When the block ends, every record has been checked with its CRC.
 
     Args:
         path: the file.
-        lenient: leave a Refused in the place of what is not read, for whoever needs it to raise.
+        needed: what must be readable; the rest has a Refused in the place of what is not read.
 
     Warns:
         FileWarning: it was saved without CRCs.
@@ -62,7 +62,7 @@ def reading(path: PathLike, *, lenient: bool = False) -> Iterator[Any]:
         FormatError: a tensor's description is impossible.
     """
     with disk.opened(path) as file:
-        records = _Records(file, lenient)
+        records = _Records(file, needed)
         yield records.content
         records.check_rest()
 
@@ -121,7 +121,7 @@ class _Records:
         content: the content of the pickle.
     """
 
-    def __init__(self, file: BinaryIO, lenient: bool) -> None:
+    def __init__(self, file: BinaryIO, needed: Needed) -> None:
         self._file = file
         self._all, self._end = _directory(file)
         self._unread = dict(self._all)
@@ -130,10 +130,6 @@ class _Records:
         self._checked = not filled or any(record.crc for record in filled)
         pickles = [name for name in self._all if name.endswith("/data.pkl")]
         folders = {name.split("/")[0] for name in self._all}
-        if any(name.endswith("/constants.pkl") or "/code/" in name for name in self._all):
-            raise UnreadableFileError(
-                "a TorchScript archive, which holds code: save its state_dict() with torch.save"
-            )
         if len(pickles) != 1 or len(folders) != 1:
             raise UnreadableFileError("a zip archive, but not a checkpoint that torch.save wrote")
         if not self._checked:
@@ -154,9 +150,8 @@ class _Records:
             raise FormatError(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
         most = most_bytes(disk.size(file))
         content, refused = decode(bytes(self._read(pickled)), self._tensor, most)
-        self.content = check_extent(content, disk.size(file), lenient=lenient)
-        if not lenient:
-            refuse(self.content, refused)
+        self.content = check_extent(content, disk.size(file), needed(content))
+        refuse(self.content, refused, needed(self.content))
 
     def check_rest(self) -> None:
         """Reads what nobody has read yet, to check its CRC."""
@@ -259,6 +254,10 @@ def _directory(file: BinaryIO) -> tuple[dict[str, _Record], int]:
     except (struct.error, UnreadableFileError):
         raise UnreadableFileError("a truncated or damaged archive") from None
     found = {record.name: record for record in records}
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in found):
+        raise UnreadableFileError(
+            "a TorchScript archive, which holds code: save its state_dict() with torch.save"
+        )
     if len(found) != len(records):
         name = Counter(record.name for record in records).most_common(1)[0][0]
         raise FormatError(f"has the record '{safe_name(name)}' twice")
@@ -303,9 +302,10 @@ def _listed(directory: bytes) -> Iterator[_Record]:
             next(large, number) if number == 2**32 - 1 else number
             for number in (size, packed, header)
         )
-        if method or flags & 1:
+        is_code = "/code/" in name  # of TorchScript, which is refused as a whole
+        if (method or flags & 1) and not is_code:
             raise FormatError(f"its record '{safe_name(name)}' is compressed or encrypted")
-        if packed != size:
+        if packed != size and not is_code:
             raise FormatError(f"its record '{safe_name(name)}' claims two sizes")
         yield _Record(name, header, size, crc)
 

@@ -1,14 +1,18 @@
 """`inspect`: everything about a file, and all that loading or resuming would refuse."""
 
+import argparse
 import dataclasses
 import json
 import math
 import os
+import random
+import re
 
 import numpy as np
 import pytest
 import torch
 from helpers.paths import GOLDEN
+from safetensors.torch import save_file
 
 import bridge
 from bridge import FormatError, SchedulerState, UnreadableFileError, inspect
@@ -104,6 +108,9 @@ def test_variants_that_the_original_has_revised_are_told(folder, revised, capsys
     reminder = ": revisions of the original differ here, see docs/model.md section 1"
     found = [line.strip() for line in printed.splitlines() if "revisions" in line]
     assert found == ([] if revised is None else [revised + reminder])
+    main(["inspect", str(GOLDEN / folder / "checkpoint.pt"), "--json"])
+    told = json.loads(capsys.readouterr().out)["reminder"]
+    assert told == ("" if revised is None else revised + reminder)
 
 
 def test_a_fusion_layer_has_no_blocks():
@@ -186,6 +193,7 @@ def test_json_has_everything(capsys):
         *(field.name for field in dataclasses.fields(expected)),
         "total",
         "trained",
+        "reminder",
     }
     assert found["parameters"] == expected.parameters
     assert found["total"] == expected.total == 36_896
@@ -436,7 +444,7 @@ def test_entries_that_are_not_taken_over_are_listed(changed, capsys, tmp_path):
 
     path = changed(TRAINED, change)
     listed = (
-        "ema_state_dict (64 tensors), epoch (3), scaler (a dictionary of 1 entries), "
+        "ema_state_dict (64 tensors), epoch (3), scaler (a dictionary of 1 entry), "
         "rng (a list of 2 values)"
     )
     code, words, _ = in_words(path, capsys)
@@ -457,6 +465,92 @@ def test_entries_that_are_not_taken_over_are_listed(changed, capsys, tmp_path):
     assert main(["inspect", str(path), "--weights", "ema_state_dict"]) == 0
 
 
+STATES = {
+    "numpy's": (np.random.get_state(), "a tuple of 5 values"),
+    "an array": (np.arange(3), "numpy.ndarray, not read"),
+    "Python's": (random.getstate(), "a tuple of 3 values"),
+    "torch's": (torch.get_rng_state(), "a tensor [5056]"),
+    "of cards": ([torch.get_rng_state()] * 2, "a list of 2 values"),
+    "text of numpy's": (np.str_("PCG64"), "'PCG64'"),
+    "options": (argparse.Namespace(a=1), "argparse.Namespace, not read"),
+    "a class": (torch.nn.Parameter, "holds torch.nn.parameter.Parameter as a value"),
+    "sparse": (torch.zeros(2, 3).to_sparse(), "sparse tensors"),
+    "nested": ({"x": [{1: np.random.default_rng(0)}]}, "a dictionary of 1 entry"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_whatever_else_a_file_holds_beside_the_model_is_left_out(name, changed):
+    value, told = STATES[name]
+    path = changed(TRAINED, lambda content: content.update(rng=value))
+    found = inspect(path)
+    assert (found.problems, found.left_out) == ({}, {"rng": told})
+    assert bridge.load(path).optimizer_state is not None
+
+
+def test_what_is_wrong_beside_the_weights_can_be_left_out(changed, capsys):
+    path = changed(TRAINED, lambda content: content.update(step="many"))
+    assert main(["inspect", str(path)]) == 2
+    assert "step is 'many', not a whole number" in capsys.readouterr().err
+    code = main(["inspect", str(path), "--model-only", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (code, told["step"], told["optimizer"]) == (0, 0, None)
+
+
+def test_an_average_s_counters_are_left_out_and_said(changed):
+    counters = {"decay": 0.99, "on": True, "num_updates": torch.tensor(3), "n": None}
+
+    def change(content):
+        content["ema"] = {f"module.{n}": t for n, t in content["model_state_dict"].items()}
+        content["ema"] |= counters
+
+    found = inspect(changed(TRAINED, change), entry="ema")
+    assert not found.problems
+    assert found.wrappers == ("module.",)
+    assert {name for name in found.left_out if "." in name} == {f"ema.{name}" for name in counters}
+    assert found.left_out["ema.decay"] == "0.99"
+
+
+@pytest.mark.parametrize(
+    ("arrange", "advice"),
+    [
+        (lambda w: {"student": w, "teacher": w | {}}, "name of those to take: student, teacher"),
+        (
+            lambda w: {"model_state_dict": {"student": w, "teacher": w | {}}},
+            "take: model_state_dict.student, model_state_dict.teacher",
+        ),
+        (lambda w: {"ema": {"decay": 0.9, "model": w}}, "--weights ema.model takes the tensors"),
+        (
+            lambda w: {"net": w, "adam": {"param_groups": [], "state": {"a": w | {}}}, "rng": {1}},
+            "--weights net takes the tensors in there",
+        ),
+    ],
+)
+def test_weights_in_unusual_places_are_named(arrange, advice, changed):
+    path = changed(TRAINED, lambda content: arrange(content["model_state_dict"]))
+    with pytest.raises(FormatError, match=re.escape(advice)):
+        inspect(path)
+    name = re.search(r"(?:take: |--weights )([\w.]+)", advice)[1]
+    assert inspect(path, entry=name, num_heads=4).problems == {}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_tied_head_that_is_not_stored_is_known(suffix, tmp_path):
+    tensors = content_of(TRAINED)["model_state_dict"]
+    del tensors["lm_head.weight"]
+    path = tmp_path / f"a.{suffix}"
+    (torch.save if suffix == "pt" else save_file)(tensors, path)
+    found = inspect(path, num_heads=4)
+    assert (found.problems, found.tied) == ({}, True)
+    assert found.warnings == ("has no lm_head.weight: it is tied to embedding.weight",)
+    with pytest.warns(bridge.FileWarning, match=r"has no lm_head"):
+        loaded = bridge.load(path, num_heads=4)
+    assert bridge.compare(loaded, bridge.load(TRAINED, model_only=True)).of_kind("weight")
+    # A file of a whole checkpoint has all that its model has.
+    torch.save({"model_state_dict": tensors}, tmp_path / "whole.pt")
+    assert inspect(tmp_path / "whole.pt", num_heads=4).problems["missing"] == ["lm_head.weight"]
+
+
 def test_a_prefix_of_all_names_is_stripped_and_said(changed, capsys):
     def change(content):
         tensors = content["model_state_dict"]
@@ -465,7 +559,7 @@ def test_a_prefix_of_all_names_is_stripped_and_said(changed, capsys):
 
     path = changed(TRAINED, change)
     code, words, _ = in_words(path, capsys)
-    assert (code, words["names"]) == (0, "begin with net.model., which is left out")
+    assert (code, words["names"]) == (0, "without net.model., _fsdp_wrapped_module.")
     assert inspect(path).parameters == inspect(TRAINED).parameters
 
 

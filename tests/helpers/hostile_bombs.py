@@ -153,7 +153,7 @@ BOMBS = {
     ),
     "bytes of one long text.pt": (
         again_and_again(LONG_TEXT, b"c_codecs\nencode\n", b"h\1h\0" + text("latin1") + b"\x86R"),
-        "holds a Global as a value",
+        "holds _codecs.encode as a value",
     ),
     "objects.pt": (
         archived(pickled(metadata=b"}" + text("a") + b"](" + NEW_OBJECT * 200_000 + b"es")),

@@ -78,10 +78,10 @@ def content_changed(header):
 SAFETENSORS_FILES = {
     "missing": (lambda path: None, UnreadableFileError, "No such file"),
     "empty": (written(b""), UnreadableFileError, "the file is empty"),
-    "seven bytes": (written(b"1234567"), UnreadableFileError, "not a .safetensors file"),
+    "seven bytes": (written(b"1234567"), UnreadableFileError, "a text file, not a checkpoint"),
     "zeros": (written(bytes(999)), UnreadableFileError, "not a .safetensors file"),
     "folder": (lambda path: path.mkdir(), UnreadableFileError, "cannot be read|checkpoint"),
-    "text": (written(b"hello\n" * 99), UnreadableFileError, "not a .safetensors file"),
+    "text": (written(b"hello\n" * 99), UnreadableFileError, "a text file, not a checkpoint"),
     "pickle": (written(pickle.dumps(Executes())), UnreadableFileError, "not a .safetensors file"),
     "header of 100 GB": (framed(b"{}", length=10**11), UnreadableFileError, "or a truncated one"),
     "header longer by one": (

@@ -394,7 +394,7 @@ TORCH_FILES = {
     "class as a value": (
         archived(pickled(metadata=b"}" + text("a") + b"ctorch\nSize\ns")),
         FormatError,
-        "holds a Global as a value",
+        "holds torch.Size as a value",
     ),
     # Contents that are wrong.
     "no tensors": (archived(pickled()), (FormatError, ConfigError), "no model has tensors|holds"),

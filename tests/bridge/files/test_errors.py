@@ -6,6 +6,7 @@ import datetime
 import os
 import pathlib
 import pickle
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,8 +46,41 @@ def truncated(path, share):
     path.write_bytes(data[: int(len(data) * share)])
 
 
+def torch_script(path):
+    """As torch.jit.save writes it: its code is compressed."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl"):
+            archive.writestr(f"a/{name}", pickle.dumps({}, protocol=2))
+        archive.writestr("a/code/__torch__.py", "pass\n" * 99, zipfile.ZIP_DEFLATED)
+
+
 FILES = {
-    "missing": (lambda path: None, UnreadableFileError, "No such file"),
+    "missing": (lambda path: None, UnreadableFileError, "No such file .*; correct the path$"),
+    "misspelt": (
+        lambda path: path.with_name(f"{path.name}h").touch(),
+        UnreadableFileError,
+        r"No such file .*; did you mean .*\.pth\?$",
+    ),
+    "Git LFS": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        UnreadableFileError,
+        "a Git LFS pointer, not the file itself: run git lfs pull",
+    ),
+    "web page": (
+        lambda path: path.write_text("\n<!DOCTYPE html>\n<html>Not found</html>"),
+        UnreadableFileError,
+        "a web page, not the file itself: download it again",
+    ),
+    "JSON": (
+        lambda path: path.write_text('{"a": 1}'),
+        UnreadableFileError,
+        "a text file, not a checkpoint: name a .pt or .safetensors file",
+    ),
+    "TorchScript": (
+        torch_script,
+        UnreadableFileError,
+        r"a TorchScript archive.*save its state_dict\(\) with torch.save",
+    ),
     "folder": (lambda path: path.mkdir(), UnreadableFileError, "Is a directory"),
     "empty": (lambda path: path.touch(), UnreadableFileError, "the file is empty"),
     "text": (lambda path: path.write_text("hello\n" * 99), UnreadableFileError, "not a checkpoint"),
@@ -107,6 +141,11 @@ FILES = {
         lambda path: torch.save({**content_of("expert"), "avg_loss": "low"}, path),
         FormatError,
         "avg_loss is 'low'",
+    ),
+    "several steps": (
+        lambda path: torch.save({**content_of("expert"), "step": torch.tensor([5, 6])}, path),
+        FormatError,
+        r"step is a tensor \[2\], not a whole number",
     ),
 }
 

@@ -203,7 +203,7 @@ FOREIGN = {
     },
     "complex64": (lambda tensor: tensor.to(torch.complex64), "complex64", ".real.float()"),
     "complex128": (lambda tensor: tensor.to(torch.complex128), "complex128", ".real.float()"),
-    "complex32": (lambda tensor: tensor.to(torch.complex32), "complex32", ".float()"),
+    "complex32": (lambda tensor: tensor.to(torch.complex32), "complex32", ".real.float()"),
     "sparse": (lambda tensor: tensor.to_sparse(), "sparse tensors", ".to_dense()"),
     "CSR": (lambda tensor: tensor.to_sparse_csr(), "sparse tensors", ".to_dense()"),
     "quantized": (
