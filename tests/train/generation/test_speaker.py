@@ -147,11 +147,10 @@ def test_the_heads_of_a_bare_file_are_given(files, model, tmp_path):
 
 
 def test_what_does_not_fit_is_one_line(files, model, tmp_path):
-    small = Tokenizer.train([], 257)
-    small.save(tmp_path / "small.json")
+    Tokenizer.train(["def f(x):\n    return x\n" * 3], 262).save(tmp_path / "large.json")
     place = files / "files" / "a.pt"
-    with pytest.raises(UserError, match=r"^--tokenizer: .*small.json: has 257 tokens, and .* 260"):
-        load_speaker(place, tokenizer=str(tmp_path / "small.json"))
+    with pytest.raises(UserError, match=r"^--tokenizer: .*large.json: has 262 tokens, and .* 260"):
+        load_speaker(place, tokenizer=str(tmp_path / "large.json"))
     with pytest.raises(UserError, match=r"^--tokenizer: nowhere: cannot be read: .*: name a tok"):
         load_speaker(place, tokenizer="nowhere")
     with pytest.raises(UserError, match=r"Is a directory: did you mean .*/own/tokenizer.json\?$"):
