@@ -64,9 +64,9 @@ ABOUT = """\
 # What each stage gains, in figures
 
 `make stages` writes this page. A model's loss is given in nats per token: the cross entropy with
-the natural logarithm, so lower is better, and 0.01 less is about 1 % less perplexity. Unigram and
-bigram are simple models that count tokens and pairs of tokens. The *continued base* is the control.
-[pipeline.md](pipeline.md) explains the other rows.
+the natural logarithm, so lower is better, and 0.01 less is about 1 % less perplexity. Unigram,
+bigram and 5-gram only count which tokens follow the 0, 1 or 4 tokens before them. The *continued
+base* is the control. [pipeline.md](pipeline.md) explains the other rows.
 
 """
 

@@ -6,7 +6,6 @@ from train.data.tokenizer import Tokenizer
 from train.generation.texts import continuation
 from train.run.metrics import plot_losses
 from train.run.session import Session
-from train.scoring.baselines import NGramBaselines
 from train.scoring.score import baseline_scores, score
 from train.scoring.scoreboard import as_plain, score_table
 from train.settings.config import Config
@@ -29,15 +28,15 @@ def report(session: Session, config: Config) -> None:
     console.print("scoring the validation splits")
     tokenizer, run = session.data.tokenizer, session.run
     token_bytes = tokenizer.token_bytes
-    counted = read_tokens(config.data_dir, config.training.domain, "train").tokens
-    baselines = NGramBaselines(counted, tokenizer.vocab_size)
-    batch_size = config.training.batch_size
+    splits, batch_size = session.data.splits, config.training.batch_size
+    counted = read_tokens(config.data_dir, config.training.domain, "train")
+    baselines = baseline_scores(counted, splits, token_bytes)
     scores = {
         domain: {
             "model": score(session.token_losses, windows, token_bytes, batch_size),
-            **baseline_scores(baselines, windows, token_bytes),
+            **baselines[domain],
         }
-        for domain, windows in session.data.splits.items()
+        for domain, windows in splits.items()
     }
     model = session.trainer.model_of(session.state)
     samples = {
@@ -50,11 +49,10 @@ def report(session: Session, config: Config) -> None:
         "samples": samples,
     }
     write_json(run / "report.json", document)
-    levels = {f"bigram, {domain}": of_domain["bigram"].loss for domain, of_domain in scores.items()}
+    levels = {f"5-gram, {domain}": of_domain["5-gram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
 
     print_table(score_table(scores, "whole validation splits", "model"))
-    console.print(f"the baselines are counted on {baselines.counted:,} training tokens")
     for domain, of_domain in scores.items():
         better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
         if better:

@@ -104,7 +104,7 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
 
     Args:
         run: the run's folder.
-        levels: losses drawn as horizontal lines, by names such as "bigram, code".
+        levels: losses drawn as horizontal lines, by names such as "5-gram, code".
     """
     import matplotlib.figure  # imported only when there is something to draw
 

@@ -1,19 +1,23 @@
-"""The loss of a model, and of n-gram baselines, on one split (see train/evaluate.py)."""
+"""The loss of a model on one split, and of n-gram baselines (see train/evaluate.py)."""
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from mmrec_jax.model import check_ids
 from train.data.batches import Batch, Windows, batch_of, validation_rows
-from train.scoring.baselines import NGramBaselines
+from train.data.token_files import TokenFile
+from train.scoring.kneser_ney import KneserNey
+from train.system.terminal import console
 
-BASELINES = ("unigram", "bigram")
-"""The names of the predictors that are counted."""
+BASELINES = {"unigram": 1, "bigram": 2, "5-gram": 5}
+"""The orders of the predictors that are counted, by their names."""
+
+COUNTED_TOKENS = 20_000_000
+"""The most training tokens that they count, so that they need 3 GB of memory at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +73,33 @@ def score(
 
 
 def baseline_scores(
-    baselines: NGramBaselines,
-    windows: Windows,
+    counted: TokenFile,
+    splits: Mapping[str, Windows],
     token_bytes: npt.NDArray[np.int32],
     batch_size: int = 64,
     limit: int = 0,
-) -> dict[str, Score]:
-    """The scores of the BASELINES; the arguments are those of `score`."""
-    predictors: tuple[Callable[[Batch], npt.NDArray[Any]], ...] = (
-        lambda batch: baselines.unigram_losses(np.asarray(batch.labels)),
-        lambda batch: baselines.bigram_losses(*map(np.asarray, batch[:2])),
-    )
-    return {
-        name: score(losses, windows, token_bytes, batch_size, limit)
-        for name, losses in zip(BASELINES, predictors, strict=True)
-    }
+) -> dict[str, dict[str, Score]]:
+    """The scores of the BASELINES, by the split's domain and the baseline's name.
+
+    In a window they see what a model sees: the tokens before the label, of other documents too.
+
+    Args:
+        counted: the training tokens to count.
+        splits: the split of each domain.
+        token_bytes, batch_size, limit: as for `score`.
+    """
+    tokens, learned = counted.tokens[:COUNTED_TOKENS], counted.learned
+    if learned is not None:
+        learned = learned[:COUNTED_TOKENS]
+    part = f"the first {len(tokens):,} of " if len(tokens) < len(counted.tokens) else ""
+    console.print(f"counting n-grams on {part}{len(counted.tokens):,} training tokens")
+    scores: dict[str, dict[str, Score]] = {domain: {} for domain in splits}
+    for name, order in BASELINES.items():
+        model = KneserNey(tokens, len(token_bytes), order, learned)
+
+        def losses(batch: Batch, model: KneserNey = model) -> npt.NDArray[np.float64]:
+            return model.losses(np.asarray(batch.inputs), np.asarray(batch.labels))
+
+        for domain, windows in splits.items():
+            scores[domain][name] = score(losses, windows, token_bytes, batch_size, limit)
+    return scores

@@ -18,7 +18,6 @@ from mmrec_jax.fusion import ExpertType
 from train.data.batches import Batch, Windows
 from train.data.token_files import DOMAINS, read_tokens
 from train.data.tokenizer import Tokenizer
-from train.scoring.baselines import NGramBaselines
 from train.scoring.score import BASELINES, Score, baseline_scores, score
 from train.settings.config import Config
 from train.step.frozen import Network
@@ -45,7 +44,7 @@ def score_networks(
 ) -> Scores:
     """Scores models on every domain of a split, an MMRec100M with both experts and with each alone.
 
-    The unigram and the bigram of the training tokens are scored too.
+    The n-grams of the training tokens are scored too.
 
     Args:
         networks: for each name, a function that loads the model; only one is in memory at a time.
@@ -59,12 +58,8 @@ def score_networks(
         for domain in DOMAINS
     }
     token_bytes = tokenizer.token_bytes
-    counted = read_tokens(config.data_dir, "mixed", "train").tokens
-    baselines = NGramBaselines(counted, tokenizer.vocab_size)
-    scores: dict[str, dict[str, Score]] = {
-        domain: baseline_scores(baselines, each, token_bytes, training.batch_size, settings.batches)
-        for domain, each in windows.items()
-    }
+    counted = read_tokens(config.data_dir, "mixed", "train")
+    scores = baseline_scores(counted, windows, token_bytes, training.batch_size, settings.batches)
     for name, load in networks.items():
         for routed, losses in _predictors(load(), training.chunk_size, name not in unrouted):
             console.print(f"scoring {name}{routed}")

@@ -81,6 +81,7 @@ def test_what_the_pipeline_shows(folder, finished):
         "bits/byte",
         "fusion, text alone",
         "bigram",
+        "5-gram",
         " nats per token",
         "fusion, prompt 'def '",
     ):

@@ -65,9 +65,16 @@ def test_report(finished):
     scores = json.loads((folder / "report.json").read_text())["scores"]
     assert set(scores) == {"text", "code"}
     for of_domain in scores.values():
-        assert set(of_domain) == {"model", "unigram", "bigram"}
+        assert set(of_domain) == {"model", "unigram", "bigram", "5-gram"}
         assert len({score["tokens"] for score in of_domain.values()}) == 1
-    for wanted in ("bits/byte", "perplexity", "unigram", "bigram", "sample, prompt 'def '"):
+    for wanted in (
+        "bits/byte",
+        "perplexity",
+        "unigram",
+        "bigram",
+        "5-gram",
+        "sample, prompt 'def '",
+    ):
         assert wanted in printed
     for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.json"):
         assert (folder / name).is_file()

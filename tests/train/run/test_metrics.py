@@ -59,5 +59,5 @@ def test_plot(tmp_path):
         metrics.write(1, {"loss": 2.0})
         metrics.write(2, {"loss": 1.0})
         metrics.write(2, {"loss/code": 1.5})
-    path = plot_losses(tmp_path, {"bigram, code": 1.2})
+    path = plot_losses(tmp_path, {"5-gram, code": 1.2})
     assert path.read_bytes().startswith(b"\x89PNG")

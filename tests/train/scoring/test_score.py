@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from train.data.batches import Windows, validation_rows
-from train.scoring.score import score
+from train.data.token_files import TokenFile
+from train.scoring import score as scoring
+from train.scoring.kneser_ney import KneserNey
+from train.scoring.score import BASELINES, baseline_scores, score
 
 
 class TokenWindows(Windows):
@@ -73,3 +76,25 @@ def test_ids_outside_the_vocabulary_are_refused(tokens):
     windows = TokenWindows(tokens, 5)
     with pytest.raises(ValueError, match="from 0 to 6, not 7"):
         score(lambda batch: np.zeros(batch.labels.shape), windows, np.ones(7, np.int32), 1)
+
+
+@pytest.mark.parametrize("counted", [300, 400])
+def test_baselines_count_the_first_tokens_and_see_one_window(counted, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "COUNTED_TOKENS", counted)
+    generator = np.random.default_rng(0)
+    tokens, learned = generator.integers(0, 7, 400), generator.random(400) < 0.7
+    windows = TokenWindows(generator.integers(0, 7, 51), 5)
+    token_bytes = np.ones(7, np.int32)
+    scores = baseline_scores(
+        TokenFile(tokens, np.array([400]), learned), {"text": windows}, token_bytes, batch_size=4
+    )["text"]
+    said = "the first 300 of 400 training" if counted < 400 else "counting n-grams on 400 training"
+    assert said in capsys.readouterr().out
+    assert list(scores) == ["unigram", "bigram", "5-gram"]
+    for name, order in BASELINES.items():
+        ngram = KneserNey(tokens[:counted], 7, order, learned[:counted])
+        losses = [
+            ngram.losses(w[None, :-1], w[None, 1:]) for w in map(windows.__getitem__, range(10))
+        ]
+        assert scores[name].loss == pytest.approx(np.mean(losses))
+        assert scores[name].tokens == 50
