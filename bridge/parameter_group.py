@@ -56,6 +56,9 @@ _FOREIGN = {
 }
 """A setting that an optimizer has and AdamW has not, and whose it is."""
 
+_WITHOUT_BETAS = {"SGD", "RMSprop", "Rprop", "LBFGS", "Adadelta", "Adagrad", "ASGD"}
+"""Those that have no betas: with betas, such a setting is another optimizer's."""
+
 _LARGEST = 1e30
 """Of a setting; with larger ones, and with NaN, AdamW computes nothing."""
 
@@ -70,7 +73,8 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
         FormatError: it is not AdamW's, or its groups have different settings.
 
     Warns:
-        FileWarning: it may be Adam's, which did not differ in old versions of torch.
+        FileWarning: it may be Adam's, which did not differ in old versions of torch, or several
+            groups may have the parameters in another order than the model.
     """
     try:
         groups = [plain(dict(group), "param_groups") for group in state_dict["param_groups"]]
@@ -100,6 +104,13 @@ def read_groups(state_dict: Any) -> tuple[dict[str, Any], list[str] | None, int]
         raise FormatError(
             f"optimizer_state_dict has {len(groups)} parameter groups with different {keys}, and "
             "training here has one"
+        )
+    if len(groups) > 1 and names is None:
+        warnings.warn(
+            f"optimizer_state_dict has {len(groups)} parameter groups and no param_names: its "
+            "parameters are taken to be in the model's order",
+            FileWarning,
+            stacklevel=2,
         )
     return settings, names, len(indices)
 
@@ -189,7 +200,7 @@ def _check_settings(settings: Mapping[str, Any], state: Mapping[Any, Any]) -> No
 def _owner(settings: Mapping[str, Any], state: Mapping[Any, Any]) -> str:
     """The optimizer that writes such settings and such a state, if it is not AdamW."""
     for key, name in _FOREIGN.items():
-        if key in settings:
+        if key in settings and not ("betas" in settings and name in _WITHOUT_BETAS):
             return name
     first = next(iter(state.values()), None)
     if isinstance(first, Mapping) and "exp_inf" in first:
@@ -207,17 +218,18 @@ def _check_decay(settings: Mapping[str, Any]) -> None:
     decay = settings["weight_decay"]
     if not decay:
         return
+    # From torch 1.12 to 2.5 their settings differ in their order alone. In a run that an older
+    # torch began, a schedule's setting comes before those that were added.
+    keys = [key for key in settings if key in ("maximize", "foreach", "initial_lr")]
     if "decoupled_weight_decay" in settings:
         is_adam = not settings["decoupled_weight_decay"]
-    elif "foreach" in settings:
-        # From torch 1.12 to 2.5 their settings differ in their order alone.
-        keys = list(settings)
+    elif "foreach" in keys and keys[0] != "initial_lr":
         is_adam = keys.index("maximize") < keys.index("foreach")
     else:
         is_adam = False
         warnings.warn(
-            "optimizer_state_dict is of torch 1.11 or older, where Adam writes the same as AdamW: "
-            f"it is taken for AdamW, with a weight decay of {decay}",
+            "optimizer_state_dict was begun with torch 1.11 or older, where Adam writes the same "
+            f"as AdamW: it is taken for AdamW, with a weight decay of {decay}",
             FileWarning,
             stacklevel=2,
         )

@@ -92,7 +92,8 @@ def reading(path: PathLike, needed: Needed = all_of_it) -> Iterator[Any]:
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise FormatError("its header's __metadata__ is not made of strings")
-        ours = _CONTENT in metadata or _DIGESTS in metadata
+        # Other programs have such keys too, but no JSON there.
+        ours = any(metadata.get(key, "").startswith("{") for key in (_CONTENT, _DIGESTS))
         digests = _digests(metadata) if ours else {}
         tensors, refused = _tensors(file, header, start, digests)
         if ours:

@@ -177,6 +177,12 @@ def test_the_optimizers_of_torch_are_told_by_name(name, stepped, unread):
     )
 
 
+def test_a_setting_that_two_optimizers_have_names_neither(unread):
+    table = entries("MMRecModel", load_torch(TRAINED).config)
+    with pytest.raises(FormatError, match="is of another optimizer, .* no setting rho"):
+        optimizer_from_torch(unread(foreign(rho=0.04)), table)  # Sophia's; Adadelta has it too
+
+
 ADAM = ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused")
 ADAMW = ("amsgrad", "foreach", "maximize", "capturable", "differentiable", "fused")
 
@@ -185,9 +191,11 @@ def before_2_6(order, weight_decay=0.1):
     """A state dict with the settings in the order in which a version of torch wrote them."""
     found = content()["optimizer_state_dict"]
     (group,) = found["param_groups"]
-    always = {key: group[key] for key in ("params", "lr", "betas", "eps", "initial_lr")}
-    switches = {key: group[key] for key in order}
-    found["param_groups"] = [{**always, "weight_decay": weight_decay, **switches}]
+    keys = ["lr", "betas", "eps", "weight_decay", *order]
+    if "initial_lr" not in order:
+        keys.append("initial_lr")
+    group["weight_decay"] = weight_decay
+    found["param_groups"] = [{key: group[key] for key in (*keys, "params")}]
     return found
 
 
@@ -200,13 +208,17 @@ def test_the_order_of_the_settings_tells_adam(kept, unread):
         optimizer_from_torch(unread(before_2_6(ADAM[:kept])), table)
 
 
-@pytest.mark.parametrize("kept", [1, 2])
-def test_where_nothing_tells_adam_there_is_a_warning(kept, unread):
+@pytest.mark.parametrize(
+    "settings",
+    [ADAM[:1], ADAM[:2], ("amsgrad", "initial_lr", *ADAM[1:])],
+    ids=["1.9", "1.11", "1.11, then 2.5"],
+)
+def test_where_nothing_tells_adam_there_is_a_warning(settings, unread):
     table = entries("MMRecModel", load_torch(TRAINED).config)
     with pytest.warns(FileWarning, match="taken for AdamW, with a weight decay of 0.1"):
-        state = optimizer_from_torch(unread(before_2_6(ADAM[:kept])), table)
+        state = optimizer_from_torch(unread(before_2_6(settings)), table)
     assert len(state.exp_avg) == 62
-    optimizer_from_torch(unread(before_2_6(ADAM[:kept], weight_decay=0)), table)
+    optimizer_from_torch(unread(before_2_6(settings, weight_decay=0)), table)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +241,8 @@ def test_groups_of_the_same_settings_are_one(unread):
     (group,) = state["param_groups"]
     state["param_groups"] = [group | {"params": group["params"][:20], "name": "first"}]
     state["param_groups"].append(group | {"params": group["params"][20:], "name": "second"})
-    assert len(optimizer_from_torch(unread(state), table).exp_avg) == 62
+    with pytest.warns(FileWarning, match="2 parameter groups and no param_names: .* order"):
+        assert len(optimizer_from_torch(unread(state), table).exp_avg) == 62
     state["param_groups"][1]["weight_decay"] = 0.0
     with pytest.raises(FormatError, match="2 parameter groups with different weight_decay, "):
         optimizer_from_torch(unread(state), table)

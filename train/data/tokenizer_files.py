@@ -63,6 +63,9 @@ _PROBE = (
 )
 
 
+_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+"""How tokenizers that know no bytes for it write a blank; decoding makes it a blank again."""
+
 _NEITHER = (
     "is neither a tokenizer.json nor a .tiktoken file, which has a line per token, its bytes in "
     "base64 and its rank"
@@ -95,7 +98,7 @@ def read_tokenizer(
             text back byte for byte. The message begins with the path.
     """
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         inside = Path(path) / TOKENIZER
         meant = f"did you mean {inside}?" if inside.is_file() else _NAME_ONE
@@ -123,6 +126,7 @@ def _from_json(content: str, vocab_size: int, end_of_text: str | int | None) -> 
         backend = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise ValueError(f"is not a tokenizer.json: {error}") from error
+    backend = tokenizers.Tokenizer.from_str(json.dumps(_exact(json.loads(content))))
     _pad(backend, vocab_size)
     tokenizer = Tokenizer(backend)
     usual = end_of_text_in(backend)
@@ -144,6 +148,38 @@ def _from_json(content: str, vocab_size: int, end_of_text: str | int | None) -> 
     return tokenizer
 
 
+def _exact(content: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json without what makes ids random or takes characters from a text.
+
+    Raises:
+        ValueError: it would be another tokenizer without.
+    """
+    if "dropout" in content["model"]:  # of BPE, which is for training models
+        content["model"]["dropout"] = None
+    for token in content["added_tokens"]:
+        token["lstrip"] = token["rstrip"] = False
+    # Ids can spell what NFC would change, too, and texts in that form have the same ids.
+    kept = [part for part in _parts(content, "normalizer", "normalizers") if part["type"] != "NFC"]
+    content["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
+    splitters = _parts(content, "pre_tokenizer", "pretokenizers")
+    lossy = [part["type"] for part in kept if part["type"] != "Prepend" and part != _SPACES]
+    lossy += [part["type"] for part in splitters if part.get("behavior") == "Removed"]
+    if lossy:
+        raise ValueError(
+            "does not give every text back byte for byte, as a byte-level BPE does: its "
+            f"{lossy[0]} changes texts"
+        )
+    return content
+
+
+def _parts(content: dict[str, Any], key: str, of_sequence: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or a pre-tokenizer, which may have one or none."""
+    part = content.get(key)
+    if not part:
+        return []
+    return list(part[of_sequence]) if part["type"] == "Sequence" else [part]
+
+
 def _pad(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
     """Adds special tokens without a use up to the model's last id, if only a few are missing."""
     size = backend.get_vocab_size()
@@ -154,7 +190,7 @@ def _pad(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
 
 def _id_of(backend: tokenizers.Tokenizer, end_of_text: str | int) -> int:
     found = end_of_text if isinstance(end_of_text, int) else backend.token_to_id(end_of_text)
-    if found is None or backend.id_to_token(found) is None:
+    if found is None or found not in backend.get_vocab().values():
         raise ValueError(f"has no token {end_of_text}: correct end_of_text")
     return found
 

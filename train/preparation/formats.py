@@ -25,6 +25,7 @@ from train.preparation.records import (
     Rejected,
     Spans,
     begins_an_array,
+    holds_records,
     parsed,
     read_elements,
     text_of,
@@ -147,19 +148,12 @@ class Reader:
             return False
 
     def _is_array_of_records(self, file: File) -> bool:
-        """Whether a file is an array whose first element is a record.
-
-        Where documents are labelled one by one, an array of strings is data.
-        """
         if not self._is_array(file):
             return False
-        try:
-            with open(file.path, "rb") as stream:
-                record = parsed(next(read_elements(stream, self._longest), None) or b"")
-            text_of(record, self._prepare)
-        except (*_DAMAGED, Rejected):
-            return False
-        return isinstance(record, dict) or self._sources[file.source].label is not None
+        # Where documents are labelled one by one, an array of strings is data.
+        labelled = self._sources[file.source].label is not None
+        with open(file.path, "rb") as stream:
+            return holds_records(stream, self._longest, self._prepare, strings=labelled)
 
     @property
     def _longest(self) -> int:

@@ -1,6 +1,8 @@
 """Records of JSON: a text, an object with a text, or a chat; in lines, or as one array."""
 
 import codecs
+import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """How files begin that say in which encoding they are."""
+
+_FIRST = 100
+"""Elements of an array that are looked at to see whether it holds records."""
 
 _SIGN = re.compile(rb'["\[\]{},]')
 _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)  # up to its end
@@ -122,6 +127,22 @@ def begins_an_array(stream: IO[bytes]) -> bool:
     except UnicodeDecodeError:
         return False
     return beginning.lstrip().startswith(b"[")
+
+
+def holds_records(
+    stream: IO[bytes], longest: int, prepare: PrepareConfig, *, strings: bool
+) -> bool:
+    """Whether a text is among the first elements of a JSON array; bare ones count if `strings`."""
+    try:
+        for element in itertools.islice(read_elements(stream, longest), _FIRST):
+            with contextlib.suppress(Rejected):
+                record = parsed(element or b"")
+                text_of(record, prepare)
+                if strings or isinstance(record, dict):
+                    return True
+    except (OSError, EOFError, UnicodeDecodeError):  # as will be said when it is read
+        pass
+    return False
 
 
 def read_elements(stream: IO[bytes], longest: int) -> Iterator[bytes | None]:

@@ -56,6 +56,15 @@ def test_any_name_will_do(name, kind, tmp_path):
         assert bits_of(model) == bits_of(load_torch(BASE).model)
 
 
+@pytest.mark.parametrize("metadata", [{"sha256": "ab" * 32}, {"checkpoint": "epoch 3"}])
+def test_metadata_of_another_program_are_not_taken_for_ours(metadata, tmp_path):
+    tensors = torch.load(BASE, weights_only=True)["model_state_dict"]
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", metadata)
+    found = load_safetensors(tmp_path / "a.safetensors", num_heads=HEADS)
+    assert bits_of(found.model) == bits_of(load_torch(BASE).model)
+
+
 @pytest.mark.parametrize("name", ["a.safetensors", "a.SafeTensors", "a.SAFETENSORS"])
 def test_an_archive_by_the_name_of_safetensors_is_read(name, tmp_path, capsys):
     path = write(tmp_path / name, ".pt")

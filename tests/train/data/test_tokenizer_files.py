@@ -140,10 +140,32 @@ def test_pieces_of_text_with_bytes_to_fall_back_on(tmp_path):
         assert tokenizer.token_bytes[ids].sum() == len(text.encode()) + 1
 
 
+def test_what_makes_ids_random_or_changes_letters_is_left_out(tmp_path):
+    backend = byte_level(END_OF_TEXT)
+    plain = read_tokenizer(saved(backend, tmp_path), 300)
+    content = json.loads(backend.to_str())
+    content["model"]["dropout"] = 0.5
+    content["normalizer"] = {"type": "NFC"}
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": 300, "content": "<x>"})
+    content["added_tokens"][1] |= {"special": False, "lstrip": True, "rstrip": True}
+    (tmp_path / "dropped.json").write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    other = read_tokenizer(tmp_path / "dropped.json", 301)
+    for text in (*TEXTS, "cafe\u0301 \u212b"):
+        assert other.encode(text) == plain.encode(text)
+    assert other.decode(other.encode("a  <x> \n b")) == "a  <x> \n b"
+
+
 def lossy(kind: str) -> tokenizers.Tokenizer:
     backend = byte_level(END_OF_TEXT)
     if kind == "lower case":
         backend.normalizer = normalizers.Lowercase()
+    elif kind == "accents":  # that stand alone
+        backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.StripAccents()])
+    elif kind == "a rare character":
+        backend.normalizer = normalizers.Replace("\u212b", "A")
+    elif kind == "a rare border":
+        split = pre_tokenizers.Split("\u200b", "removed")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([split, backend.pre_tokenizer])
     elif kind == "words":
         backend = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1}, "[UNK]"))
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -155,7 +177,9 @@ def lossy(kind: str) -> tokenizers.Tokenizer:
     return backend
 
 
-@pytest.mark.parametrize("kind", ["lower case", "words", "few bytes"])
+@pytest.mark.parametrize(
+    "kind", ["lower case", "accents", "a rare character", "a rare border", "words", "few bytes"]
+)
 def test_a_tokenizer_that_loses_text_is_refused(tmp_path, kind):
     path = saved(lossy(kind), tmp_path)
     size = Tokenizer(tokenizers.Tokenizer.from_file(str(path)), 0).vocab_size
@@ -177,6 +201,7 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path, kind):
         ("<a>", {}, "has none of the tokens .*name the one that ends documents with end_of_text"),
         ("<a>", {"end_of_text": "<b>"}, "has no token <b>: correct end_of_text"),
         ("<a>", {"end_of_text": 300}, "has no token 300"),
+        ("<a>", {"end_of_text": -1}, "has no token -1"),
         ("</s>", {"vocab_size": 299}, "has 300 tokens, and model.vocab_size is 299"),
         ("</s>", {"vocab_size": 1325}, "has 300 tokens, and model.vocab_size is 1325"),
         (BYTES, {}, "needs 257 ids with the end of text, 256, and model.vocab_size is 256"),

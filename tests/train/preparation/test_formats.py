@@ -364,6 +364,16 @@ def test_elements_that_are_no_documents_are_counted(tmp_path, tail, texts, rejec
     assert "".join(d.text for d in documents) == texts and part.rejected == rejected
 
 
+@pytest.mark.parametrize("first", ['{"id": 1}', '{"text": null}', "{}", "null", "[1]"])
+@pytest.mark.parametrize("kind", ["text", "detect"])
+def test_an_array_may_begin_with_what_is_no_document(tmp_path, first, kind):
+    content = f'[{first}, {{"text": "b"}}, {{"text": "c"}}]'
+    documents, part = read_one(tmp_path, "a.json", content, kind=kind)
+    assert sum(part.rejected.values()) == 1
+    if kind == "text":
+        assert [d.text for d in documents] == ["b", "c"]
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_an_element_that_is_too_long_is_never_held_whole(tmp_path, name):
     content = b'[{"text": "before"}, {"text": "' + bytes(100_000_000) + b'"}, {"text": "after"}]'
