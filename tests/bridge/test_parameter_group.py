@@ -179,7 +179,7 @@ def test_the_optimizers_of_torch_are_told_by_name(name, stepped, unread):
 
 def test_a_setting_that_two_optimizers_have_names_neither(unread):
     table = entries("MMRecModel", load_torch(TRAINED).config)
-    with pytest.raises(FormatError, match="is of another optimizer, .* no setting rho"):
+    with pytest.raises(FormatError, match=r"is of another optimizer, .* no setting rho"):
         optimizer_from_torch(unread(foreign(rho=0.04)), table)  # Sophia's; Adadelta has it too
 
 
@@ -241,7 +241,7 @@ def test_groups_of_the_same_settings_are_one(unread):
     (group,) = state["param_groups"]
     state["param_groups"] = [group | {"params": group["params"][:20], "name": "first"}]
     state["param_groups"].append(group | {"params": group["params"][20:], "name": "second"})
-    with pytest.warns(FileWarning, match="2 parameter groups and no param_names: .* order"):
+    with pytest.warns(FileWarning, match=r"2 parameter groups and no param_names: .* order"):
         assert len(optimizer_from_torch(unread(state), table).exp_avg) == 62
     state["param_groups"][1]["weight_decay"] = 0.0
     with pytest.raises(FormatError, match="2 parameter groups with different weight_decay, "):
