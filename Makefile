@@ -8,7 +8,7 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo second-corpus test slow lint stages bench lock clean
+.PHONY: help demo second-corpus test slow lint stages worth bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,6 +31,9 @@ lint: .venv ## check style, format and types
 
 stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (more than half an hour)
 	$(PY) -m benchmarks.stage_gains --jobs 2
+
+worth: .venv ## compare MM-Rec with other architectures: two corpora, two sizes (days on two cores)
+	$(PY) -m benchmarks.peers
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run

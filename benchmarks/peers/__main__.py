@@ -1,157 +1,48 @@
 """`python -m benchmarks.peers`: MM-Rec and its peers on two corpora, at two sizes.
 
-Every result is a file in runs/peers/, so after an interruption the same command goes on. `--only`
-names some of the jobs, so that several processes can share the work.
+Every result is a file in benchmarks/peers/results/. What is there is not measured again, so after
+an interruption the same command goes on. `--only` names some of the jobs, so that several processes
+can share the work. In the end docs/worth.md and its picture are written from what is there;
+`--only` without a name does nothing else.
 """
 
 import argparse
-import dataclasses
-import json
-import math
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import numpy.typing as npt
 
-from benchmarks.peers import corpora, models
-from benchmarks.peers.training import Plan, Run, parameter_count
-from train.system.errors import UserError
+from benchmarks.peers import models
+from benchmarks.peers.jobs import (
+    COUNTED,
+    CPU_TIMES,
+    all_jobs,
+    counted_scores,
+    cpu_seconds,
+    plan_of,
+    run,
+)
+from benchmarks.peers.page import write_page
+from benchmarks.peers.training import Plan
 from train.system.terminal import console
 from train.system.write import write_json
 
-RESULTS = Path("runs/peers")
-CPU_TIMES = "cpu-times"
-EQUAL_TIME = "equal time"
-SIZE_OF_ABLATIONS = "0.5 M"
-LEARNING_RATES = {"0.5 M": (2e-3, 4e-3, 8e-3, 1.6e-2), "3 M": (1e-3, 2e-3, 4e-3, 8e-3)}
-LONGER = 4
-"""How many times as long as in training the sequences of the second test are."""
-
-
-class Job(NamedTuple):
-    """One model on one corpus; `at` is "equal tokens" or EQUAL_TIME."""
-
-    corpus: str
-    size: str
-    model: str
-    at: str = "equal tokens"
-
-    @property
-    def name(self) -> str:
-        """The name of its result."""
-        return "-".join(self if self.at == EQUAL_TIME else self[:3]).replace(" ", "_")
-
-
-def all_jobs() -> dict[str, Job]:
-    """Every job by name, in an order in which each finds the results that it needs."""
-    peers = [(size, model) for size, of_size in models.SIZES.items() for model in of_size]
-    ablations = [(SIZE_OF_ABLATIONS, name) for name in models.ABLATIONS]
-    jobs = [Job(corpus, *each) for each in (*peers, *ablations) for corpus in corpora.CORPORA]
-    jobs += [
-        Job(corpus, *each, EQUAL_TIME)
-        for each in peers
-        for corpus in corpora.CORPORA
-        if each[1] != "MM-Rec"
-    ]
-    return {job.name: job for job in jobs}
-
-
-def plan_of(job: Job, results: Path) -> Plan:
-    """How a job trains: with equal CPU time, as many steps as fit in that of MM-Rec's."""
-    plan = Plan(learning_rates=LEARNING_RATES[job.size])
-    if job.at != EQUAL_TIME:
-        return plan
-    seconds = _read(results, CPU_TIMES)[job.size]
-    rate = _read(results, job._replace(at="").name)["learning_rate"]
-    steps = round(plan.steps * seconds["MM-Rec"] / seconds[job.model])
-    return dataclasses.replace(plan, learning_rates=(rate,), steps=steps)
-
-
-def run(job: Job, plan: Plan) -> dict[str, Any]:
-    """Trains a model with all rates and seeds, and scores the best rate's on the test split."""
-    corpus = corpora.load(job.corpus)
-    build = models.build(job.model, job.size, corpora.VOCAB_SIZE)
-    begun = time.monotonic()
-    runs = Run(build, corpus, plan)
-    losses = runs.train()
-    seconds = time.monotonic() - begun
-    every = range(len(plan.runs))
-    validation = runs.token_losses(corpus.tokens["validation"], plan.length, every).mean((1, 2))
-    by_rate = validation.reshape(len(plan.learning_rates), len(plan.seeds)).mean(1)
-    best = int(np.argmin(by_rate))
-    chosen = range(best * len(plan.seeds), (best + 1) * len(plan.seeds))
-    test = corpus.tokens["test"]
-    return {
-        "parameters": parameter_count(build),
-        "steps": plan.steps,
-        "seconds": seconds,
-        "device": jax.devices()[0].device_kind,
-        "training_loss": losses[-50:].mean(0).tolist(),
-        "validation_loss": dict(zip(map(str, plan.learning_rates), by_rate.tolist(), strict=True)),
-        "learning_rate": plan.learning_rates[best],
-        "test": {
-            str(length): _scores(runs, test, corpus.token_bytes, length, chosen)
-            for length in (plan.length, LONGER * plan.length)
-        },
-    }
-
-
-def _scores(
-    runs: Run,
-    tokens: corpora.Tokens,
-    token_bytes: npt.NDArray[np.int32],
-    length: int,
-    chosen: Sequence[int],
-) -> dict[str, Any]:
-    losses = runs.token_losses(tokens, length, chosen)
-    predicted = tokens[1 : 1 + losses[0].size]
-    bits = losses.sum((1, 2), dtype=np.float64) / math.log(2)
-    return {
-        "bits_per_byte": (bits / token_bytes[predicted].sum()).tolist(),
-        "nats_by_position": losses.mean((0, 1)).tolist(),
-    }
-
-
-def cpu_seconds() -> dict[str, dict[str, float]]:
-    """Seconds of a training step of one run by size and model, the least of a few, on the CPU."""
-    corpus = corpora.load(next(iter(corpora.CORPORA)))
-    plan = Plan(learning_rates=(1e-3,), seeds=(0,), steps=4)
-    found: dict[str, dict[str, float]] = {}
-    for size, of_size in models.SIZES.items():
-        for model in of_size:
-            runs = Run(models.build(model, size, corpora.VOCAB_SIZE), corpus, plan)
-            times = []
-            for _ in range(4):  # the first compiles
-                begun = time.monotonic()
-                runs.train()
-                times.append((time.monotonic() - begun) / plan.steps)
-            found.setdefault(size, {})[model] = min(times)
-    return found
-
-
-def _read(results: Path, name: str) -> Any:
-    path = results / f"{name}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path} is missing: run what makes it first") from None
+RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> None:
     """Runs what is not done yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (%(default)s)")
-    choices = [CPU_TIMES, *all_jobs()]
-    parser.add_argument("--only", nargs="+", choices=choices, default=choices, metavar="JOB")
+    choices = [COUNTED, CPU_TIMES, *all_jobs()]
+    parser.add_argument("--only", nargs="*", choices=choices, default=choices, metavar="JOB")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
         path = arguments.results / f"{name}.json"
         if path.exists():
+            continue
+        if name == COUNTED:
+            write_json(path, counted_scores())
             continue
         if name == CPU_TIMES:
             with jax.default_device(jax.devices("cpu")[0]):
@@ -163,6 +54,7 @@ def main() -> None:
         write_json(path, found)
         bits = found["test"][str(Plan.length)]["bits_per_byte"]
         console.print(name, found["validation_loss"], *(f"{each:.4f}" for each in bits))
+    write_page(arguments.results)
 
 
 if __name__ == "__main__":

