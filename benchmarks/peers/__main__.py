@@ -9,18 +9,8 @@ can share the work. In the end docs/worth.md and its picture are written from wh
 import argparse
 from pathlib import Path
 
-import jax
-
 from benchmarks.peers import models
-from benchmarks.peers.jobs import (
-    COUNTED,
-    CPU_TIMES,
-    all_jobs,
-    counted_scores,
-    cpu_seconds,
-    plan_of,
-    run,
-)
+from benchmarks.peers.jobs import MEASURES, all_jobs, plan_of, run
 from benchmarks.peers.page import write_page
 from benchmarks.peers.training import Plan
 from train.system.terminal import console
@@ -33,7 +23,7 @@ def main() -> None:
     """Runs what is not done yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (%(default)s)")
-    choices = [COUNTED, CPU_TIMES, *all_jobs()]
+    choices = [*MEASURES, *all_jobs()]
     parser.add_argument("--only", nargs="*", choices=choices, default=choices, metavar="JOB")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -41,12 +31,8 @@ def main() -> None:
         path = arguments.results / f"{name}.json"
         if path.exists():
             continue
-        if name == COUNTED:
-            write_json(path, counted_scores())
-            continue
-        if name == CPU_TIMES:
-            with jax.default_device(jax.devices("cpu")[0]):
-                write_json(path, cpu_seconds())
+        if name in MEASURES:
+            write_json(path, MEASURES[name]())
             continue
         job = all_jobs()[name]
         with models.changed(job.model):

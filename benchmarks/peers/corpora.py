@@ -106,6 +106,14 @@ def load(name: str) -> Corpus:
         return Corpus({split: arrays[split] for split in SPLITS}, arrays["token_bytes"])
 
 
+def characters(count: int) -> Corpus:
+    """The first characters of Shakespeare's plays as tokens, and the last tenth for validation."""
+    text = "".join(documents("shakespeare").values())[:count]
+    signs, ids = np.unique(list(text), return_inverse=True)
+    ids, end = ids.astype(np.int32), len(ids) * 9 // 10
+    return Corpus({"train": ids[:end], "validation": ids[end:]}, np.ones(len(signs), np.int32))
+
+
 def xz_bits_per_byte(name: str) -> float:
     """Bits a byte of the test split: what it adds to the training split's size when compressed."""
     texts = split_documents(documents(name))

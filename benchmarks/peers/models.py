@@ -118,7 +118,10 @@ class SwiGLU(nnx.Module):
 class Layer(nnx.Module):
     """A mixer and a feed-forward layer, both with a norm before and a residual around them."""
 
-    def __init__(self, mixer: type[nnx.Module], dim: int, hidden: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, mixer: type[nnx.Module], dim: int, hidden: int, rngs: nnx.Rngs, dropout: float
+    ) -> None:
+        self.dropout = dropout
         self.norms = nnx.List([RMSNorm(dim), RMSNorm(dim)])
         self.mixer = mixer(dim, rngs)
         gated = mixer is Attention
@@ -130,7 +133,7 @@ class Layer(nnx.Module):
             zip(self.norms, (self.mixer, self.ffn), strict=True)
         ):
             own = None if key is None else jax.random.fold_in(key, part)
-            x = x + dropout(function(norm(x)), DROPOUT, own)
+            x = x + dropout(function(norm(x)), self.dropout, own)
         return x
 
 
@@ -145,10 +148,11 @@ class Peer(nnx.Module):
         layers: int,
         hidden: int,
         rngs: nnx.Rngs,
+        dropout: float = DROPOUT,
     ) -> None:
         table = uniform(1 / math.sqrt(dim))(rngs.params(), (vocab_size, dim))
         self.embedding = nnx.Param(table)
-        self.layers = nnx.List([Layer(mixer, dim, hidden, rngs) for _ in range(layers)])
+        self.layers = nnx.List([Layer(mixer, dim, hidden, rngs, dropout) for _ in range(layers)])
         self.norm = RMSNorm(dim)
 
     def __call__(self, ids: jax.Array, key: jax.Array | None = None) -> Output:

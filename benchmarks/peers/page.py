@@ -11,6 +11,7 @@ from benchmarks.peers.jobs import (
     CPU_TIMES,
     EQUAL_TIME,
     LONGER,
+    NANOGPT,
     SIZE_OF_ABLATIONS,
     Job,
     read,
@@ -47,6 +48,11 @@ Kneser-Ney on the same tokens. *xz* is what the test split adds to the compresse
 means that the test's sequences have 1,024 tokens, and training's had 256.
 
 All figures are bits per byte of text. Lower is better.
+
+As a check of the loop and the GPT, they were also run with nanoGPT's setting for a CPU (4 layers, 128
+channels, 64 characters, 2,000 batches of 12) on as many characters of Shakespeare: {check:.2f} nats a
+character of the validation split. nanoGPT, with learned positions and GELU, reports 1.88 on
+another excerpt.
 """
 
 ABOUT_ABLATIONS = """\
@@ -62,7 +68,12 @@ memory is zero, as it is by default.
 
 def write_page(results: Path) -> None:
     """Writes docs/worth.md and docs/worth.png from the folder of the results."""
-    sections = [ABOUT, _conclusions(results), "![bits per byte of every model](worth.png)\n"]
+    check = read(results, NANOGPT)["nats a character"]
+    sections = [
+        ABOUT.format(check=check),
+        _conclusions(results),
+        "![bits per byte of every model](worth.png)\n",
+    ]
     for corpus in corpora.CORPORA:
         sections += [f"## {TITLES[corpus]}\n", _table(COLUMNS, _peers(results, corpus))]
     sections.append(ABOUT_ABLATIONS.format(size=SIZE_OF_ABLATIONS))
