@@ -56,10 +56,10 @@ reports 1.88 on another excerpt.
 """
 
 ADVICE = """\
-At this size and with so few tokens, MM-Rec is about as good as an LSTM, a little worse than a GRU,
-and better than a GPT. All but the GPT are as good on sequences that are longer than in training. Use
-MM-Rec to go on with the original's checkpoints. Leave `chunk_size` unset unless memory runs out: the
-external memory did not help where it was tried.
+At this size and with so few tokens, MM-Rec is about as good as an LSTM, a little worse than a
+GRU, and better than a GPT. All but the GPT are as good on sequences that are longer than in
+training. Use MM-Rec to go on with the original's checkpoints. Leave `chunk_size` unset unless
+memory runs out: the external memory did not help where it was tried.
 """
 
 ABOUT_ABLATIONS = """\
