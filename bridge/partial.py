@@ -176,10 +176,7 @@ def load_partial(
         table = entries(model_class, config)
         chosen, found = _sorted_out(table, stated)
         if not chosen:
-            raise MismatchError(
-                f"none of its tensors fits a {model_class} of this config",
-                {"in the file": list(stated.tensors)},
-            )
+            raise _nothing_fits(model_class, stated, found)
         arrays = weights.arrays_of(table, chosen)
         model = _completed(model_class, config, arrays, seed)
         report = LoadReport(
@@ -269,6 +266,30 @@ def _sorted_out(
     found["unexpected"] = [name for name in tensors if name not in names]
     found["duplicates"] = list(dict.fromkeys(stated.duplicates))
     return chosen, {name: tuple(items) for name, items in found.items()}
+
+
+def _nothing_fits(
+    model_class: str, stated: StatedCheckpoint, found: Mapping[str, tuple[Any, ...]]
+) -> MismatchError:
+    """The error about a file without a tensor that the model can take, and why that is."""
+    problems = {
+        "misshapen": [
+            f"{name} is {list(shape)}, not {list(wanted)}"
+            for name, shape, wanted in found["misshapen"]
+        ],
+        "of the wrong type": [f"{name} is {dtype}" for name, dtype in found["wrong_type"]],
+        "of wrong values": list(found["wrong_values"]),
+    }
+    if found["misshapen"]:
+        advice = "give the model the dimensions of the file (model_dim, ffn_dim, vocab_size)"
+    elif any(problems.values()):
+        advice = "save them as float32 in PyTorch"
+    else:
+        problems = {"of other names": list(stated.tensors)}
+        advice = "rename them in PyTorch; docs/model.md section 6 has the model's names"
+    return MismatchError(
+        f"none of its tensors fits the class {model_class} with this config", problems, advice
+    )
 
 
 def _completed(

@@ -51,7 +51,7 @@ def model_from_tensors(
     if any(found.values()):
         contradictory = contradictions(model_class, config, shapes_of(tensors))
         raise MismatchError(
-            f"the tensors are not those of a {model_class}",
+            f"the tensors are not those of the class {model_class}",
             {"contradictory": contradictory} | found,
             _conversion(table, tensors),
         )

@@ -40,9 +40,9 @@ def to_torch(options: argparse.Namespace) -> int:
             raise UnwritableFileError("is a folder: name a file")
         if target.exists() and not options.overwrite:
             raise UnwritableFileError("exists already: give --overwrite, or name another file")
-        if not target.parent.is_dir():
-            raise UnwritableFileError("cannot be written: its folder does not exist")
         _check_writable(target.parent)
+        if not target.parent.is_dir():
+            raise UnwritableFileError("cannot be written: its folder does not exist; make it first")
     loaded = load(options.IN, options)
     with timed(f"writing {target}"):
         any_format.save_file(target, loaded)
@@ -91,8 +91,8 @@ def _import_partially(options: argparse.Namespace, **target: Any) -> int:
         )
     print_summary(loaded)
     _write_state(options, loaded)
-    _write_report(Path(options.OUT_DIR) / REPORT, report)
     printing.print_load_report(report)
+    _write_report(Path(options.OUT_DIR) / REPORT, report)
     print(f"training state {report.training_state}")
     print_next_steps(options, loaded)
     return 0
@@ -114,6 +114,10 @@ def _check_free(folder: str) -> None:
 def _check_writable(folder: Path) -> None:
     """Tries whether files can be written in a folder, or where it is to be made."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise UnwritableFileError(
+            f"cannot be written: {there} is a file, not a folder; name another place"
+        )
     with unwritable():
         tempfile.TemporaryFile("wb", dir=there).close()
 
@@ -132,4 +136,4 @@ def _write_state(options: argparse.Namespace, loaded: LoadedCheckpoint) -> None:
 
 def _write_report(path: Path, report: LoadReport) -> None:
     path.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
-    print(f"report: {path}")
+    print(f"{path} lists all tensors")

@@ -43,8 +43,9 @@ class _Parser(argparse.ArgumentParser):
         if wrong:
             choices = wrong[3].replace("'", "").split(", ")
             meant = closest(wrong[2], choices)
-            hint = f"did you mean {meant}?" if meant else f"known: {', '.join(choices)}"
-            message = f"{wrong[1]} {wrong[2]} is unknown; {hint}"
+            if meant:
+                raise BridgeError(f"{wrong[1]} {wrong[2]} is unknown: did you mean {meant}?")
+            message = f"{wrong[1]} {wrong[2]} is unknown; known: {', '.join(choices)}"
         raise BridgeError(f"{message}: see {self.prog} --help")
 
 

@@ -106,9 +106,8 @@ def read(file: BinaryIO, position: int, length: int) -> memoryview:
 def _unreadable(error: Exception) -> UnreadableFileError:
     if isinstance(error, MemoryError):
         return UnreadableFileError("cannot be read: a part of it is larger than the free memory")
-    advice = ": correct the path" if isinstance(error, FileNotFoundError) else ""
     reason = getattr(error, "strerror", None) or error
-    return UnreadableFileError(f"cannot be read: {reason}{advice}")
+    return UnreadableFileError(f"cannot be read: {reason}")
 
 
 @contextlib.contextmanager

@@ -268,7 +268,7 @@ def test_the_config_can_be_another(partially):
 def test_a_class_can_be_made_of_another(target, partially):
     config = dataclasses.replace(OTHER, num_layers=2, ffn_dim=80)
     if target == "FusionLayer":
-        with pytest.raises(MismatchError, match="none of its tensors fits a FusionLayer"):
+        with pytest.raises(MismatchError, match="none of its tensors fits the class FusionLayer"):
             partially("base", lambda tensors: None, config=config, model_class=target)
         return
     loaded, report = partially("base", lambda tensors: None, config=config, model_class=target)
@@ -310,14 +310,29 @@ def test_a_block_that_is_missing_whole_is_drawn(partially):
     assert all(name.startswith("blocks.0.") for name in report.missing)
 
 
-def test_where_nothing_fits_is_an_error(partially):
-    def change(tensors):
-        tensors.clear()
-        tensors["embedding.weight"] = torch.zeros(3, 4)
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {"embedding.weight": torch.zeros(3, 4)},
+            r"1 misshapen: embedding.weight is \[3, 4\], not .*; give the model the dimensions",
+        ),
+        (
+            {"norm.weight": torch.zeros(OTHER.model_dim, dtype=torch.float64)},
+            "1 of the wrong type: norm.weight is float64; save them as float32",
+        ),
+        ({"wte": torch.zeros(2)}, "1 of other names: wte; rename them in PyTorch"),
+    ],
+)
+def test_where_nothing_fits_the_error_says_why(tensors, message, partially):
+    def change(content):
+        content.clear()
+        content.update(tensors)
 
-    with pytest.raises(MismatchError, match="none of its tensors fits a MMRecModel") as caught:
+    fits = r"changed.pt: none of its tensors fits the class MMRecModel with this config: "
+    with pytest.raises(MismatchError, match=fits + message) as caught:
         partially("base", change, config=OTHER)
-    assert "changed.pt: " in str(caught.value) and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_help_says_what_a_command_does(command, run):
         (["convert"], "COMMAND convert is unknown; known: to-torch, from-torch, adapt, "),
         (
             ["inspct", "a"],
-            "COMMAND inspct is unknown; did you mean inspect?: see python -m bridge ",
+            "COMMAND inspct is unknown: did you mean inspect?",
         ),
         (["--json", "inspect", "a"], "unknown option --json: --help lists them all"),
         (["to-torch", "a"], "required: OUT: see python -m bridge to-torch --help"),
@@ -238,6 +238,7 @@ def test_partial_prints_and_writes_what_became_of_each_tensor(changed, run, tmp_
     assert ["misshapen", "norm.weight", "[31]", "[32]"] in rows
     assert ["of the wrong type", "blocks.1.norm1.weight", "[32] float64", "[32]"] in rows
     assert "training state left out: " in printed
+    assert f"{out / 'load_report.json'} lists all tensors\n" in printed
     report = json.loads((tmp_path / "out" / "load_report.json").read_text())
     assert report["missing"] == ["blocks.0.W_q.bias"]
     assert report["unexpected"] == ["foo"]
@@ -425,14 +426,17 @@ def test_files_are_overwritten_only_where_that_is_asked_for(name, run, refused, 
         ("out.bin", "names no format"),
         (".pt", "names no format"),
         ("folder.pt", "is a folder: name a file"),
-        ("none/out.pt", "cannot be written: its folder does not exist"),
-        ("file/out.pt", "cannot be written: its folder does not exist"),
+        ("none/out.pt", "cannot be written: its folder does not exist; make it first"),
+        ("file/out.pt", "cannot be written: "),
     ],
 )
 def test_files_that_cannot_be_written_are_refused_at_once(target, message, refused, tmp_path):
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "file").touch()
-    assert f"{tmp_path / target}: {message}" in refused("to-torch", BASE, tmp_path / target)
+    error = refused("to-torch", BASE, tmp_path / target)
+    assert f"{tmp_path / target}: {message}" in error
+    is_in_a_file = f"{tmp_path / 'file'} is a file, not a folder; name another place" in error
+    assert is_in_a_file == target.startswith("file/")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.pt"]
 
 
@@ -442,7 +446,7 @@ def test_files_that_cannot_be_written_are_refused_at_once(target, message, refus
         ("full", "exists and is not empty: name a new folder"),
         ("run", "exists and is not empty"),
         ("file", "is not a folder"),
-        ("file/out", "cannot be written"),
+        ("file/out", "file is a file, not a folder; name another place"),
     ],
 )
 @pytest.mark.parametrize("command", ["from-torch", "adapt"])

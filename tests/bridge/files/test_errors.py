@@ -55,7 +55,11 @@ def torch_script(path):
 
 
 FILES = {
-    "missing": (lambda path: None, UnreadableFileError, "No such file .*; correct the path$"),
+    "missing": (
+        lambda path: None,
+        UnreadableFileError,
+        "No such file or directory; correct the path$",
+    ),
     "misspelt": (
         lambda path: path.with_name(f"{path.name}h").touch(),
         UnreadableFileError,
@@ -228,7 +232,7 @@ def test_another_class_than_stated_is_a_mismatch(tmp_path):
     content["metadata"]["model_class"] = "MMRecModel"
     content["metadata"]["config"]["vocab_size"] = 160
     torch.save(content, tmp_path / "changed.pt")
-    with pytest.raises(MismatchError, match="not those of a MMRecModel") as caught:
+    with pytest.raises(MismatchError, match="not those of the class MMRecModel") as caught:
         load_torch(tmp_path / "changed.pt")
     assert caught.value.problems["missing"] == ["embedding.weight", "lm_head.weight"]
 
