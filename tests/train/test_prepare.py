@@ -222,7 +222,7 @@ def test_the_answers_of_chats_are_marked_in_the_token_files(tmp_path, sources):
     [
         (["--prepare.tokenizer", "nowhere"], "prepare.tokenizer: nowhere: cannot be read: No such"),
         (
-            ["--prepare.tokenizer", "OWN", "--model.vocab_size", "310"],
+            ["--prepare.tokenizer", "OWN", "--model.vocab_size", "1400"],
             "has 300 tokens, and model.v",
         ),
         (["--prepare.tokenizer", "OWN", "--prepare.end_of_text", "</s>"], "has no token </s>"),
