@@ -217,6 +217,18 @@ def test_the_answers_of_chats_are_marked_in_the_token_files(tmp_path, sources):
     }
 
 
+def test_answer_roles_that_no_message_has_are_refused(tmp_path, sources):
+    chat = [{"role": role, "content": f"{role} says it"} for role in ("user", "assistant")]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    listed = f"[{tmp_path / 'chats.jsonl'}, {sources / 'text'}]"
+    options = ["--config", str(write_config(tmp_path, sources, text=listed))]
+    options += ["--prepare.answers_only=true", "--prepare.answer_roles=[bot]"]
+    message = r"prepare.answer_roles: \[bot\]; the roles are assistant, user: name there"
+    with pytest.raises(UserError, match=message):
+        prepare(cli.parse_config(options, ""))
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

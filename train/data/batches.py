@@ -74,6 +74,16 @@ def _row_of(source: "Rows", begin: int, end: int) -> npt.NDArray[np.int32]:
     return np.where(source.learned[begin:end], ids, _PADDING - 1 - ids)
 
 
+def _check_learned(source: "Rows", labels: int, name: str) -> None:
+    """Raises UserError if none of a source's labels is learned: each would have a loss of 0."""
+    if source.learned is not None and not np.any(source.learned[1 : labels + 1]):
+        raise UserError(
+            f"{name} has no token to learn from: prepare chats with answers there, correct "
+            "prepare.answer_roles, or set prepare.answers_only: false, and run python -m "
+            "train.prepare again"
+        )
+
+
 class Windows:
     """The contiguous windows of a token file, as a Grain source.
 
@@ -92,6 +102,7 @@ class Windows:
                 f"{data_dir}: {domain}/{split} has {len(self.tokens)} tokens, fewer than one "
                 f"sequence: lower training.sequence_length ({length}) or prepare more documents"
             )
+        _check_learned(self, len(self) * length, f"{data_dir}: {domain}/{split}")
 
     def __len__(self) -> int:
         """The number of windows."""
@@ -123,6 +134,7 @@ class DocumentRows:
         self._bounds = row_bounds(ends, length)
         if not len(self):
             raise UserError(f"{data_dir}: {domain}/train has one token: prepare more documents")
+        _check_learned(self, len(self.tokens) - 1, f"{data_dir}: {domain}/train")
         self.padding = 1 - (len(self.tokens) - 1) / (len(self) * length)
 
     def __len__(self) -> int:

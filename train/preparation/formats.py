@@ -70,10 +70,9 @@ class Reader:
     def __init__(
         self, prepare: PrepareConfig, sources: list[Source], parts: list[SourceAccount]
     ) -> None:
-        """Counts into `parts`, one per source."""
-        self._prepare = prepare
-        self._sources = sources
-        self._parts = parts
+        """Counts into `parts`, one per source; `roles` gets those of chats, see `text_of`."""
+        self._prepare, self._sources, self._parts = prepare, sources, parts
+        self.roles: set[str] = set()
         self._labeller: Labeller | None = None
 
     def read(self, file: File) -> Iterator[Document]:
@@ -174,7 +173,7 @@ class Reader:
                             raise Rejected("too long")
                         if not array and not record.strip():
                             continue
-                        content, learned = text_of(parsed(record), self._prepare)
+                        content, learned = text_of(parsed(record), self._prepare, self.roles)
                         text = self._check_text(content)
                     except Rejected as rejected:
                         part.reject(rejected.reason, place)
@@ -211,7 +210,7 @@ class Reader:
                         place = f"{name} row {row}"
                         try:
                             record = dict(zip(fields, values, strict=True))
-                            content, learned = text_of(record, self._prepare)
+                            content, learned = text_of(record, self._prepare, self.roles)
                             text = self._check_text(content)
                         except Rejected as rejected:
                             part.reject(rejected.reason, place)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Read:
         for part in parts:  # there may be millions of files: one hash for all of them
             listed = "\n".join(part.sha256).encode(errors="surrogatepass")
             part.sha256 = [hashlib.sha256(listed).hexdigest()] if part.sha256 else []
-        _save_account(self._folder, "read", rank, size, parts)
+        _save_account(self._folder, "read", rank, size, parts, reader.roles)
 
 
 class Survey:
@@ -102,18 +102,36 @@ def add_accounts(folder: Path, step: str, tasks: int, account: Account) -> int:
     """
     size = 0
     for rank in range(tasks):
-        content = json.loads(_account_path(folder, step, rank).read_text(encoding="utf-8"))
+        content = _saved_account(folder, step, rank)
         account.add(content["account"])
         size += content["bytes"]
     return size
 
 
 def _save_account(
-    folder: Path, step: str, rank: int, size: int, parts: list[SourceAccount]
+    folder: Path,
+    step: str,
+    rank: int,
+    size: int,
+    parts: list[SourceAccount],
+    roles: Iterable[str] = (),
 ) -> None:
-    content = {"bytes": size, "account": [vars(part) for part in parts]}
+    account = [vars(part) for part in parts]
+    content = {"bytes": size, "account": account, "roles": sorted(roles)}
     with shards.writing(_account_path(folder, step, rank)) as file:
         file.write(json.dumps(content).encode())
+
+
+def roles_read(folder: Path, tasks: int) -> set[str]:
+    """The roles that the messages of chats have: all that are answers, and some others."""
+    return {role for rank in range(tasks) for role in _saved_account(folder, "read", rank)["roles"]}
+
+
+def _saved_account(folder: Path, step: str, rank: int) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        _account_path(folder, step, rank).read_text(encoding="utf-8")
+    )
+    return content
 
 
 def _account_path(folder: Path, step: str, rank: int) -> Path:

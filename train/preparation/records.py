@@ -24,6 +24,8 @@ MARKS = (
 _FIRST = 100
 """Elements of an array that are looked at to see whether it holds records."""
 
+_ROLES = 20  # a chat may name people, of whom there may be millions
+
 _SIGN = re.compile(rb'["\[\]{},]')
 _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)  # up to its end
 
@@ -54,8 +56,15 @@ Spans = list[tuple[int, int]]
 """Where parts of a text begin and end."""
 
 
-def text_of(record: Any, prepare: PrepareConfig) -> tuple[Any, Spans | None]:
+def text_of(
+    record: Any, prepare: PrepareConfig, roles: set[str] | None = None
+) -> tuple[Any, Spans | None]:
     """The text of a record, and where in it the answers of a chat are that are to be learned alone.
+
+    Args:
+        record: what the JSON or the table has.
+        prepare: the settings.
+        roles: gets the roles of a chat's messages: all that are answers, and the first others.
 
     Returns:
         What is in the record, which need not be a string; None where all of it is learned.
@@ -73,12 +82,12 @@ def text_of(record: Any, prepare: PrepareConfig) -> tuple[Any, Spans | None]:
             return record[field], None
     for field in prepare.chat_fields:
         if record.get(field) is not None:
-            text, answers = _chat(record[field], prepare)
+            text, answers = _chat(record[field], prepare, set() if roles is None else roles)
             return text, answers if prepare.answers_only else None
     raise Rejected("missing field")
 
 
-def _chat(messages: Any, prepare: PrepareConfig) -> tuple[str, Spans]:
+def _chat(messages: Any, prepare: PrepareConfig, roles: set[str]) -> tuple[str, Spans]:
     """The messages of a chat, one after the other, each in the template's form.
 
     An answer is its content and what the template has behind it, by which it ends.
@@ -101,6 +110,8 @@ def _chat(messages: Any, prepare: PrepareConfig) -> tuple[str, Spans]:
         values = {"{role}": role, "{content}": _content(content)}
         parts = re.split(r"(\{role\}|\{content\})", prepare.chat_template)
         written = "".join(values.get(part, part) for part in parts)
+        if role in prepare.answer_roles or len(roles) < _ROLES:
+            roles.add(role)
         if role in prepare.answer_roles:
             answers.append((len(text + before.replace("{role}", role)), len(text + written)))
         text += written

@@ -59,6 +59,7 @@ def run(
     engine.run("read", tasks, [reading.Read(folder, prepare, sources)], size)
     written = reading.add_accounts(folder, "read", tasks, account)
     _check_documents(account)
+    _check_answers(prepare, reading.roles_read(folder, tasks))
 
     count = len(shards.names(folder))
     exact = duplicates.FindExact(folder)
@@ -163,6 +164,15 @@ def _check_documents(account: Account) -> None:
             raise UserError(
                 f"no document is {domain}: list some in prepare.{domain} or prepare.detect"
             )
+
+
+def _check_answers(prepare: PrepareConfig, roles: set[str]) -> None:
+    """Raises a UserError if nothing would be learned of any chat; `roles` are those of messages."""
+    if prepare.answers_only and roles and roles.isdisjoint(prepare.answer_roles):
+        raise UserError(
+            f"no message has a role of prepare.answer_roles: [{', '.join(prepare.answer_roles)}]; "
+            f"the roles are {', '.join(sorted(roles)[:20])}: name there those that answer"
+        )
 
 
 def _reasons(rejected: dict[str, int]) -> str:

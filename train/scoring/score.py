@@ -52,7 +52,8 @@ def score(
         windows: the split.
         token_bytes: bytes that each token id stands for [V].
         batch_size: B; a smaller last batch is filled up, so that nothing is compiled twice.
-        limit: batches at most, spread over the split; 0 reads the whole split.
+        limit: batches at most, spread over the split; 0 reads the whole split, and so does a limit
+            by which no learned token would be read.
 
     Raises:
         ValueError: the split has an id outside the vocabulary.
@@ -68,7 +69,9 @@ def score(
         total += float(np.sum(losses))
         tokens += labels.size
         size += int(token_bytes[labels].sum())
-    loss = total / max(tokens, 1)
+    if not tokens and limit:  # the answers, which alone are learned, may lie in other windows
+        return score(token_losses, windows, token_bytes, batch_size)
+    loss = total / tokens
     return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
 
 

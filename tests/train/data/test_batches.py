@@ -433,3 +433,14 @@ def test_the_fusions_scale_is_measured_without_padding(tmp_path):
         )
         sizes.append(float(jnp.sqrt(jnp.square(both).mean(axis=-1)).mean()))
     assert fusion._output_size(network, config) == pytest.approx(math.fsum(sizes) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_data_without_a_token_to_learn_are_refused(packing, tmp_path):
+    write(tmp_path, {"mixed": [20, 21]})
+    learned = np.arange(41) < 1  # the first token is never predicted
+    np.save(tmp_path / "mixed" / "train" / "learned.npy", learned)
+    training = TrainingConfig(sequence_length=8, packing=packing)
+    config = Config(data_dir=str(tmp_path), run_dir="r", training=training)
+    with pytest.raises(UserError, match="mixed/train has no token to learn from: prepare chats"):
+        training_rows(config)

@@ -71,6 +71,15 @@ def test_what_is_not_learned_is_not_scored(batch_size):
     assert result.bits_per_byte == pytest.approx(1 / math.log(2))
 
 
+def test_a_sample_without_a_learned_token_is_not_a_perfect_score():
+    windows = TokenWindows(np.arange(51) % 7, 5)
+    windows.learned = np.arange(51) >= 48
+    result = score(
+        lambda batch: np.ones(batch.labels.shape), windows, np.ones(7, np.int32), 1, limit=1
+    )
+    assert result.loss == 1 and result.tokens == 3
+
+
 @pytest.mark.parametrize("tokens", [[1, 2, 7, 3, 1, 2], [1, 2, 3, 3, 1, 7]])
 def test_ids_outside_the_vocabulary_are_refused(tokens):
     windows = TokenWindows(tokens, 5)
