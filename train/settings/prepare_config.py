@@ -80,7 +80,7 @@ class PrepareConfig:
             content, or from and value; it counts where the record has no text.
         chat_template: how each message of a chat is written; {role} and {content} stand for what
             it has.
-        answers_only: learn of a chat what answer_roles say and nothing else; all of it is read.
+        answers_only: of a chat, learn only the messages of answer_roles; all of it is read.
         answer_roles: the roles whose messages are answers.
         validation_fraction: share of the source files kept for validation, in (0, 1): to choose
             between recipes.
