@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import corpora, models
-from benchmarks.peers.training import Plan, Run, parameter_count, windows
+from benchmarks.peers import training
+from benchmarks.peers.training import Plan, parameter_count, windows
 from train.scoring.kneser_ney import KneserNey
 from train.system.errors import UserError
 
@@ -72,14 +73,14 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
     corpus = corpora.load(job.corpus)
     build = models.build(job.model, job.size, corpora.VOCAB_SIZE)
     begun = time.monotonic()
-    runs = Run(build, corpus, plan)
-    losses = runs.train()
+    state, losses = training.train(*arguments(build, corpus, plan))
     seconds = time.monotonic() - begun
-    every = range(len(plan.runs))
-    validation = runs.token_losses(corpus.tokens["validation"], plan.length, every).mean((1, 2))
+    held_out = windows(corpus.tokens["validation"], plan.length)
+    validation = training.token_losses(build, state, held_out).mean((1, 2))
     by_rate = validation.reshape(len(plan.learning_rates), len(plan.seeds)).mean(1)
     best = int(np.argmin(by_rate))
-    chosen = range(best * len(plan.seeds), (best + 1) * len(plan.seeds))
+    chosen = slice(best * len(plan.seeds), (best + 1) * len(plan.seeds))
+    state = jax.tree.map(lambda leaf: leaf[chosen], state)
     test = corpus.tokens["test"]
     return {
         "parameters": parameter_count(build),
@@ -90,20 +91,37 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
         "validation_loss": dict(zip(map(str, plan.learning_rates), by_rate.tolist(), strict=True)),
         "learning_rate": plan.learning_rates[best],
         "test": {
-            str(length): _scores(runs, test, corpus.token_bytes, length, chosen)
+            str(length): _scores(build, state, test, corpus.token_bytes, length)
             for length in (plan.length, LONGER * plan.length)
         },
     }
 
 
+def arguments(build: models.Build, corpus: corpora.Corpus, plan: Plan) -> tuple[Any, ...]:
+    """What `training.train` needs for all rates and seeds of a plan, from random weights."""
+    rows, seeds = windows(corpus.tokens["train"], plan.length), [seed for _, seed in plan.runs]
+    orders = {
+        seed: training.batch_order(plan.steps, plan.batch, np.arange(len(rows)), seed)
+        for seed in plan.seeds
+    }
+    return (
+        build,
+        training.started(build, seeds),
+        rows,
+        np.stack([orders[seed] for seed in seeds], axis=1),
+        np.stack([training.rates_of(plan.steps, rate) for rate, _ in plan.runs], axis=1),
+        seeds,
+    )
+
+
 def _scores(
-    runs: Run,
+    build: models.Build,
+    state: Any,
     tokens: corpora.Tokens,
     token_bytes: npt.NDArray[np.int32],
     length: int,
-    chosen: Sequence[int],
 ) -> dict[str, Any]:
-    losses = runs.token_losses(tokens, length, chosen)
+    losses = training.token_losses(build, state, windows(tokens, length))
     predicted = tokens[1 : 1 + losses[0].size]
     bits = losses.sum((1, 2), dtype=np.float64) / math.log(2)
     return {
@@ -146,11 +164,11 @@ def cpu_seconds() -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {size: {} for size in models.SIZES}
     for size, model in [(size, model) for size, of in models.SIZES.items() for model in of]:
         with jax.default_device(jax.devices("cpu")[0]):
-            runs = Run(models.build(model, size, corpora.VOCAB_SIZE), corpus, plan)
-            times = []
+            build = models.build(model, size, corpora.VOCAB_SIZE)
+            runs, times = arguments(build, corpus, plan), []
             for _ in range(4):  # the first compiles
                 begun = time.monotonic()
-                runs.train()
+                training.train(*runs)
                 times.append((time.monotonic() - begun) / plan.steps)
         found[size][model] = min(times)
     return found
@@ -167,9 +185,10 @@ def nanogpt_loss() -> dict[str, float]:
         models.Peer, models.Attention, len(corpus.token_bytes), 128, 4, 344, dropout=0.0
     )
     plan = Plan(learning_rates=(1e-3,), seeds=(0,), steps=2000, batch=12, length=64)
-    runs = Run(build, corpus, plan)
-    runs.train()
-    losses = runs.token_losses(corpus.tokens["validation"], plan.length, [0])
+    state, _ = training.train(*arguments(build, corpus, plan))
+    losses = training.token_losses(
+        build, state, windows(corpus.tokens["validation"], plan.length)
+    )
     return {"parameters": parameter_count(build), "nats a character": float(losses.mean())}
 
 

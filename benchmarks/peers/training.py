@@ -1,8 +1,9 @@
-"""One loop for every model: all learning rates and seeds at once, on the same batches."""
+"""One loop for every model: all runs of it at once, each with its own batches, rates and keys."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ import numpy.typing as npt
 import optax
 from flax import nnx
 
-from benchmarks.peers.corpora import Corpus, Tokens
+from benchmarks.peers.corpora import Tokens
 from benchmarks.peers.models import Build
 
 _STEPS_A_CALL = 50
+
+Path = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,6 @@ class Plan:
     steps: int = 1000
     batch: int = 32
     length: int = 256
-    weight_decay: float = 0.1
-    beta2: float = 0.99
 
     @property
     def runs(self) -> list[tuple[float, int]]:
@@ -42,12 +43,20 @@ class Plan:
         return [(rate, seed) for rate in self.learning_rates for seed in self.seeds]
 
 
-def batch_order(plan: Plan, windows: int, seed: int) -> npt.NDArray[np.int32]:
-    """The windows of every step [steps, B]: each once an epoch, in a new order."""
-    rng = np.random.default_rng(seed)
-    epochs = -(-plan.steps * plan.batch // windows)
-    order = np.concatenate([rng.permutation(windows) for _ in range(epochs)])
-    return order[: plan.steps * plan.batch].reshape(plan.steps, plan.batch).astype(np.int32)
+def batch_order(
+    steps: int, batch: int, rows: npt.ArrayLike, seed: int | Sequence[int]
+) -> npt.NDArray[np.int32]:
+    """The rows of every step [steps, B]: each once an epoch, in a new order."""
+    rng, rows = np.random.default_rng(seed), np.asarray(rows, np.int32)
+    epochs = -(-steps * batch // len(rows))
+    order = np.concatenate([rng.permutation(rows) for _ in range(epochs)])
+    return order[: steps * batch].reshape(steps, batch)
+
+
+def rates_of(steps: int, peak: float) -> npt.NDArray[np.float32]:
+    """The learning rate of every step: a warm-up, and a cosine down to a tenth of the peak."""
+    schedule = optax.warmup_cosine_decay_schedule(0, peak, max(1, steps // 20), steps, peak / 10)
+    return np.asarray(jax.vmap(schedule)(jnp.arange(1, steps + 1)), np.float32)
 
 
 def windows(tokens: Tokens, length: int) -> Tokens:
@@ -66,95 +75,129 @@ def parameter_count(build: Build) -> int:
     )
 
 
-class Run:
-    """All runs of a model, each with its learning rate and seed."""
+def started(build: Build, seeds: Sequence[int]) -> nnx.State:
+    """One state of a model for each seed, in arrays [seeds, ...]."""
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return jax.jit(jax.vmap(lambda key: nnx.state(build(nnx.Rngs(key)))))(keys)
 
-    def __init__(self, build: Build, corpus: Corpus, plan: Plan) -> None:
-        self.plan = plan
-        self.rows = jnp.asarray(windows(corpus.tokens["train"], plan.length))
-        orders = {seed: batch_order(plan, len(self.rows), seed) for seed in plan.seeds}
-        self.order = jnp.asarray(np.stack([orders[seed] for _, seed in plan.runs], axis=1))
-        self.graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-        keys = jnp.stack([jax.random.key(seed) for _, seed in plan.runs])
-        self.keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        self.state = jax.jit(jax.vmap(lambda key: nnx.state(build(nnx.Rngs(key)))))(keys)
-        self.optimizer = optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.scale_by_adam(b2=plan.beta2),
-            optax.add_decayed_weights(plan.weight_decay),
+
+def _everything(path: Path) -> bool:
+    return True
+
+
+def train(
+    build: Build,
+    state: nnx.State,
+    rows: Tokens,
+    orders: npt.NDArray[np.int32],
+    rates: npt.NDArray[np.float32],
+    seeds: Sequence[int],
+    trained: Callable[[Path], bool] = _everything,
+) -> tuple[nnx.State, npt.NDArray[np.float32]]:
+    """Trains all runs of a model with AdamW.
+
+    Args:
+        build: the model.
+        state: where each run starts, arrays [runs, ...].
+        rows: the windows [count, length + 1].
+        orders: the rows of each step [steps, runs, B].
+        rates: learning rates [steps, runs]; 0 after a run's last step.
+        seeds: of each run's dropout.
+        trained: says by the path of a parameter whether it is trained.
+
+    Returns:
+        The states, and the losses in nats [steps, runs].
+    """
+    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
+    moving, fixed = nnx.split_state(
+        state, lambda path, leaf: isinstance(leaf, nnx.Param) and trained(path), ...
+    )
+    moving = jax.tree.map(jnp.copy, moving)  # the caller's are not given away
+    moments, device_rows, losses = jax.vmap(_OPTIMIZER.init)(moving), jnp.asarray(rows), []
+    for start in range(0, len(orders), _STEPS_A_CALL):
+        part = slice(start, start + _STEPS_A_CALL)
+        steps = jnp.arange(len(orders))[part]
+        moving, moments, of_part = _advance(
+            graphdef, moving, fixed, moments, device_rows, keys, steps, orders[part], rates[part]
         )
-        self.moments = jax.vmap(self.optimizer.init)(self.state)
-        self.rates = jnp.asarray([rate for rate, _ in plan.runs])
-        self._advance = jax.jit(self._steps, donate_argnums=(0, 1))
+        losses.append(np.asarray(of_part))
+    return nnx.merge_state(moving, fixed), np.concatenate(losses)
 
-    def train(self) -> npt.NDArray[np.float32]:
-        """Does all steps; returns each run's training losses [steps, runs]."""
-        losses = []
-        for start in range(0, self.plan.steps, _STEPS_A_CALL):
-            steps = jnp.arange(start, min(start + _STEPS_A_CALL, self.plan.steps))
-            self.state, self.moments, part = self._advance(
-                self.state, self.moments, steps, self.order[steps]
-            )
-            losses.append(np.asarray(part))
-        return np.concatenate(losses)
 
-    def _steps(self, state: Any, moments: Any, steps: jax.Array, order: jax.Array) -> Any:
-        warmup = max(1, self.plan.steps // 20)
-        schedule = optax.warmup_cosine_decay_schedule(0, 1, warmup, self.plan.steps, 0.1)
+_OPTIMIZER = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.scale_by_adam(b2=0.99),
+    optax.add_decayed_weights(0.1),
+)
 
-        def one(
-            state: Any,
-            moments: Any,
-            rate: jax.Array,
-            key: jax.Array,
-            chosen: jax.Array,
-            step: jax.Array,
-        ) -> Any:
-            rows = self.rows[chosen]
 
-            def loss_of(state: Any) -> tuple[jax.Array, jax.Array]:
-                model = nnx.merge(self.graphdef, state)
-                logits, auxiliary = model(rows[:, :-1], jax.random.fold_in(key, step))
-                loss = _losses(logits, rows[:, 1:]).mean()
-                return loss + auxiliary, loss
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 3))
+def _advance(
+    graphdef: Any,
+    moving: Any,
+    fixed: Any,
+    moments: Any,
+    rows: jax.Array,
+    keys: jax.Array,
+    steps: jax.Array,
+    orders: jax.Array,
+    rates: jax.Array,
+) -> Any:
+    def one(
+        moving: Any,
+        fixed: Any,
+        moments: Any,
+        key: jax.Array,
+        chosen: jax.Array,
+        rate: jax.Array,
+        step: jax.Array,
+    ) -> Any:
+        of_step = rows[chosen]
 
-            (_, loss), grads = jax.value_and_grad(loss_of, has_aux=True)(state)
-            updates, moments = self.optimizer.update(grads, moments, state)
-            scale = -rate * schedule(step + 1)
-            state = jax.tree.map(lambda p, u: p + scale * u, state, updates)
-            return state, moments, loss
+        def loss_of(moving: Any) -> tuple[jax.Array, jax.Array]:
+            model = nnx.merge(graphdef, moving, fixed)
+            logits, auxiliary = model(of_step[:, :-1], jax.random.fold_in(key, step))
+            loss = _losses(logits, of_step[:, 1:]).mean()
+            return loss + auxiliary, loss
 
-        def body(carry: Any, step_and_order: Any) -> Any:
-            step, chosen = step_and_order
-            state, moments, loss = jax.vmap(one, in_axes=(0, 0, 0, 0, 0, None))(
-                *carry, self.rates, self.keys, chosen, step
-            )
-            return (state, moments), loss
+        (_, loss), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)
+        updates, moments = _OPTIMIZER.update(grads, moments, moving)
+        moving = jax.tree.map(lambda p, u: p - rate * u, moving, updates)
+        return moving, moments, loss
 
-        (state, moments), losses = jax.lax.scan(body, (state, moments), (steps, order))
-        return state, moments, losses
+    def body(carry: Any, of_step: Any) -> Any:
+        step, chosen, rate = of_step
+        moving, moments = carry
+        moving, moments, loss = jax.vmap(one, in_axes=(0, 0, 0, 0, 0, 0, None))(
+            moving, fixed, moments, keys, chosen, rate, step
+        )
+        return (moving, moments), loss
 
-    def token_losses(
-        self, tokens: Tokens, length: int, runs: Sequence[int]
-    ) -> npt.NDArray[np.float32]:
-        """Losses in nats of all windows of a split, for some runs [runs, windows, length]."""
-        rows = windows(tokens, length)
-        batch = max(1, self.plan.batch * self.plan.length // length)
-        padded = np.resize(rows, (-(-len(rows) // batch) * batch, length + 1))
-        state = jax.tree.map(lambda leaf: leaf[jnp.asarray(list(runs))], self.state)
+    (moving, moments), losses = jax.lax.scan(body, (moving, moments), (steps, orders, rates))
+    return moving, moments, losses
 
-        @jax.jit
-        def of_batch(state: Any, rows: jax.Array) -> jax.Array:
-            def one(state: Any) -> jax.Array:
-                return _losses(nnx.merge(self.graphdef, state)(rows[:, :-1])[0], rows[:, 1:])
 
-            return jax.vmap(one)(state)
+def token_losses(
+    build: Build, state: nnx.State, rows: Tokens, batch_tokens: int = 16_384
+) -> npt.NDArray[np.float32]:
+    """Losses in nats of windows [count, length + 1], for all runs [runs, count, length]."""
+    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    batch = max(1, batch_tokens // (rows.shape[1] - 1))
+    padded = np.resize(rows, (-(-len(rows) // batch) * batch, rows.shape[1]))
+    parts = [
+        np.asarray(_losses_of(graphdef, state, padded[start : start + batch]))
+        for start in range(0, len(padded), batch)
+    ]
+    return np.concatenate(parts, axis=1)[:, : len(rows)]
 
-        parts = [
-            np.asarray(of_batch(state, padded[start : start + batch]))
-            for start in range(0, len(padded), batch)
-        ]
-        return np.concatenate(parts, axis=1)[:, : len(rows)]
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses_of(graphdef: Any, state: Any, rows: jax.Array) -> jax.Array:
+    def one(state: Any) -> jax.Array:
+        return _losses(nnx.merge(graphdef, state)(rows[:, :-1])[0], rows[:, 1:])
+
+    return jax.vmap(one)(state)
 
 
 def _losses(logits: jax.Array, labels: jax.Array) -> jax.Array:

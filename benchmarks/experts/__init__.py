@@ -1,0 +1,1 @@
+"""What experts and their fusion gain, beside controls that cost as much."""
