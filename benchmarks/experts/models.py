@@ -1,6 +1,7 @@
 """The base, what two experts of it are joined to, and the controls, all called alike."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -94,14 +95,16 @@ class Routed(MMRec):
             block.ffn = RoutedFFN(config, rngs=rngs)
 
 
-def of_runs(function: Any, *states: nnx.State) -> nnx.State:
-    """A function of one run's states [...], for all runs [runs, ...]."""
-    count = len(jax.tree.leaves(states[0])[0])
-    each = [
-        function(*(jax.tree.map(lambda leaf: leaf[run], state) for state in states))
-        for run in range(count)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+def forward_flops(build: Build) -> int:
+    """Floating-point operations of a token's matrix products: two for each weight of a matrix."""
+    state = nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+    sizes = {
+        jax.tree_util.keystr(path): math.prod(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if leaf.ndim > 1
+    }
+    untied = any("lm_head" in path for path in sizes)
+    return 2 * sum(size for path, size in sizes.items() if not (untied and "embedding" in path))
 
 
 def _model(build: Build, state: nnx.State) -> Any:
@@ -123,9 +126,7 @@ def wide_head_start(config: ModelConfig, base: nnx.State, ids: jax.Array) -> nnx
     return nnx.state(wide)
 
 
-def fused_start(
-    config: ModelConfig, text: nnx.State, code: nnx.State, ids: jax.Array
-) -> nnx.State:
+def fused_start(config: ModelConfig, text: nnx.State, code: nnx.State, ids: jax.Array) -> nnx.State:
     """Two experts with the base's embedding as their ensemble (section 3.6)."""
     models = [_model(functools.partial(MMRec, config), state).model for state in (text, code)]
     experts = [without_embedding(model) for model in models]
@@ -185,5 +186,3 @@ def _recording(function: Any, kept: list[jax.Array]) -> Any:
 
 def _size(outputs: jax.Array) -> float:
     return float(jnp.sqrt(jnp.square(outputs).mean(-1)).mean())
-
-

@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers import corpora, models
-from benchmarks.peers import training
+from benchmarks.peers import corpora, models, training
 from benchmarks.peers.training import Plan, parameter_count, windows
 from train.scoring.kneser_ney import KneserNey
 from train.system.errors import UserError
@@ -186,9 +185,7 @@ def nanogpt_loss() -> dict[str, float]:
     )
     plan = Plan(learning_rates=(1e-3,), seeds=(0,), steps=2000, batch=12, length=64)
     state, _ = training.train(*arguments(build, corpus, plan))
-    losses = training.token_losses(
-        build, state, windows(corpus.tokens["validation"], plan.length)
-    )
+    losses = training.token_losses(build, state, windows(corpus.tokens["validation"], plan.length))
     return {"parameters": parameter_count(build), "nats a character": float(losses.mean())}
 
 

@@ -1,0 +1,221 @@
+"""Trains a part's variants with all seeds, scores them, and keeps what later parts start from."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+
+from benchmarks.experts import corpora, models
+from benchmarks.experts.plan import BATCH, CONFIG, LENGTH, SEEDS, Variant, parts
+from benchmarks.peers import training
+from benchmarks.peers.models import Build
+from bridge import replacing_file
+from train.system.errors import UserError
+from train.system.write import write_json
+
+_SAMPLE = 16
+"""How many training windows measure the size of outputs and the domains' centroids."""
+
+
+class Laboratory:
+    """The parts of one corpus: what is done, and what is not.
+
+    Attributes:
+        parts: all of them by name.
+    """
+
+    def __init__(self, corpus: str, results: Path, states: Path) -> None:
+        """Results are JSON files in `results`, models' weights are in `states`."""
+        self._corpus, self._results, self._states = corpus, results, states
+        self.parts = parts(corpus)
+
+    @functools.cached_property
+    def _data(self) -> corpora.Domains:
+        return corpora.load(self._corpus, LENGTH)
+
+    def result(self, part: str) -> Path:
+        """The file of a part's result."""
+        return self._results / f"{self._corpus}-{part}.json"
+
+    def run(self, name: str) -> None:
+        """Trains and scores a part."""
+        part, begun = self.parts[name], time.monotonic()
+        states = [self._start(part.build, variant) for variant in part.variants]
+        state, losses = training.train(
+            part.build,
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states),
+            self._data.rows,
+            self._orders(part.variants),
+            self._rates(part.variants),
+            SEEDS * len(part.variants),
+            part.trained,
+        )
+        seconds, found = time.monotonic() - begun, []
+        for number, variant in enumerate(part.variants):
+            of_variant = slice(number * len(SEEDS), (number + 1) * len(SEEDS))
+            mine = jax.tree.map(lambda leaf, chosen=of_variant: leaf[chosen], state)
+            self._keep(variant, part.build, mine)
+            found.append(
+                variant._asdict()
+                | {
+                    "training_loss": losses[variant.steps - 50 : variant.steps, of_variant]
+                    .mean(0)
+                    .tolist(),
+                    "scores": {
+                        how: self._scores(build, mine) for how, build in part.scored.items()
+                    },
+                }
+            )
+        write_json(
+            self.result(name),
+            {
+                "parameters": _parameters(part.build),
+                "forward_flops": models.forward_flops(part.build),
+                "seconds": seconds,
+                "device": jax.devices()[0].device_kind,
+                "variants": found,
+            },
+        )
+
+    def _orders(self, variants: list[Variant]) -> npt.NDArray[np.int32]:
+        steps = max(variant.steps for variant in variants)
+        orders = [
+            training.batch_order(steps, BATCH, self._read(variant.reads, seed), [seed, 11])
+            for variant in variants
+            for seed in SEEDS
+        ]
+        return np.stack(orders, axis=1)
+
+    def _rates(self, variants: list[Variant]) -> npt.NDArray[np.float32]:
+        rates = np.zeros((max(variant.steps for variant in variants), len(variants)), np.float32)
+        for column, variant in enumerate(variants):
+            rates[: variant.steps, column] = training.rates_of(variant.steps, variant.rate)
+        return np.repeat(rates, len(SEEDS), axis=1)
+
+    def _read(self, reads: str, seed: int) -> npt.NDArray[np.int32]:
+        if reads == "mixed":
+            return np.arange(len(self._data.rows), dtype=np.int32)
+        if reads in self._data.of_domain:
+            return self._data.of_domain[reads]
+        return self._data.halves(seed)[int(reads.removeprefix("half "))]
+
+    def _start(self, build: Build, variant: Variant) -> nnx.State:
+        sample = self._sample(np.arange(len(self._data.rows)))
+        if not variant.start:
+            return training.started(build, SEEDS)
+        if variant.start == "wide head":
+            return _each_run(
+                functools.partial(models.wide_head_start, CONFIG, ids=sample), self._best("base")
+            )
+        pairs = {
+            "domains": ("text expert", "code expert"),
+            "long domains": ("long text expert", "long code expert"),
+            "halves": ("half 0", "half 1"),
+            "routed": ("text feed-forward", "code feed-forward"),
+        }
+        if variant.start not in pairs:
+            return self._best(variant.start)
+        both = [self._best(name) for name in pairs[variant.start]]
+        if variant.start == "routed":
+            of_domain = {
+                domain: self._sample(places) for domain, places in self._data.of_domain.items()
+            }
+            join = functools.partial(models.routed_start, CONFIG, ids=of_domain)
+        else:
+            join = functools.partial(models.fused_start, CONFIG, ids=sample)
+        return _each_run(join, *both)
+
+    def _sample(self, places: npt.NDArray[np.int32]) -> jax.Array:
+        chosen = places[:: max(1, len(places) // _SAMPLE)][:_SAMPLE]
+        return jnp.asarray(self._data.rows[chosen, :-1])
+
+    def _scores(self, build: Build, state: nnx.State) -> dict[str, dict[str, list[float]]]:
+        """Nats per token by split and domain, for each seed; "mixed" is of all tokens."""
+        found = {}
+        for split, of_domain in self._data.held_out.items():
+            losses = {
+                domain: training.token_losses(build, state, rows)
+                for domain, rows in of_domain.items()
+            }
+            losses["mixed"] = np.concatenate(list(losses.values()), axis=1)
+            found[split] = {
+                domain: each.mean((1, 2), dtype=np.float64).tolist()
+                for domain, each in losses.items()
+            }
+        return found
+
+    def _keep(self, variant: Variant, build: Build, state: nnx.State) -> None:
+        if build is not self.parts["base"].build:
+            return
+        self._states.mkdir(parents=True, exist_ok=True)
+        with replacing_file(self._state_file(variant)) as file:
+            np.savez(file, *map(np.asarray, jax.tree.leaves(state)))
+
+    def _state_file(self, variant: Variant) -> Path:
+        return self._states / f"{self._corpus}-{variant.name}-{variant.rate}.npz".replace(" ", "_")
+
+    def _best(self, name: str) -> nnx.State:
+        """The weights of the variant of a name whose rate is best on the validation split."""
+        for part, of_part in self.parts.items():
+            if all(variant.name != name for variant in of_part.variants):
+                continue
+            chosen = best(read(self.result(part)), name, domain_of(name))
+            variant = next(
+                each
+                for each in of_part.variants
+                if each.name == name and each.rate == chosen["rate"]
+            )
+            shapes = _shapes(of_part.build)
+            with np.load(self._state_file(variant)) as arrays:
+                return jax.tree.unflatten(
+                    jax.tree.structure(shapes), [jnp.asarray(arrays[key]) for key in arrays]
+                )
+        raise ValueError(f"no part has {name}")
+
+
+def domain_of(name: str) -> str:
+    """The domain on which the rate of a variant is chosen."""
+    return next((domain for domain in corpora.DOMAINS if domain in name.split()), "mixed")
+
+
+def best(result: Mapping[str, Any], name: str, domain: str = "mixed") -> dict[str, Any]:
+    """What a part's result has of the variant of a name with the best rate on validation."""
+    found: list[dict[str, Any]] = [each for each in result["variants"] if each["name"] == name]
+    return min(found, key=lambda each: np.mean(each["scores"][""]["validation"][domain]))
+
+
+def read(path: Path) -> Any:
+    """A result.
+
+    Raises:
+        UserError: it is not there.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path} is missing: run what makes it first") from None
+
+
+def _shapes(build: Build) -> nnx.State:
+    return nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+
+
+def _parameters(build: Build) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(_shapes(build)))
+
+
+def _each_run(function: Callable[..., nnx.State], *states: nnx.State) -> nnx.State:
+    """A function of one run's states [...], for all runs [runs, ...]."""
+    each = [
+        function(*(jax.tree.map(lambda leaf, number=run: leaf[number], state) for state in states))
+        for run in range(len(SEEDS))
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
