@@ -32,8 +32,10 @@ lint: .venv ## check style, format and types
 stages: .venv second-corpus ## measure what each stage gains: two corpora, three seeds (more than half an hour)
 	$(PY) -m benchmarks.stage_gains --jobs 2
 
-worth: .venv ## compare MM-Rec with other architectures: two corpora, two sizes (days on two cores)
+worth: .venv second-corpus ## measure what the architecture and its experts are worth (days on two cores)
 	$(PY) -m benchmarks.peers
+	$(PY) -m benchmarks.experts
+	$(PY) -m benchmarks.worth
 
 bench: .venv ## measure speed and memory
 	$(PY) -m benchmarks.run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.experts.corpora import CORPORA
 from benchmarks.experts.plan import parts
-from benchmarks.experts.run import Laboratory
+from benchmarks.experts.run import COUNTED, Laboratory
 from train.system.terminal import console
 
 RESULTS = Path(__file__).with_name("results")
@@ -21,7 +21,7 @@ def main() -> None:
     """Runs what is not done yet."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.experts", description=__doc__)
     parser.add_argument("--corpus", nargs="*", choices=list(CORPORA), default=list(CORPORA))
-    choices = list(parts("demo"))
+    choices = [COUNTED, *parts("demo")]
     parser.add_argument("--only", nargs="*", choices=choices, default=choices, metavar="PART")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (%(default)s)")
     arguments = parser.parse_args()
@@ -29,8 +29,12 @@ def main() -> None:
     for corpus in arguments.corpus:
         laboratory = Laboratory(corpus, arguments.results, STATES)
         for part in arguments.only:
-            if not laboratory.result(part).exists():
-                console.print(f"{CORPORA[corpus]}: {part}")
+            if laboratory.result(part).exists():
+                continue
+            console.print(f"{CORPORA[corpus]}: {part}")
+            if part == COUNTED:
+                laboratory.count()
+            else:
                 laboratory.run(part)
 
 

@@ -18,8 +18,11 @@ from benchmarks.experts.plan import BATCH, CONFIG, LENGTH, SEEDS, Variant, parts
 from benchmarks.peers import training
 from benchmarks.peers.models import Build
 from bridge import replacing_file
+from train.scoring.kneser_ney import KneserNey
 from train.system.errors import UserError
 from train.system.write import write_json
+
+COUNTED = "5-gram"
 
 _SAMPLE = 16
 """How many training windows measure the size of outputs and the domains' centroids."""
@@ -43,7 +46,7 @@ class Laboratory:
 
     def result(self, part: str) -> Path:
         """The file of a part's result."""
-        return self._results / f"{self._corpus}-{part}.json"
+        return result_file(self._results, self._corpus, part)
 
     def run(self, name: str) -> None:
         """Trains and scores a part."""
@@ -84,6 +87,18 @@ class Laboratory:
                 "variants": found,
             },
         )
+
+    def count(self) -> None:
+        """Scores a 5-gram (interpolated modified Kneser-Ney) of the same training tokens."""
+        train = self._data.rows[:, :-1].ravel()
+        model = KneserNey(train, len(self._data.token_bytes), 5)
+        losses = {
+            domain: model.losses(rows[:, :-1], rows[:, 1:])
+            for domain, rows in self._data.held_out["test"].items()
+        }
+        losses["mixed"] = np.concatenate(list(losses.values()))
+        means = {domain: float(each.mean()) for domain, each in losses.items()}
+        write_json(self.result(COUNTED), means)
 
     def _orders(self, variants: list[Variant]) -> npt.NDArray[np.int32]:
         steps = max(variant.steps for variant in variants)
@@ -179,6 +194,11 @@ class Laboratory:
                     jax.tree.structure(shapes), [jnp.asarray(arrays[key]) for key in arrays]
                 )
         raise ValueError(f"no part has {name}")
+
+
+def result_file(results: Path, corpus: str, part: str) -> Path:
+    """Where the result of a part lies."""
+    return results / f"{corpus}-{part}.json"
 
 
 def domain_of(name: str) -> str:

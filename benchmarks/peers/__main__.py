@@ -2,8 +2,7 @@
 
 Every result is a file in benchmarks/peers/results/. What is there is not measured again, so after
 an interruption the same command goes on. `--only` names some of the jobs, so that several processes
-can share the work. In the end docs/worth.md and its picture are written from what is there;
-`--only` without a name does nothing else.
+can share the work.
 """
 
 import argparse
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from benchmarks.peers import models
 from benchmarks.peers.jobs import MEASURES, all_jobs, plan_of, run
-from benchmarks.peers.page import write_page
 from benchmarks.peers.training import Plan
 from train.system.terminal import console
 from train.system.write import write_json
@@ -40,7 +38,6 @@ def main() -> None:
         write_json(path, found)
         bits = found["test"][str(Plan.length)]["bits_per_byte"]
         console.print(name, found["validation_loss"], *(f"{each:.4f}" for each in bits))
-    write_page(arguments.results)
 
 
 if __name__ == "__main__":

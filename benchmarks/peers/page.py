@@ -1,4 +1,4 @@
-"""docs/worth.md and its picture, from the results."""
+"""What docs/worth.md says of the peers, and its picture, from the results."""
 
 import statistics
 from pathlib import Path
@@ -18,9 +18,7 @@ from benchmarks.peers.jobs import (
 )
 from benchmarks.peers.training import Plan, parameter_count
 from bridge import replacing_file
-from train.system.write import write_text
 
-PAGE = Path("docs/worth.md")
 TITLES = {"shakespeare": "Shakespeare", "brown": "Brown"}
 
 COLUMNS = ["", "parameters", "equal tokens", "equal time", "4 times as long", "CPU s a step"]
@@ -28,8 +26,9 @@ COLUMNS = ["", "parameters", "equal tokens", "equal time", "4 times as long", "C
 ABOUT = """\
 # What the architecture is worth
 
-`make worth` measures what this page shows, and writes it. It takes minutes on four H100s, and a
-days on two cores. What is in `benchmarks/peers/results/` is not measured again.
+`make worth` measures what this page shows, and writes it. It takes half an hour on four H100s, and
+days on two cores. What is in `benchmarks/peers/results/` and `benchmarks/experts/results/` is not
+measured again.
 
 MM-Rec stands beside other language models of the same size: an LSTM, a GRU, a minGRU (arXiv
 2410.01201) and a GPT with rotary positions and SwiGLU. All have the same frame: layers with a
@@ -73,20 +72,20 @@ memory is zero, as it is by default.
 """
 
 
-def write_page(results: Path) -> None:
-    """Writes docs/worth.md and docs/worth.png from the folder of the results."""
+def sections(results: Path) -> list[str]:
+    """The part of the page, in Markdown."""
     check = read(results, NANOGPT)["nats a character"]
-    sections = [
+    found = [
         ABOUT.format(check=check),
         _conclusions(results),
+        ADVICE,
         "![bits per byte of every model](worth.png)\n",
     ]
     for corpus in corpora.CORPORA:
-        sections += [f"## {TITLES[corpus]}\n", _table(COLUMNS, _peers(results, corpus))]
-    sections.append(ABOUT_ABLATIONS.format(size=SIZE_OF_ABLATIONS))
-    sections.append(_table(["", "parameters", *TITLES.values()], _ablations(results)))
-    _plot(results)
-    write_text(PAGE, "\n".join(sections))
+        found += [f"## {TITLES[corpus]}\n", _table(COLUMNS, _peers(results, corpus))]
+    found.append(ABOUT_ABLATIONS.format(size=SIZE_OF_ABLATIONS))
+    found.append(_table(["", "parameters", *TITLES.values()], _ablations(results)))
+    return found
 
 
 def _conclusions(results: Path) -> str:
@@ -161,7 +160,7 @@ def _table(heading: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _plot(results: Path) -> None:
+def plot(results: Path, path: Path) -> None:
     """Bits by size on the left, and nats by position beyond the trained length on the right."""
     figure = matplotlib.figure.Figure(figsize=(12, 8), layout="constrained")
     grid = figure.subplots(len(corpora.CORPORA), 2)
@@ -203,5 +202,5 @@ def _plot(results: Path) -> None:
         for axes in row:
             axes.grid(alpha=0.3)
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-    with replacing_file(PAGE.with_suffix(".png")) as file:
+    with replacing_file(path) as file:
         figure.savefig(file, format="png", dpi=100)
