@@ -23,7 +23,7 @@ ORDER = {
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation reports
-        preparation base expert fusion evaluate prepare pipeline
+        preparation stage_command base expert fusion evaluate prepare pipeline
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

@@ -1,22 +1,19 @@
 """`python -m train.expert --config C`: trains an expert, starting from the base."""
 
 from train.checkpoints.language_model import stage_folder
-from train.reports.run_report import report
 from train.run.run_folder import CONFIG, recorded_settings
-from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
+from train.stage_command import train_stage
 from train.stages.expert import ExpertStage
 from train.system.terminal import console
 
 
-def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the expert of training.domain and reports on it; raises what `open_session` raises."""
+def main(config: Config, **flags: bool) -> None:
+    """Trains the expert of training.domain and reports on it; see `train_stage` for the rest."""
     stage = ExpertStage(config)
     warn_of_other_depth(config)
-    session = open_session(config, stage, resume=resume, overwrite=overwrite)
-    session.train()
-    report(session, config)
+    train_stage(config, stage, **flags)
 
 
 def warn_of_other_depth(config: Config) -> None:

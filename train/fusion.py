@@ -1,17 +1,14 @@
 """`python -m train.fusion --config C`: joins both experts and trains the parts that join them."""
 
-from train.reports.run_report import report
-from train.run.session import open_session
 from train.settings import cli
 from train.settings.config import Config
+from train.stage_command import train_stage
 from train.stages.fusion import FusionStage
 
 
-def main(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Trains the fusion layer and reports on it; see open_session for what is raised."""
-    session = open_session(config, FusionStage(config), resume=resume, overwrite=overwrite)
-    session.train()
-    report(session, config)
+def main(config: Config, **flags: bool) -> None:
+    """Trains the fusion layer and reports on it; see `train_stage` for flags and errors."""
+    train_stage(config, FusionStage(config), **flags)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from bridge import MANIFEST, changed_file, describe_files, replace_folder, restore_folder
 from train.data.token_files import SplitCounts
 from train.system.errors import TasksFailedError, UserError
+from train.system.lock import locked
 
 TOKENIZER = "tokenizer.json"
 ACCOUNT = "account.json"
@@ -117,11 +116,13 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
     """
     kind = "prepare-dry-run" if dry_run else "prepare-partial"
     above = data_dir.with_name(f".{data_dir.name}.{kind}")
-    missing = [folder for folder in above.parents if not folder.exists()]
+    in_use = (
+        f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
+        "another data_dir"
+    )
     keep = False
     try:
-        above.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(above / ".lock", timeout=0):  # the lock of a killed process is gone
+        with locked(above / ".lock", in_use):
             try:
                 restore_folder(data_dir)
                 # A task of another, killed preparation may still be writing into its own folder.
@@ -136,14 +137,6 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
             finally:
                 if not keep:
                     shutil.rmtree(above, ignore_errors=True)
-                    with contextlib.suppress(OSError):  # not empty, where data_dir was made
-                        for folder in missing:
-                            folder.rmdir()
-    except filelock.Timeout as error:
-        raise UserError(
-            f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
-            "another data_dir"
-        ) from error
     except OSError as error:
         raise UserError(
             f"cannot write data_dir {data_dir}: {error.strerror or error}: choose another data_dir"

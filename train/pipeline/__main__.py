@@ -6,10 +6,12 @@ interrupted stage is resumed. run_dir/pipeline.json records which stages are com
 
 import jsonargparse
 
+from bridge import stage_folder
 from train.pipeline.export import export
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
 from train.pipeline.scores import evaluate
+from train.run.run_folder import locked_runs
 from train.settings import cli
 from train.settings.pipeline_config import PipelineConfig
 from train.stages.all_stages import STAGES
@@ -19,17 +21,19 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
     """Runs what is left of the pipeline.
 
     Raises:
-        UserError: a stage cannot be run, or would replace a result of other settings.
+        UserError: a stage cannot be run, or would replace a result of other settings; or another
+            command is at work on a stage.
         KeyboardInterrupt: interrupted; the same command resumes.
     """
-    record = PipelineRecord(config, overwrite=overwrite)
     try:
-        record.prepare()
-        for name in STAGES:
-            record.train(name)
-        record.make("evaluate", evaluate)
-        record.make("export", export)
-        report(config)
+        with locked_runs(*(stage_folder(config.run_dir, name) for name in STAGES)):
+            record = PipelineRecord(config, overwrite=overwrite)
+            record.prepare()
+            for name in STAGES:
+                record.train(name)
+            record.make("evaluate", evaluate)
+            record.make("export", export)
+            report(config)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("and nothing is lost: the same command resumes") from None
 

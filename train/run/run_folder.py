@@ -1,10 +1,12 @@
 """A run's folder: what is in it, and whether a run may begin there (resume.py: or resume)."""
 
+import contextlib
 import dataclasses
 import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from train.data.data_folder import TOKENIZER
 from train.settings.compare import flat
 from train.settings.config import Config
 from train.system.errors import UserError
+from train.system.lock import locked
 from train.system.write import write_json, write_text
 
 CONFIG = "config.yaml"
@@ -93,6 +96,33 @@ def check_writable(folder: Path) -> None:
         raise UserError(
             f"run_dir: cannot write to {folder}: {error.strerror}: choose another run_dir"
         ) from error
+
+
+@contextlib.contextmanager
+def locked_runs(*runs: Path) -> Iterator[None]:
+    """Keeps other commands out of runs' folders while a block works on them.
+
+    The lock lies beside a folder, which may be deleted meanwhile: `.NAME.lock`.
+
+    Raises:
+        UserError: another command is at work on one of them, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            folder = run.resolve()  # two links to one folder are one run
+            in_use = (
+                f"{run}: another command is at work on it: wait until it ends, or choose another "
+                "run_dir"
+            )
+            try:
+                stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), in_use))
+            except OSError as error:
+                check_writable(run)  # says more
+                raise UserError(
+                    f"run_dir: cannot write to {folder.parent}: {error.strerror or error}: choose "
+                    "another run_dir"
+                ) from error
+        yield
 
 
 def check_may_begin(run: Path, *, overwrite: bool) -> None:

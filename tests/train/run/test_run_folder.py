@@ -1,10 +1,14 @@
 """Whether a run may begin in a folder, and what is deleted for it: said before anything is read."""
 
 import pytest
+from helpers.command_lines import contents
 
-from train import evaluate
-from train.run.run_folder import check_may_begin, check_writable, delete_run
+from train import base, evaluate, expert, fusion
+from train.pipeline import __main__ as pipeline
+from train.run.run_folder import check_may_begin, check_writable, delete_run, locked_runs
+from train.settings.cli import parse_command
 from train.settings.config import Config
+from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
 
 
@@ -73,3 +77,52 @@ def test_a_checkpoint_in_place_of_run_dir_is_told_where_it_belongs(tmp_path, nam
             check_may_begin(run_dir / "checkpoints_base", overwrite=False)
         with pytest.raises(UserError, match=message):
             evaluate.main(Config(data_dir="gone", run_dir=str(run_dir)))
+
+
+ONE_STAGE = "data_dir: gone\nrun_dir: runs\ntraining: {domain: code}\n"
+ALL_STAGES = """data_dir: gone
+run_dir: runs
+stages:
+  text: {training: {domain: text}}
+  code: {training: {domain: code}}
+  continued: {training: {steps: 300_000}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("main", "kind", "stage", "flags"),
+    [
+        (base.main, Config, "base", {"resume": True, "overwrite": False}),
+        (base.main, Config, "base", {"resume": False, "overwrite": True}),
+        (expert.main, Config, "code", {"resume": False, "overwrite": True}),
+        (fusion.main, Config, "fusion", {"resume": False, "overwrite": True}),
+        (pipeline.main, PipelineConfig, "continued", {"overwrite": True}),
+    ],
+)
+def test_a_second_start_is_refused_before_anything_is_touched(
+    tmp_path, monkeypatch, main, kind, stage, flags
+):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / f"checkpoints_{stage}"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("seed: 1")
+    (tmp_path / "c.yaml").write_text(ONE_STAGE if kind is Config else ALL_STAGES)
+    config, _ = parse_command(["--config", "c.yaml"], "", kind)
+    (tmp_path / "link").symlink_to(run)
+    with locked_runs(tmp_path / "link"):
+        before = contents(tmp_path)
+        message = f"^runs/checkpoints_{stage}: another command is at work on it: wait until"
+        with pytest.raises(UserError, match=message):
+            main(config, **flags)
+        assert contents(tmp_path) == before
+    with pytest.raises(UserError, match=r"gone|seed|prepare lists"):
+        main(config, **flags)
+
+
+@pytest.mark.parametrize("name", ["file/checkpoints_base", "/proc/runs/checkpoints_base"])
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path, name):
+    (tmp_path / "file").touch()
+    message = r"^run_dir: .*: choose another run_dir$"
+    with pytest.raises(UserError, match=message), locked_runs(tmp_path / name):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
