@@ -1,5 +1,7 @@
 """`python -m train.expert --config C`: trains an expert, starting from the base."""
 
+from typing import Any
+
 from train.checkpoints.language_model import stage_folder
 from train.run.run_folder import CONFIG, recorded_settings
 from train.settings import cli
@@ -9,7 +11,7 @@ from train.stages.expert import ExpertStage
 from train.system.terminal import console
 
 
-def main(config: Config, **flags: bool) -> None:
+def main(config: Config, **flags: Any) -> None:
     """Trains the expert of training.domain and reports on it; see `train_stage` for the rest."""
     stage = ExpertStage(config)
     warn_of_other_depth(config)

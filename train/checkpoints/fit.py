@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 import bridge
 from mmrec_jax import ModelConfig
+from mmrec_jax.layer_paths import AnyArray, VariablePath
 from train.settings.config import Config
 from train.system.errors import UserError
 
 _FREE = ("dropout", "lambda_P", "mem_dim")
 """Entries in a checkpoint's config that do not affect the weights."""
+
+_NAMED = 5
+"""The most arrays that an error names."""
 
 IMPORT_AGAIN = "set the config so, or import the weights alone (--model-only, adapt)"
 """What to do where an import does not fit the config."""
@@ -63,6 +69,33 @@ def check_model(config: ModelConfig, model: bridge.Model, advice: str) -> None:
     obstacle = bridge.dtype_obstacle(model)
     if obstacle:
         raise UserError(f"the checkpoint cannot be trained: {obstacle}")
+
+
+def check_finite(checkpoint: bridge.LoadedCheckpoint) -> None:
+    """Makes sure that training can start from a checkpoint's values.
+
+    Raises:
+        UserError: weights or moments are NaN or infinite, or second moments negative; says which.
+    """
+    moments = checkpoint.optimizer_state
+    trees: dict[str, Mapping[VariablePath, AnyArray]] = {"": bridge.variables(checkpoint.model)}
+    if moments is not None:
+        trees |= {"exp_avg of ": moments.exp_avg, "exp_avg_sq of ": moments.exp_avg_sq}
+    wrong = []
+    for what, arrays in trees.items():
+        for path, array in arrays.items():
+            values = np.asarray(array)
+            least = 0 if what.startswith("exp_avg_sq") else -np.inf
+            count = values.size - np.count_nonzero(np.isfinite(values) & (values >= least))
+            if count:
+                name = ".".join(map(str, path))
+                wrong.append(f"{what}{name} ({count} of {values.size} values)")
+    if wrong:
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise UserError(
+            f"NaN, infinite or negative where that cannot be: {', '.join(wrong[:_NAMED])}{more}; "
+            "take an older state or file"
+        )
 
 
 def _described(model_class: str, config: ModelConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import bridge
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import with_embedding
-from train.checkpoints.fit import check_model
+from train.checkpoints.fit import check_finite, check_model
 from train.data.data_folder import TOKENIZER
 from train.settings.config import Config
 from train.step.frozen import Network
@@ -45,7 +46,9 @@ def read(
     """
     heads = None if architecture == "any" else config.model.num_heads
     try:
-        with uninterrupted():
+        with uninterrupted(), warnings.catch_warnings():
+            if architecture != "any":  # to be trained, and then it is an error
+                warnings.simplefilter("ignore", bridge.NonFiniteWarning)
             loaded = bridge.load(path, num_heads=heads, model_only=True)
     except bridge.BridgeError as error:
         raise UserError(f"{key}: {error}") from error
@@ -56,6 +59,8 @@ def read(
         wanted = dataclasses.replace(wanted, num_layers=loaded.config.num_layers)
     try:
         check_model(wanted, loaded.model, "set the config so, or name another checkpoint")
+        if architecture != "any":
+            check_finite(loaded)
     except UserError as error:
         raise UserError(f"{key}: {path}: {error}") from error
     folder = Path(path) if Path(path).is_dir() else Path(path).parent

@@ -124,6 +124,7 @@ class DocumentRows:
     first is predicted once, as in `Windows`. The rest of a row is padding.
 
     Attributes:
+        bounds: the first token of every row, see `row_bounds`.
         padding: the share of the rows' labels that is padding.
     """
 
@@ -131,7 +132,7 @@ class DocumentRows:
         """Packs the split "train" into rows of `length` + 1 tokens."""
         self.tokens, ends, self.learned = vars(read_tokens(data_dir, domain, "train")).values()
         self.length = length
-        self._bounds = row_bounds(ends, length)
+        self.bounds = row_bounds(ends, length)
         if not len(self):
             raise UserError(f"{data_dir}: {domain}/train has one token: prepare more documents")
         _check_learned(self, len(self.tokens) - 1, f"{data_dir}: {domain}/train")
@@ -139,11 +140,11 @@ class DocumentRows:
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._bounds) - 1
+        return len(self.bounds) - 1
 
     def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
         """Row `index`, [length + 1], with padding, -1, at its end."""
-        first, last = self._bounds[index : index + 2]
+        first, last = self.bounds[index : index + 2]
         row = np.full(self.length + 1, _PADDING, np.int32)
         row[: last - first + 1] = _row_of(self, first, last + 1)
         return row

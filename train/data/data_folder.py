@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import MANIFEST, changed_file, describe_files, replace_folder, restore_folder
-from train.data.token_files import SplitCounts
+from train.data.token_files import TOKENS, SplitCounts, check_ids
 from train.system.errors import TasksFailedError, UserError
 from train.system.lock import locked
 
@@ -72,7 +72,8 @@ def load_manifest(data_dir: str | Path) -> Manifest:
     """The manifest of a prepared data folder, after a check of every file.
 
     Raises:
-        UserError: there is no manifest, it is not one of ours, or a file is missing or changed.
+        UserError: there is no manifest, it is not one of ours, a file is missing or changed, or a
+            token is not of the vocabulary.
     """
     data_dir = Path(data_dir)
     described = _read_manifest(data_dir)
@@ -89,6 +90,9 @@ def load_manifest(data_dir: str | Path) -> Manifest:
             f"data_dir {data_dir}: {changed} is not the file that the manifest describes; "
             "run python -m train.prepare again"
         )
+    for path in described.files:
+        if path.endswith(f"/{TOKENS}"):
+            check_ids(data_dir / path, described.vocab_size)
     return described
 
 

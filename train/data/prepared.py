@@ -1,8 +1,11 @@
 """Everything that a run reads from a prepared folder."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from train.data.batch_documents import documents_of, in_words
 from train.data.batches import (
+    Batch,
     Windows,
     fingerprint,
     padding_share,
@@ -13,6 +16,7 @@ from train.data.data_folder import TOKENIZER, load_manifest
 from train.data.tokenizer import Tokenizer
 from train.settings.config import Config
 from train.system.errors import UserError
+from train.system.terminal import console
 
 
 class PreparedData:
@@ -46,6 +50,29 @@ class PreparedData:
         self.batches = training_batches(config, stage, self.rows)
         self.padding = padding_share(config, self.rows)
         self.order = fingerprint(config, manifest, stage)
+        self._config, self._stage = config, stage
+
+    @property
+    def position(self) -> int:
+        """How many training batches have been read or skipped."""
+        return int(self.batches.get_state()["next_index"])
+
+    def batches_without(self, left_out: range) -> Iterator[Batch]:
+        """The training batches from here on.
+
+        Args:
+            left_out: the steps whose batches are left out, where step 1 has the first ones.
+        """
+        count = self._config.training.accumulation
+        while True:
+            if self.position // count + 1 in left_out:
+                console.print(f"leaving out the data of steps {left_out[0]} to {left_out[-1]}")
+                self.skip(left_out[-1] * count)
+            yield next(self.batches)
+
+    def documents(self, batches: Sequence[int]) -> str:
+        """The documents of training batches in words; batches are counted from 0."""
+        return in_words(documents_of(self._config, self._stage, self.rows, batches))
 
     def skip(self, count: int) -> None:
         """Skips the first `count` training batches."""

@@ -21,6 +21,7 @@ from train.system.errors import UserError
 
 DOMAINS = ("text", "code", "mixed")
 SPLITS = ("train", "validation", "test")
+TOKENS = "tokens.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,24 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._stream, description)
 
 
+def check_ids(path: Path, vocab_size: int) -> None:
+    """Makes sure that all tokens of a file are of the vocabulary: JAX would take others for it too.
+
+    Raises:
+        UserError: one is not, or the file cannot be read.
+    """
+    try:
+        tokens = np.load(path, mmap_mode="r")
+        place = int(tokens.argmax()) if tokens.size else None
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if place is not None and not 0 <= int(tokens.min()) <= int(tokens[place]) < vocab_size:
+        raise UserError(
+            f"{path} has token {tokens[place]} at place {place}, and the vocabulary has "
+            f"{vocab_size} tokens: run python -m train.prepare again"
+        )
+
+
 def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
     """Opens the token files of a split.
 
@@ -147,7 +166,7 @@ def read_tokens(data_dir: str | Path, domain: str, split: str) -> TokenFile:
     """
     folder = Path(data_dir) / domain / split
     arrays = []
-    for name in ("tokens.npy", "ends.npy"):
+    for name in (TOKENS, "ends.npy"):
         try:
             arrays.append(np.load(folder / name, mmap_mode="r"))
         except (OSError, ValueError, EOFError) as error:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import bridge
 from bridge import steps
 from train.checkpoints import run_states
-from train.checkpoints.fit import IMPORT_AGAIN, check_model, check_training
+from train.checkpoints.fit import IMPORT_AGAIN, check_finite, check_model, check_training
 from train.checkpoints.state import state_of
 from train.data.prepared import PreparedData
 from train.run.run_folder import CONFIG, contents, recorded_settings
@@ -39,12 +39,14 @@ class StartingPoint(NamedTuple):
         state: the state before the next step.
         loss_sum: the sum of the losses of all steps so far.
         metadata: the metadata of all of the run's checkpoints, without the position.
+        skipped: the steps that were skipped so far, see `Session`.
     """
 
     trainer: Trainer
     state: TrainState
     loss_sum: float
     metadata: dict[str, Any]
+    skipped: int = 0
 
 
 def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> None:
@@ -105,13 +107,18 @@ def restore_newest(
     if not (run / CONFIG).exists():  # imported, and not yet trained here
         check_training(config, saved)
     check_model(config.model, saved.model, IMPORT_AGAIN)
+    try:
+        check_finite(saved)
+    except UserError as error:
+        raise UserError(f"{bridge.state_folder(run, step)}: {error}") from error
     origin = origin_of(saved)
     trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
     metadata = dict(saved.metadata)
     position = _position(metadata.pop(POSITION, None), step)
+    skipped = 0
     if position is not None:
-        loss_sum = _move_to(position, config, data, run)
+        loss_sum, skipped = _move_to(position, config, data, run), position.skipped
     else:
         # Another program wrote it, or trained it further, or it starts at step 0 with the weights
         # of another run: skip the data of the steps so far.
@@ -121,16 +128,17 @@ def restore_newest(
     for note in (bridge.disagreement(saved), _other_rate(config, saved)):
         if note is not None:
             console.print(note)
-    return StartingPoint(trainer, state, loss_sum, metadata)
+    return StartingPoint(trainer, state, loss_sum, metadata, skipped)
 
 
-def data_position(step: int, data: PreparedData, loss_sum: float) -> dict[str, Any]:
+def data_position(step: int, data: PreparedData, loss_sum: float, skipped: int) -> dict[str, Any]:
     """The value for POSITION in a checkpoint's metadata, as plain data."""
     return {
         "step": step,
         "order": data.order,
         "batches": data.batches.get_state(),
         "loss_sum": loss_sum,
+        "skipped": skipped,
     }
 
 
@@ -150,11 +158,12 @@ def _other_rate(config: Config, saved: bridge.LoadedCheckpoint) -> str | None:
 
 
 class _Position(NamedTuple):
-    """Where in which order of the data a checkpoint was, and the sum of the losses until there."""
+    """Where in which order of the data a checkpoint was, and what had happened until there."""
 
     order: str
     next_index: int
     loss_sum: float
+    skipped: int
 
 
 def _position(noted: Any, step: int) -> _Position | None:
@@ -163,7 +172,10 @@ def _position(noted: Any, step: int) -> _Position | None:
         if not step or noted["step"] != step:
             return None
         position = _Position(
-            str(noted["order"]), int(noted["batches"]["next_index"]), float(noted["loss_sum"])
+            str(noted["order"]),
+            int(noted["batches"]["next_index"]),
+            float(noted["loss_sum"]),
+            int(noted.get("skipped", 0)),  # older runs have none
         )
     except (KeyError, TypeError, ValueError):
         return None

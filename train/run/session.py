@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
-from train.run.metrics import MetricsWriter, plot_losses
+from train.run.metrics import MetricsWriter, plot_losses, read_metrics
 from train.run.resume import (
     POSITION,
     StartingPoint,
@@ -23,6 +25,7 @@ from train.run.resume import (
     restore_newest,
 )
 from train.run.run_folder import check_may_begin, delete_run, describe_run
+from train.run.watch import Watch
 from train.scoring.score import score
 from train.settings.config import Config
 from train.stages.stage import Stage
@@ -32,8 +35,20 @@ from train.system.allocator import keep_freed_memory
 from train.system.errors import UserError
 from train.system.terminal import TrainingProgress, console
 
+_MOST_SKIPPED = 3
+"""Steps that may be skipped one after the other; so many are no accident."""
 
-def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool) -> "Session":
+NO_STEPS = range(0)
+
+
+def open_session(
+    config: Config,
+    stage: Stage,
+    *,
+    resume: bool,
+    overwrite: bool,
+    left_out: range = NO_STEPS,
+) -> "Session":
     """Starts or resumes a run; `Session.train` then makes the next step.
 
     Args:
@@ -41,6 +56,7 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
         stage: what to train.
         resume: resume the run in the folder, from its newest state.
         overwrite: delete the run in the folder, after all checks of the new one.
+        left_out: the steps whose data are left out.
 
     Raises:
         UserError: the data, the folder or its states do not allow it.
@@ -64,7 +80,7 @@ def open_session(config: Config, stage: Stage, *, resume: bool, overwrite: bool)
     if precision != config.training.precision:
         console.print("this CPU cannot multiply in bfloat16: training in float32")
     describe_run(config, run, precision)
-    return Session(config, stage, data, run, start)
+    return Session(config, stage, data, run, start, left_out)
 
 
 def _first_step(config: Config, stage: Stage) -> StartingPoint:
@@ -86,14 +102,23 @@ class Session:
     """
 
     def __init__(
-        self, config: Config, stage: Stage, data: PreparedData, run: Path, start: StartingPoint
+        self,
+        config: Config,
+        stage: Stage,
+        data: PreparedData,
+        run: Path,
+        start: StartingPoint,
+        left_out: range,
     ) -> None:
         """See `open_session`."""
         self._config = config
         self._stage = stage
         self.data = data
         self.run = run
-        self.trainer, self.state, self._loss_sum, self._metadata = start
+        self.trainer, self.state, self._loss_sum, self._metadata, self._skipped = start
+        self._left_out = left_out
+        self._tried: list[int] = []  # with the data of which steps, since the last step was made
+        self._bad_batches: list[int] = []
 
     @property
     def checkpoint_path(self) -> Path:
@@ -108,7 +133,7 @@ class Session:
         """Makes all remaining steps.
 
         Raises:
-            UserError: training diverged.
+            UserError: training diverged, or several steps in a row were skipped.
             KeyboardInterrupt: interrupted; the state is saved.
         """
         training = self._config.training
@@ -118,6 +143,7 @@ class Session:
             console.print(f"sequences hold whole documents: {self.data.padding:.1%} is padding")
             tokens = round(tokens * (1 - self.data.padding))
         metrics = MetricsWriter(self.run, start)
+        self._watch = Watch(read_metrics(self.run))
         progress = TrainingProgress(start, training.steps, tokens)
         save = functools.partial(self._save, metrics, progress)
         hooks: list[tuple[int, Hook]] = [
@@ -128,21 +154,46 @@ class Session:
             (1, lambda *_: metrics.open_events()),
         ]
         with progress, metrics:
-            train(self.trainer, self.state, self.data.batches, hooks, save, progress)
+            batches = self.data.batches_without(self._left_out)
+            train(self.trainer, self.state, batches, hooks, save, self._skip, progress)
             if not self.checkpoint_path.exists():  # a finished run that has lost its .pt file
                 save(self.state, {})
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
         self._loss_sum += values["loss"]
+        self._tried, self._bad_batches = [], []
+        for warning in self._watch.look(int(state.step), values):
+            console.print(warning)
+
+    def _skip(self, state: TrainState, values: Values, losses: Sequence[float]) -> None:
+        """Counts a step whose loss or gradient is not finite, and ends the run after several."""
+        self.state = state
+        self._skipped += 1
+        read, count = self.data.position, len(losses)
+        self._tried.append(read // count)
+        wrong = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+        self._bad_batches += [read - count + index for index in wrong or range(count)]
+        step = int(state.step) + 1
+        found = f"loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g}"
+        if len(self._tried) < _MOST_SKIPPED:
+            console.print(f"step {step}: {found}: skipped, and made with the next data")
+            return
+        steps = f"{self._tried[0]}-{self._tried[-1]}"
+        raise UserError(
+            f"step {step} was tried {len(self._tried)} times, with the data of steps {steps}, and "
+            f"its loss or gradient was never finite ({found}); they are "
+            f"{self.data.documents(self._bad_batches)}: continue from the last checkpoint with "
+            f"--resume --skip-steps {steps}, or with --resume and a lower optimizer.learning_rate"
+        )
 
     def _log(
         self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
     ) -> None:
         rate = progress.tokens_per_second
-        record = {**values, "tokens_per_second": rate} if rate else values
+        record = values | {"skipped_steps": self._skipped}
         progress.report(values["loss"])
-        metrics.write(int(state.step), record)
+        metrics.write(int(state.step), record | ({"tokens_per_second": rate} if rate else {}))
 
     def _validate(
         self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
@@ -172,11 +223,12 @@ class Session:
         self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
     ) -> None:
         step = int(state.step)
+        position = data_position(step, self.data, self._loss_sum, self._skipped)
         content = checkpoint_of(
             self.trainer,
             state,
             avg_loss=self._loss_sum / step,
-            metadata=self._metadata | {POSITION: data_position(step, self.data, self._loss_sum)},
+            metadata=self._metadata | {POSITION: position},
         )
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
         # The state comes last: if the run is killed before it, all of this is written again.

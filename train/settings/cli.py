@@ -142,6 +142,11 @@ def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
     """The flags of every command that trains one stage."""
     parser.add_argument("--resume", action="store_true", help="resume from the newest saved state")
     parser.add_argument("--overwrite", action="store_true", help="delete the old run first")
+    parser.add_argument(
+        "--skip-steps",
+        metavar="N-M",
+        help="with --resume: leave out the data of steps N to M, which an error named",
+    )
 
 
 def _parser(

@@ -19,9 +19,13 @@ def train(
     batches: Iterator[Batch],
     hooks: Sequence[tuple[int, Hook]],
     save: Hook,
+    skipped: Callable[[TrainState, Values, Sequence[float]], None],
     progress: TrainingProgress,
 ) -> None:
     """Makes all remaining steps.
+
+    A step whose loss or gradient is not finite is skipped: the state stays as it was, and the step
+    is made with the batches that follow.
 
     Args:
         trainer: the run's compiled functions.
@@ -31,35 +35,49 @@ def train(
             one, with the state and the values of the step: loss, auxiliary_loss, max_state,
             mean_decay, grad_norm, learning_rate, parameter_norm.
         save: the hook that is also called before an interrupted run ends.
+        skipped: called instead of the hooks after a step that is skipped, with the losses of its
+            micro-batches too; may raise UserError.
         progress: gets a call after every micro-batch.
 
     Raises:
-        UserError: a loss or gradient is not finite; no hook gets that state.
+        UserError: the parameters are not finite; no hook gets that state.
         KeyboardInterrupt: the run was interrupted; its state is saved.
     """
     training = trainer.config.training
     with StopSignal() as stop:
-        first = int(state.step)
-        for step in range(first, training.steps):
-            state, values = trainer.step(state, batches, functools.partial(progress.advance, step))
-            _check_finite(step + 1, values)
-            last = step + 1 == training.steps
-            for every, hook in hooks:
-                if last or (step + 1) % every == 0:
-                    hook(state, values)
-            if step == first:  # compiling and opening files do not count for the rate
-                progress.paused()
+        first = step = int(state.step)
+        while step < training.steps:
+            losses: list[float] = []
+            note = functools.partial(_note, losses, functools.partial(progress.advance, step))
+            state, values = trainer.step(state, batches, note)
+            last = False
+            if values.pop("skipped"):
+                skipped(state, values, losses)
+            else:
+                step += 1
+                _check_finite(step, values)
+                last = step == training.steps
+                for every, hook in hooks:
+                    if last or step % every == 0:
+                        hook(state, values)
+                if step == first + 1:  # compiling and opening files do not count for the rate
+                    progress.paused()
             if stop.requested:
-                if not last:  # its hook saves the last step
+                if step > first and not last:  # its hook saves the last step
                     save(state, values)
-                raise KeyboardInterrupt(
-                    f"at step {step + 1}, which is saved: continue with --resume"
-                )
+                saved = "which is saved" if step else "with nothing to save"
+                raise KeyboardInterrupt(f"at step {step}, {saved}: continue with --resume")
+
+
+def _note(
+    losses: list[float], advance: Callable[[float, float], None], share: float, loss: float
+) -> None:
+    losses.append(loss)
+    advance(share, loss)
 
 
 def _check_finite(step: int, values: Values) -> None:
-    watched = ("loss", "grad_norm", "parameter_norm")
-    if not all(math.isfinite(values[name]) for name in watched):
+    if not math.isfinite(values["parameter_norm"]):
         raise UserError(
             f"training diverged at step {step}: loss {values['loss']}, gradient norm "
             f"{values['grad_norm']}, parameters' norm {values['parameter_norm']}, largest |h| "

@@ -28,16 +28,21 @@ class AdamWState(NamedTuple):
     exp_avg_sq: optax.Params
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales gradients by `min(1, max_norm / (norm + 1e-6))` (section 5.2)."""
+def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, with the norm given (section 5.2)."""
 
     def update(
-        grads: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+        grads: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+        *,
+        norm: jax.Array,
+        **_: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
+        scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
         return jax.tree.map(lambda grad: grad * scale, grads), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def adamw(
@@ -97,8 +102,9 @@ def build_optimizer(
     config: OptimizerConfig,
     learning_rate: Callable[[jax.Array], jax.Array],
     rates: optax.Params,
-) -> optax.GradientTransformation:
-    """The whole update of one optimizer step; the arguments as for `adamw`."""
-    return optax.chain(
-        clip_by_global_norm(config.max_grad_norm), adamw(learning_rate, config, rates)
-    )
+) -> optax.GradientTransformationExtraArgs:
+    """The whole update of one optimizer step, which is given the gradient's norm as `norm`.
+
+    The arguments are those of `adamw`.
+    """
+    return optax.chain(clip_by_norm(config.max_grad_norm), adamw(learning_rate, config, rates))

@@ -49,8 +49,9 @@ class Trainer:
             share of the step's gradient, and its metrics; without a share, all micro-batches
             count equally.
         add: (gradient, gradient) -> their sum.
-        update: (state, gradient) -> the next state, and the metrics grad_norm, learning_rate and
-            parameter_norm (after the step, of what is trained).
+        update: (state, gradient, loss) -> the next state, and the metrics grad_norm, learning_rate,
+            parameter_norm (after the step, of what is trained) and skipped: 1 where the gradient or
+            the loss is not finite, and the next state is the one before. The loss is 0 by default.
         token_losses: (state, batch) -> cross entropies [B, T] without dropout.
     """
 
@@ -112,14 +113,15 @@ class Trainer:
         micro_batches = [next(batches) for _ in range(count)]
         labels = [batch.label_count for batch in micro_batches]
         all_labels = max(sum(labels), 1)
-        total, found = None, []
+        total, found, losses = None, [], []
         for index, batch in enumerate(micro_batches):
             share = None if batch.weights is None else labels[index] / all_labels
             grads, metrics = self.gradient(state, batch, index, share=share)
             total = grads if total is None else self.add(total, grads)
             found.append(metrics)
-            after_micro_batch((index + 1) / count, float(metrics["loss"]))
-        state, metrics = self.update(state, total)
+            losses.append(float(metrics["loss"]))
+            after_micro_batch((index + 1) / count, losses[-1])
+        state, metrics = self.update(state, total, sum(losses))
         found, metrics = jax.device_get((found, metrics))
         values = {
             name: sum(float(each[name]) * n for each, n in zip(found, labels, strict=True))
@@ -156,15 +158,28 @@ class Trainer:
         with jax.default_matmul_precision(self.precision):
             return jax.grad(loss, has_aux=True)(state.params)
 
-    def _update(self, state: TrainState, grads: Arrays) -> tuple[TrainState, Metrics]:
-        updates, optimizer = self._optimizer.update(grads, state.optimizer, state.params)
+    def _update(
+        self, state: TrainState, grads: Arrays, loss: jax.Array | float = 0.0
+    ) -> tuple[TrainState, Metrics]:
+        norm = optax.tree.norm(grads)
+
+        def made(state: TrainState) -> TrainState:
+            updates, optimizer = self._optimizer.update(
+                grads, state.optimizer, state.params, norm=norm
+            )
+            params = optax.apply_updates(state.params, updates)
+            return state._replace(params=params, optimizer=optimizer, step=state.step + 1)
+
+        finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         metrics = {
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "learning_rate": self._learning_rate(state.step),
+            "skipped": ~finite,
         }
-        params = optax.apply_updates(state.params, updates)
-        metrics["parameter_norm"] = optax.tree.norm(params)
-        return state._replace(params=params, optimizer=optimizer, step=state.step + 1), metrics
+        # Not `where` on every array: that takes four times as long, and rounds differently.
+        state = jax.lax.cond(finite, made, lambda state: state, state)
+        metrics["parameter_norm"] = optax.tree.norm(state.params)
+        return state, metrics
 
     def _token_losses(self, state: TrainState, batch: Batch) -> jax.Array:
         model = self.parameters.join(state.params, state.others)

@@ -14,7 +14,7 @@ from helpers.transfers import counted
 
 import bridge
 from train.checkpoints import run_states
-from train.checkpoints.fit import check_model, check_training
+from train.checkpoints.fit import check_finite, check_model, check_training
 from train.checkpoints.state import checkpoint_of, state_of
 from train.data.batches import batch_of
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
@@ -215,6 +215,52 @@ def test_a_schedule_at_another_step_keeps_its_own_count(made, plain, saved):
     assert again.optimizer_state.hyperparameters["lr"] == rate
     _, metrics = trainer.update(state, jax.tree.map(jnp.zeros_like, state.params))
     assert float(metrics["learning_rate"]) == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grad", "loss"), [(np.nan, 1.0), (np.inf, 1.0), (-np.inf, 1.0), (3e38, 1.0), (1.0, np.nan)]
+)
+def test_a_step_that_is_not_finite_changes_nothing(plain, grad, loss):
+    trainer, state = plain
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    path = next(iter(grads))
+    grads[path] = grads[path].at[(0,) * grads[path].ndim].set(grad)
+    if grad == 3e38:  # its square overflows
+        grads = jax.tree.map(lambda array: array * grad, grads)
+    same, metrics = trainer.update(jax.tree.map(jnp.copy, state), grads, loss)
+    assert bool(metrics["skipped"])
+    assert_same(same, state)
+    _, metrics = trainer.update(same, jax.tree.map(jnp.ones_like, state.params), 1.0)
+    assert not bool(metrics["skipped"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (
+            "model",
+            np.nan,
+            r"where that cannot be: blocks\.1\.norm1\.scale \(1 of 12 values\); take",
+        ),
+        ("exp_avg", -np.inf, r"exp_avg of blocks\.1\.norm1\.scale \(1 of 12"),
+        ("exp_avg_sq", np.inf, r"exp_avg_sq of blocks\.1\.norm1\.scale \(1 of 12"),
+        ("exp_avg_sq", -1.0, r"exp_avg_sq of blocks\.1\.norm1\.scale \(1 of 12"),
+    ],
+)
+def test_values_that_nothing_can_start_from_are_named(saved, kind, value, message):
+    check_finite(saved)
+    path = ("blocks", 1, "norm1", "scale")
+    if kind == "model":
+        model = initial_model(config_of())
+        scale = model.blocks[1].norm1.scale
+        scale[...] = scale[...].at[3].set(value)
+        wrong = dataclasses.replace(saved, model=model)
+    else:
+        moments = dict(getattr(saved.optimizer_state, kind))
+        moments[path] = jnp.asarray(moments[path]).at[3].set(value)
+        wrong = changed_optimizer(saved, **{kind: moments})
+    with pytest.raises(UserError, match=message):
+        check_finite(wrong)
 
 
 def test_half_precision_is_refused(saved):

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmrec_jax import MMRec100M, ModelConfig
+from train.data.batch_documents import documents_of, in_words
 from train.data.batches import (
     Batch,
     batch_of,
@@ -25,6 +26,7 @@ from train.data.batches import (
     training_rows,
 )
 from train.data.data_folder import Manifest
+from train.data.token_files import check_ids
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages import fusion
 from train.stages.base import initial_model
@@ -411,9 +413,50 @@ def test_a_step_is_the_mean_over_all_its_targets(padded):
         def note(state, values, count=count):
             seen[count] = state.params, values
 
-        loop.train(trainer, state, iter(batches), [(1, note)], note, nothing)
+        loop.train(trainer, state, iter(batches), [(1, note)], note, pytest.fail, nothing)
     assert_trees_close(seen[2][0], seen[1][0])
     assert seen[2][1] == pytest.approx(seen[1][1], rel=1e-5)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_documents_of_batches_are_named(data_dir, packing, mixed):
+    kind = {"mix": {"text": 0.7, "code": 0.3}} if mixed else {"domain": "text"}
+    config = config_of(data_dir, packing=packing, batch_size=8, accumulation=1, **kind)
+    rows = training_rows(config)
+    batches = take(training_batches(config, "base", rows), 4)
+    expected = {}
+    for batch in (batches[1], batches[3]):
+        real = np.ones(batch.inputs.shape, bool) if batch.real is None else batch.real
+        for token in {*batch.inputs[real].tolist(), *batch.labels[real].tolist()}:
+            domain = "code" if token >= CODE else "text"
+            ends = np.cumsum(DOCUMENTS[domain])
+            document = np.searchsorted(ends, token - CODE * (domain == "code"), side="right")
+            expected.setdefault(domain, set()).add(int(document))
+    found = documents_of(config, "base", rows, [1, 3])
+    assert {domain: set(numbers) for domain, numbers in found.items()} == expected
+    assert set(found) == ({"text", "code"} if mixed else {"text"})
+
+
+def test_documents_in_words():
+    few, many = [3, 4], list(range(100, 130))
+    assert (
+        in_words({"text": few, "code": [8]}) == "documents 3, 4 of text/train and 8 of code/train"
+    )
+    assert in_words({"code": many}).endswith(", 118, 119 and 10 more of code/train")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32])
+def test_tokens_that_are_not_of_the_vocabulary_are_found(tmp_path, dtype):
+    path = tmp_path / "tokens.npy"
+    np.save(path, np.array([3, 29, 5], dtype))
+    check_ids(path, 30)
+    np.save(path, np.array([3, 29, 30], dtype))
+    message = "tokens.npy has token 30 at place 2, and the vocabulary has 30 tokens: run"
+    with pytest.raises(UserError, match=message):
+        check_ids(path, 30)
+    np.save(path, np.array([], dtype))
+    check_ids(path, 30)
 
 
 def test_the_fusions_scale_is_measured_without_padding(tmp_path):

@@ -16,10 +16,13 @@ from helpers.command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from train.checkpoints.state import checkpoint_of
+from train.data.batch_documents import documents_of, in_words
+from train.data.batches import training_rows
 from train.generation.speaker import load_speaker
 from train.run.session import open_session
 from train.settings.cli import parse_config
 from train.stages.base import BaseStage
+from train.system.errors import UserError
 
 STEPS = 12
 CONFIG = """
@@ -342,6 +345,53 @@ def test_divergence_is_said_and_not_saved(prepared):
     for path in (prepared / "diverged" / "checkpoints_base").glob("*.pt"):
         loaded = bridge.load_torch(path)  # a warning of NaN weights would be an error here
         assert loaded.step < STEPS
+
+
+def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, finished, monkeypatch):
+    """The data of step 5 spoil its gradient, those of steps 8 to 10 their losses."""
+    monkeypatch.chdir(prepared)
+    config = parse_config(["--config", "c.yaml", "--run_dir", "bad"], "")
+
+    def opened(left_out=range(0), bad=(5, 8, 9, 10), **start):
+        flags = {"resume": False, "overwrite": False} | start
+        session = open_session(config, BaseStage(config), left_out=left_out, **flags)
+        gradient = session.trainer.gradient
+
+        def spoiled(state, batch, index, share=None):
+            grads, metrics = gradient(state, batch, index, share=share)
+            step = session.data.position // config.training.accumulation
+            if step in bad and index == 1:
+                if step == 5:
+                    grads = {path: array * np.nan for path, array in grads.items()}
+                else:
+                    metrics = metrics | {"loss": metrics["loss"] * np.inf}
+            return grads, metrics
+
+        monkeypatch.setattr(session.trainer, "gradient", spoiled)
+        return session
+
+    with pytest.raises(UserError) as raised:
+        opened().train()
+    message = str(raised.value)
+    assert message.startswith("step 7 was tried 3 times, with the data of steps 8-10, and its loss")
+    assert "--resume --skip-steps 8-10" in message
+    rows = training_rows(config)
+    named = documents_of(config, "base", rows, [7 * 2 + 1, 8 * 2 + 1, 9 * 2 + 1])
+    assert f"they are {in_words(named)}: continue" in message
+    folder = prepared / "bad" / "checkpoints_base"
+    assert bridge.steps(folder) == [3, 6]
+    session = opened(range(8, 11), resume=True)
+    session.train()
+    records = [record for record in losses(folder) if "loss" in record]
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [r["skipped_steps"] for r in map(json.loads, lines) if "loss" in r] == [0] * 4 + [1] * 8
+    # The steps are those of a run that never had these data.
+    shutil.rmtree(folder)
+    without = opened(range(8, 11), bad=(5,))
+    without.train()
+    for a, b in zip(session.state.params.values(), without.state.params.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_damaged_runs(prepared, finished):

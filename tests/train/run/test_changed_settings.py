@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pytest
 import yaml
 from flax import nnx
 from helpers.small_models import SMALL
 
 import bridge
-from mmrec_jax import MMRec100M
+from mmrec_jax import MMRec100M, MMRecModel
 from train.run.resume import check_may_resume, restore_newest
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import BaseStage
@@ -46,6 +47,27 @@ def test_who_wants_more_steps_is_told_how_to_go_on(tmp_path, steps, stage, furth
     with pytest.raises(UserError, match=r"training.steps \(9000 there, ") as raised:
         check_may_resume(config, run, ())
     assert str(raised.value).endswith("choose another run_dir" + (advice if further else ""))
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_weights_that_are_not_finite_are_named_before_anything_is_built(tmp_path, file, recwarn):
+    model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
+    model.norm.scale[...] = model.norm.scale[...].at[3].set(jnp.nan)
+    run = tmp_path / "checkpoints_base"
+    state = bridge.state_folder(run, 0)
+    bridge.save_orbax(state, model)
+    path = run
+    if file:
+        path = tmp_path / "x.pt"
+        bridge.save_torch(path, model)
+    config = Config(data_dir="a", run_dir=str(tmp_path), model=SMALL)
+    with pytest.raises(UserError, match=f"^{state}: NaN.* norm.scale .1 of 12 values"):
+        restore_newest(config, BaseStage(config), None, run)
+    training = dataclasses.replace(config.training, start_from=str(path))
+    config = dataclasses.replace(config, training=training)
+    with pytest.raises(UserError, match=f"^training.start_from: {path}: NaN.* norm.scale .1 of"):
+        BaseStage(config).start()
+    assert not [warning for warning in recwarn if warning.category is bridge.NonFiniteWarning]
 
 
 def test_a_model_of_another_class_is_told_what_trains_it(tmp_path):

@@ -9,6 +9,7 @@ from train.run.run_folder import check_may_begin, check_writable, delete_run, lo
 from train.settings.cli import parse_command
 from train.settings.config import Config
 from train.settings.pipeline_config import PipelineConfig
+from train.stage_command import steps_of
 from train.system.errors import UserError
 
 
@@ -117,6 +118,22 @@ def test_a_second_start_is_refused_before_anything_is_touched(
         assert contents(tmp_path) == before
     with pytest.raises(UserError, match=r"gone|seed|prepare lists"):
         main(config, **flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("7", range(7, 8)), ("7-7", range(7, 8)), ("120-122", range(120, 123))]
+)
+def test_steps_to_skip(text, steps):
+    assert steps_of(text) == steps
+
+
+@pytest.mark.parametrize("text", ["", "0", "0-3", "5-4", "a-b", "3-", "-3", "3,4", "1-2-3"])
+def test_wrong_steps_to_skip_are_one_line(text):
+    with pytest.raises(UserError, match=r"^--skip-steps: expected steps as N-M, such as 120-122"):
+        steps_of(text)
+    config = Config(data_dir="gone", run_dir="gone")
+    with pytest.raises(UserError, match=r"^--skip-steps is for a run that goes on: give --resume"):
+        base.main(config, resume=False, overwrite=False, skip_steps="3-4")
 
 
 @pytest.mark.parametrize("name", ["file/checkpoints_base", "/proc/runs/checkpoints_base"])

@@ -1,0 +1,75 @@
+"""Which documents a batch of training holds, for whoever has to look at them."""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from train.data.batches import Rows, Windows, training_batches
+from train.data.token_files import read_tokens
+from train.settings.config import Config
+
+_NAMED = 20
+"""The most documents of a domain that are named."""
+
+
+def documents_of(
+    config: Config, stage: str, rows: Mapping[str, Rows], batches: Iterable[int]
+) -> dict[str, list[int]]:
+    """The documents of some micro-batches by domain, each as its number in its token file.
+
+    Args:
+        config: the run's config.
+        stage: decides the order of the data, see `training_batches`.
+        rows: from `training_rows`.
+        batches: the numbers of the micro-batches, counted from 0.
+    """
+    noted = {domain: _Noted(source) for domain, source in rows.items()}
+    again = training_batches(config, stage, cast(Mapping[str, Rows], noted))
+    for number in batches:
+        again.set_state({"next_index": number})
+        next(again)
+    found = {}
+    for domain, source in noted.items():
+        ends = read_tokens(config.data_dir, domain, "train").ends
+        numbers: set[int] = set()
+        for row in source.read:
+            first, last = np.searchsorted(ends, source.span(row), side="right").tolist()
+            numbers.update(range(first, last + 1))
+        if numbers:
+            found[domain] = sorted(numbers)
+    return found
+
+
+def in_words(documents: Mapping[str, list[int]]) -> str:
+    """Documents by domain as "documents 3, 4 of text/train and 8 of code/train"."""
+    parts = []
+    for domain, numbers in documents.items():
+        more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+        parts.append(f"{', '.join(map(str, numbers[:_NAMED]))}{more} of {domain}/train")
+    return f"documents {' and '.join(parts)}"
+
+
+class _Noted:
+    """A source of rows that notes which of them are read."""
+
+    def __init__(self, source: Rows) -> None:
+        self._source = source
+        self.learned = source.learned
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
+        self.read.append(int(index))
+        return self._source[index]
+
+    def span(self, row: int) -> tuple[int, int]:
+        """The first and the last token of a row."""
+        if isinstance(self._source, Windows):
+            first = row * self._source.length
+            return first, first + self._source.length
+        first, last = self._source.bounds[row : row + 2].tolist()
+        return first, last
