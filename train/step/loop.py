@@ -8,7 +8,7 @@ from train.data.batches import Batch
 from train.step.trainer import Trainer, TrainState, Values
 from train.system.errors import UserError
 from train.system.interrupt import StopSignal
-from train.system.terminal import TrainingProgress
+from train.system.terminal import TrainingProgress, console
 
 Hook = Callable[[TrainState, Values], None]
 
@@ -41,7 +41,7 @@ def train(
 
     Raises:
         UserError: the parameters are not finite; no hook gets that state.
-        KeyboardInterrupt: the run was interrupted; its state is saved.
+        KeyboardInterrupt: the run was interrupted; its state is saved. SIGUSR1 only saves.
     """
     training = trainer.config.training
     with StopSignal() as stop:
@@ -62,11 +62,16 @@ def train(
                         hook(state, values)
                 if step == first + 1:  # compiling and opening files do not count for the rate
                     progress.paused()
+            if (stop.requested or stop.saving) and step > first and not last:  # its hook saves it
+                save(state, values)
+            if stop.saving and step > first:
+                stop.saving = False
+                console.print(f"step {step} is saved, as SIGUSR1 asked")
             if stop.requested:
-                if step > first and not last:  # its hook saves the last step
-                    save(state, values)
-                saved = "which is saved" if step else "with nothing to save"
-                raise KeyboardInterrupt(f"at step {step}, {saved}: continue with --resume")
+                break
+    if stop.requested:
+        saved = "which is saved" if step else "with nothing to save"
+        raise KeyboardInterrupt(f"at step {step}, {saved}: continue with --resume")
 
 
 def _note(

@@ -7,25 +7,22 @@ and keeps its traceback.
 import argparse
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from bridge import type_in_words, unknown_argument, use_utf8
 from train.system.errors import UserError
-from train.system.interrupt import interrupt
+from train.system.interrupt import INTERRUPTED, interrupt_on_signals
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
     """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted.
 
-    SIGTERM interrupts like Ctrl-C, so that no worker process is left behind.
+    SIGTERM and SIGHUP interrupt like Ctrl-C, so that no worker process is left behind.
     """
     use_utf8()
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in background jobs of a shell
-        signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    interrupt_on_signals()
     try:
         command()
     except UserError as error:
@@ -36,7 +33,7 @@ def exit_after(command: Callable[[], None]) -> NoReturn:
         sys.exit(1)
     except KeyboardInterrupt as stopped:
         print("interrupted", *stopped.args, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     sys.exit(0)
 
 

@@ -347,7 +347,7 @@ def test_divergence_is_said_and_not_saved(prepared):
         assert loaded.step < STEPS
 
 
-def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, finished, monkeypatch):
+def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, monkeypatch):
     """The data of step 5 spoil its gradient, those of steps 8 to 10 their losses."""
     monkeypatch.chdir(prepared)
     config = parse_config(["--config", "c.yaml", "--run_dir", "bad"], "")

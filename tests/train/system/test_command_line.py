@@ -3,14 +3,16 @@
 import argparse
 import io
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
-from helpers.command_lines import run
+from helpers.command_lines import command, run
 
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
+from train.system.interrupt import SAVING, STOPPING, StopSignal, interrupt_on_signals
 from train.system.terminal import console
 
 
@@ -100,3 +102,85 @@ def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
     (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
     done = run(tmp_path, module, code=-signal.SIGINT)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+STEPS = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from train.step.loop import train
+from train.system.command_line import exit_after
+
+def step(state, batches, advance):
+    if state.step == 1:
+        print("at work", flush=True)
+        sys.stdin.buffer.raw.read(1)  # as in a library, where no handler is called
+        while sys.argv[1] == "hangs":
+            sys.stdin.buffer.raw.readinto(bytearray(1))
+    return SimpleNamespace(step=state.step + 1), {"skipped": 0.0, "parameter_norm": 1.0}
+
+trainer = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(steps=4)), step=step)
+progress = SimpleNamespace(advance=lambda *_: None, paused=lambda: None)
+def save(state, values):
+    print("saved", state.step, flush=True)
+exit_after(lambda: train(trainer, SimpleNamespace(step=0), None, [], save, None, progress))
+"""
+"""A run of four steps, without JAX's part in them; a byte on stdin ends step 2."""
+
+
+def test_signals_save_first_and_a_second_one_ends_at_once(tmp_path):
+    (tmp_path / "steps.py").write_text(STEPS)
+    _, environment = command(tmp_path, "steps")
+    hangs = (signal.SIGINT, signal.SIGINT)
+    processes = {}
+    for given in (
+        (signal.SIGINT,),
+        (signal.SIGTERM, signal.SIGTERM),  # at once, as timeout sends it
+        (signal.SIGHUP,),
+        (signal.SIGUSR1,),
+        hangs,
+    ):
+        line = [sys.executable, "steps.py", "hangs" if given is hangs else "ends"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        processes[given] = subprocess.Popen(line, cwd=tmp_path, env=environment, **pipes)
+    for given, process in processes.items():
+        assert process.stdout.readline() == b"at work\n"
+        for number in given:
+            process.send_signal(number)
+            if given is hangs:
+                time.sleep(0.7)
+        if given is not hangs:
+            time.sleep(0.2)
+            process.stdin.write(b"x")
+            process.stdin.flush()
+    ends = {
+        given: (*process.communicate(), process.returncode) for given, process in processes.items()
+    }
+    said = b"interrupted at step 2, which is saved: continue with --resume\n"
+    for given, end in ends.items():
+        if given is hangs:
+            again = b"interrupted again, and ended at once: what was saved is kept\n"
+            assert end == (b"", again, 130)
+        elif given == (signal.SIGUSR1,):
+            assert end == (b"saved 2\nstep 2 is saved, as SIGUSR1 asked\n", b"", 0)
+        else:
+            assert end == (b"saved 2\n", said, 130), given
+
+
+def test_what_is_ignored_stays_ignored():
+    before = {number: signal.getsignal(number) for number in (*STOPPING, SAVING)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        interrupt_on_signals()
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(SAVING)
+        assert (stop.requested, stop.saving) == (False, True)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
