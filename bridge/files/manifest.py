@@ -25,10 +25,13 @@ def changed_file(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | 
 
     Raises:
         OSError: a file is missing or cannot be read.
+        ValueError: a file would be outside the folder.
     """
     for name, description in files.items():
         path = folder / name
-        if ".." in Path(name).parts or not path.is_file():  # a device has no end
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name} is outside the folder")
+        if not path.is_file():  # a device has no end
             raise FileNotFoundError(2, "No such file or directory", str(path))
         # The size first, because it costs nothing.
         if path.stat().st_size != description["bytes"] or _describe(path) != description:

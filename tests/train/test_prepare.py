@@ -380,6 +380,20 @@ def test_changed_files_are_found(prepared, tmp_path, name):
         data_folder.load_manifest(data_dir)
 
 
+ENTRY = {"bytes": 1, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "text/../../secret"])
+def test_a_manifest_names_files_in_its_folder_alone(tmp_path, name):
+    described = data_folder.Manifest(
+        vocab_size=1, prepare={}, inputs="", counts={}, cut=0, versions={}, files={name: ENTRY}
+    )
+    content = {"format": "mmrec-jax prepared data", "version": 3, **vars(described)}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"not a manifest of .* .{name} is outside the folder."):
+        data_folder.load_manifest(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

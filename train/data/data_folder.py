@@ -85,6 +85,11 @@ def load_manifest(data_dir: str | Path) -> Manifest:
             f"data_dir {data_dir}: cannot read {name}: {error.strerror}; "
             "run python -m train.prepare again"
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{data_dir / MANIFEST} is not a manifest of train.prepare ({error}): prepare into "
+            "another data_dir"
+        ) from error
     if changed:
         raise UserError(
             f"data_dir {data_dir}: {changed} is not the file that the manifest describes; "

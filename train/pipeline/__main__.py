@@ -7,7 +7,7 @@ interrupted stage is resumed. run_dir/pipeline.json records which stages are com
 import jsonargparse
 
 from bridge import stage_folder
-from train.pipeline.export import export
+from train.pipeline.export import check_export, export
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
 from train.pipeline.scores import evaluate
@@ -28,6 +28,7 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
     try:
         with locked_runs(*(stage_folder(config.run_dir, name) for name in STAGES)):
             record = PipelineRecord(config, overwrite=overwrite)
+            check_export(config.run_dir)  # now, and not after weeks
             record.prepare()
             for name in STAGES:
                 record.train(name)

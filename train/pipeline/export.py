@@ -1,5 +1,6 @@
 """Exports the models of all stages as files for other programs."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,38 @@ from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
 from train.system.terminal import console
-from train.system.write import write_json
+from train.system.write import refuse_link, write_json
 
 EXPORT = "export"
 """The folder in run_dir."""
+
+
+def check_export(run_dir: str) -> None:
+    """Makes sure that the folder of the exports, if there is one, has nothing but exports.
+
+    Raises:
+        UserError: it has other files, or is none.
+    """
+    folder = Path(run_dir) / EXPORT
+    refuse_link(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder: move it, or choose another run_dir")
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    foreign = files - {MANIFEST, *_listed(folder)} if MANIFEST in files else files
+    if foreign:
+        raise UserError(
+            f"{folder} has files that no pipeline has exported, such as {min(foreign)}, and is not "
+            "replaced: move them, or choose another run_dir"
+        )
+
+
+def _listed(folder: Path) -> set[str]:
+    """The files that the manifest of an export lists; none where it is another program's."""
+    try:
+        described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {name for name, entry in described.items() if {"bytes", "sha256"} == set(entry)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return set()
 
 
 def export(pipeline: PipelineConfig) -> Path:
@@ -26,9 +55,10 @@ def export(pipeline: PipelineConfig) -> Path:
     Before that, each stage's .pt file is compared with the state that was written with it.
 
     Raises:
-        UserError: they differ, or a file cannot be written.
+        UserError: they differ, a file cannot be written, or the folder has files of others.
     """
     folder = Path(pipeline.run_dir) / EXPORT
+    check_export(pipeline.run_dir)
     try:
         with replacing_folder(folder) as partial:
             _fill(pipeline, partial)

@@ -25,7 +25,7 @@ from train.settings.pipeline_config import PipelineConfig
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.system.terminal import console
-from train.system.write import write_json
+from train.system.write import refuse_link, write_json
 
 RECORD = "pipeline.json"
 
@@ -52,6 +52,7 @@ class PipelineRecord:
             UserError: pipeline.json is damaged, or run_dir cannot be written.
         """
         check_writable(Path(config.run_dir))
+        refuse_link(Path(config.run_dir) / RECORD)
         self._config = config
         self._overwrite = overwrite
         self._path = Path(config.run_dir) / RECORD

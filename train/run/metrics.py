@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge import replacing_file
-from train.system.write import write_text
+from train.system.write import replacing, write_text
 
 METRICS = "metrics.jsonl"
 
@@ -125,7 +124,7 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     path = run / "loss.png"
-    with replacing_file(path) as file:
+    with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return path
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +21,16 @@ from train.settings.compare import flat
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.lock import locked
-from train.system.write import write_json, write_text
+from train.system.write import refuse_link, write_json, write_text
 
 CONFIG = "config.yaml"
+
+_OURS = re.compile(
+    r"config\.yaml|environment\.json|tokenizer\.json|metrics\.jsonl|loss\.png|report\.json"
+    r"|load_report\.json|tensorboard/events.*|[a-z]+_(model|expert)_step_\d+\.pt"
+    r"|state/\d+(\.partial)?/(checkpoint\.json|manifest\.json|arrays.*)|(.*/)?\.[^/]+\.tmp"
+)
+"""The files of a run, by their paths in its folder."""
 
 
 def check_run_dir(run_dir: Path, stage: str = "checkpoints_base") -> None:
@@ -51,13 +59,17 @@ def contents(run: Path) -> set[str]:
     """The names in a run's folder; none where there is no folder.
 
     Raises:
-        UserError: it is not a folder, or not one of a run or an import, or the folder above it is.
+        UserError: it is not a folder, or not one of a run or an import, or the folder above it is;
+            or there is a link in it.
     """
     check_run_dir(run.parent, run.name)
     if not run.exists():
         return set()
     if not run.is_dir():
         raise UserError(f"run_dir: {run} is a file, not a folder: choose another run_dir")
+    state = run / "state"
+    for path in (*run.iterdir(), *(state.iterdir() if state.is_dir() else ())):
+        refuse_link(path)
     names = {path.name for path in run.iterdir() if not is_unfinished(path.name)}
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
@@ -141,19 +153,46 @@ def check_may_begin(run: Path, *, overwrite: bool) -> None:
             f"{run} holds a run: give --resume to resume it, --overwrite to delete it and start "
             "again, or choose another run_dir"
         )
+    if names:
+        check_deletable(run)
+
+
+def check_deletable(run: Path) -> None:
+    """Makes sure that a folder holds what training writes, and nothing else.
+
+    Raises:
+        UserError: it does not.
+    """
+    settings = recorded_settings(run)
+    if not {"data_dir", "training.steps"} <= settings.keys():
+        raise UserError(f"{run / CONFIG} is not a run's config: choose another run_dir")
+    _refuse_foreign(run)
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Raises UserError if there is a file that training does not write."""
+    names = (path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir())
+    foreign = min((name for name in names if not _OURS.fullmatch(name)), default=None)
+    if foreign is not None:
+        raise UserError(
+            f"{run} has files that training does not write, such as {foreign}, and is not deleted: "
+            "move them, or choose another run_dir"
+        )
 
 
 def delete_run(run: Path) -> None:
     """Deletes the run in a folder, if there is one; a folder without a config is left alone.
 
     Raises:
-        UserError: it cannot be deleted.
+        UserError: it cannot be deleted, or there is something else in it.
     """
     if not (run / CONFIG).is_file():
         return
+    check_deletable(run)
     # The run is out of the way at once, and a later start deletes what is left of it.
     folder = run.resolve()
     old = folder.with_name(f".{folder.name}.old")
+    _refuse_foreign(old)
     try:
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

@@ -11,7 +11,6 @@ import matplotlib.figure
 import rich.table
 from flax import nnx
 
-from bridge import replacing_file
 from mmrec_jax import MMRec100M
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.fusion import ExpertType
@@ -24,7 +23,7 @@ from train.step.frozen import Network
 from train.step.loss import model_token_losses
 from train.system.errors import UserError
 from train.system.terminal import console
-from train.system.write import write_json
+from train.system.write import replacing, write_json
 
 Scores = Mapping[str, Mapping[str, Score]]
 """Scores by domain, then by the predictor's name."""
@@ -142,7 +141,7 @@ def _plot(scores: Scores, path: Path) -> None:
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    with replacing_file(path) as file:
+    with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 

@@ -19,6 +19,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batch_documents import documents_of, in_words
 from train.data.batches import training_rows
 from train.generation.speaker import load_speaker
+from train.run.run_folder import check_deletable
 from train.run.session import open_session
 from train.settings.cli import parse_config
 from train.stages.base import BaseStage
@@ -100,6 +101,7 @@ def test_metrics_and_states(finished):
     }
     assert list((folder / "tensorboard").iterdir())
     assert not [*folder.rglob("*.partial*"), *folder.rglob("*.tmp")]
+    check_deletable(folder)  # nothing is in it that --overwrite would take for somebody else's
 
 
 def test_the_pt_file_is_the_state(finished):

@@ -1,5 +1,7 @@
 """Whether a run may begin in a folder, and what is deleted for it: said before anything is read."""
 
+import functools
+
 import pytest
 from helpers.command_lines import contents
 
@@ -11,6 +13,10 @@ from train.settings.config import Config
 from train.settings.pipeline_config import PipelineConfig
 from train.stage_command import steps_of
 from train.system.errors import UserError
+from train.system.write import write_text
+
+OURS = "data_dir: a\ntraining: {steps: 9}\n"
+"""The least that a run's config has."""
 
 
 @pytest.mark.parametrize("name", ["love.txt", "notes.tmp", "weights.partial", ".hidden.tmp"])
@@ -27,12 +33,82 @@ def test_a_link_to_a_folder_stays_one(tmp_path):
     run = tmp_path / "checkpoints_base"
     run.symlink_to("disk")
     check_may_begin(run, overwrite=False)
-    (run / "config.yaml").write_text("seed: 1")
+    (run / "config.yaml").write_text(OURS)
     check_may_begin(run, overwrite=True)
     delete_run(run)
     assert run.is_symlink()
     assert list(run.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"disk", "checkpoints_base"}
+
+
+FILES = (
+    "environment.json",
+    "tensorboard/events.out.tfevents.1.host.2",
+    "state/12/arrays/d/0123abc",
+    "state/12/manifest.json",
+    "state/15.partial/arrays/ocdbt.process_0/d/ab",
+    "continued_model_step_12.pt",
+    "code_expert_step_9.pt",
+    ".loss.png.0123abcd.tmp",
+)
+
+
+def run_with(folder, *names):
+    for name in ("config.yaml", *FILES, *names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(OURS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "state/notes", "state/12/notes", "tensorboard/x.csv"]
+)
+def test_other_peoples_files_in_a_run_are_kept(tmp_path, name):
+    run = run_with(tmp_path / "checkpoints_base", name)
+    before = contents(tmp_path)
+    message = f"has files that training does not write, such as {name}, and is not deleted"
+    for delete in (delete_run, functools.partial(check_may_begin, overwrite=True)):
+        with pytest.raises(UserError, match=message):
+            delete(run)
+    assert contents(tmp_path) == before
+    (run / name).unlink()
+    delete_run(run)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_programs_config_is_no_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("title: mine\n")
+    for delete in (delete_run, functools.partial(check_may_begin, overwrite=True)):
+        with pytest.raises(UserError, match=r"config.yaml is not a run's config: choose another"):
+            delete(tmp_path)
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_what_is_beside_a_run_is_kept(tmp_path):
+    run = run_with(tmp_path / "checkpoints_base")
+    old = run_with(tmp_path / ".checkpoints_base.old", "mine.txt")
+    with pytest.raises(UserError, match=r"\.old has files .* such as mine.txt"):
+        delete_run(run)
+    (old / "mine.txt").unlink()
+    delete_run(run)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "state", "state/12", "base_model_step_3.pt"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_done_through_a_link_in_a_run(tmp_path, name, overwrite):
+    theirs = tmp_path / "theirs"
+    (theirs / "12").mkdir(parents=True)
+    run = tmp_path / "checkpoints_base"
+    (run / name).parent.mkdir(parents=True)
+    (run / "config.yaml").write_text(OURS)
+    (run / name).symlink_to(theirs)
+    config = Config(data_dir="gone", run_dir=str(tmp_path))
+    with pytest.raises(UserError, match=f"^{run / name} is a link, and nothing is written or"):
+        base.main(config, resume=not overwrite, overwrite=overwrite)
+    with pytest.raises(UserError, match=f"^{run / name} is a link"):
+        write_text(run / name, "x")
+    assert [path.name for path in theirs.rglob("*")] == ["12"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +182,7 @@ def test_a_second_start_is_refused_before_anything_is_touched(
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / f"checkpoints_{stage}"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text("seed: 1")
+    (run / "config.yaml").write_text(OURS)
     (tmp_path / "c.yaml").write_text(ONE_STAGE if kind is Config else ALL_STAGES)
     config, _ = parse_command(["--config", "c.yaml"], "", kind)
     (tmp_path / "link").symlink_to(run)
@@ -116,7 +192,7 @@ def test_a_second_start_is_refused_before_anything_is_touched(
         with pytest.raises(UserError, match=message):
             main(config, **flags)
         assert contents(tmp_path) == before
-    with pytest.raises(UserError, match=r"gone|seed|prepare lists"):
+    with pytest.raises(UserError, match=r"gone|other settings|prepare lists"):
         main(config, **flags)
 
 
