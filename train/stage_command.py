@@ -26,7 +26,7 @@ def train_stage(
         UserError: what `open_session` raises, skip_steps is wrong, or another command is at work
             on the folder.
     """
-    left_out = NO_STEPS if skip_steps is None else steps_of(skip_steps)
+    left_out = steps_of(skip_steps)
     if left_out and not resume:
         raise UserError(
             "--skip-steps is for a run that goes on: give --resume too, or leave it out"
@@ -37,8 +37,10 @@ def train_stage(
         report(session, config)
 
 
-def steps_of(text: str) -> range:
+def steps_of(text: str | None) -> range:
     """The steps that --skip-steps names, as "N-M" or "N"; raises UserError if it names none."""
+    if text is None:
+        return NO_STEPS
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     steps = range(int(found[1]), int(found[2] or found[1]) + 1) if found else NO_STEPS
     if not steps or not steps[0]:

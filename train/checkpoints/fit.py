@@ -21,8 +21,15 @@ IMPORT_AGAIN = "set the config so, or import the weights alone (--model-only, ad
 """What to do where an import does not fit the config."""
 
 
-def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
-    """Makes sure that an imported checkpoint was trained with the config's optimizer and schedule.
+def check_training(
+    config: Config, checkpoint: bridge.LoadedCheckpoint, *, other_rate: bool = False
+) -> None:
+    """Makes sure that a checkpoint was trained with the config's optimizer and schedule.
+
+    Args:
+        config: the config.
+        checkpoint: an import, or a run's own.
+        other_rate: the learning rate may be another one.
 
     Raises:
         UserError: it was not; the message lists all differences.
@@ -47,6 +54,9 @@ def check_training(config: Config, checkpoint: bridge.LoadedCheckpoint) -> None:
         }
         if schedule.warmup_steps:
             pairs["optimizer.warmup_start"] = (schedule.start_factor, optimizer.warmup_start)
+    if other_rate:
+        for key in ("optimizer.learning_rate", "optimizer.min_learning_rate"):
+            pairs.pop(key, None)
     _refuse(pairs, "the checkpoint was trained with other settings", IMPORT_AGAIN)
 
 

@@ -1,31 +1,34 @@
 """Writes and reads the states in a run's folder, and removes the oldest.
 
 state/N/       what --resume continues from (bridge/orbax_folder.py)
-NAME_step_N.pt the same for PyTorch
+NAME_step_N.pt the same for PyTorch, written after it
 """
 
+import json
+import re
 import shutil
+import warnings
 from pathlib import Path
 
 import bridge
 from train.system.errors import UserError
+from train.system.interrupt import uninterrupted
+from train.system.terminal import console
 
 
 def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
-    """Writes a state if it is not there yet, then removes all but the newest `keep`.
+    """Writes a state if it is not there yet and whole, then removes all but the newest `keep`.
 
     Raises:
         UserError: the state cannot be written.
     """
     step = checkpoint.step
-    if step in bridge.steps(run):
-        return  # while it is replaced, there would be none for a moment
     folder = bridge.state_folder(run, step)
+    if _is_whole(folder, step):
+        return  # while it is replaced, there would be none for a moment
     try:
         if folder.is_dir():
-            shutil.rmtree(folder)  # incomplete, because `steps` does not list it
-        for leftover in folder.parent.glob("*.partial"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(folder)
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
         for old in bridge.steps(run)[:-keep]:
             shutil.rmtree(bridge.state_folder(run, old))
@@ -33,19 +36,90 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
         raise UserError(f"cannot write the state after step {step} to {run}: {error}") from error
 
 
-def restore(run: Path, step: int) -> bridge.LoadedCheckpoint:
-    """Reads a run's state after `step` steps, one of `bridge.steps(run)`.
+def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
+    """Makes sure that there is room for a state and its .pt file.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: there is not.
     """
-    folder = bridge.state_folder(run, step)
+    moments = checkpoint.optimizer_state
+    trees = [bridge.variables(checkpoint.model)]
+    if moments is not None:
+        trees += [dict(moments.exp_avg), dict(moments.exp_avg_sq)]
+    needed = 2 * sum(array.nbytes for tree in trees for array in tree.values())
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise UserError(
+            f"step {checkpoint.step} cannot be saved to {run}: it needs {needed / 1e6:,.0f} MB and "
+            f"{free / 1e6:,.0f} MB are free: make room, and continue with --resume"
+        )
+
+
+def _is_whole(folder: Path, step: int) -> bool:
+    """Whether there is an undamaged state after `step` steps in a folder; loads no array."""
     try:
-        return bridge.load_orbax(folder)
-    except bridge.BridgeError as error:
-        older = any(other < step for other in bridge.steps(run))
-        hint = f": remove {folder} to resume from an older state" if older else ""
-        raise UserError(f"{error}{hint}") from error
+        described = json.loads((folder / bridge.MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        return bridge.changed_file(folder, described) is None and content["step"] == step
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def restore_newest(run: Path, name: str) -> tuple[Path, bridge.LoadedCheckpoint] | None:
+    """Reads the newest state or .pt file that is whole, and says what it passes over.
+
+    Args:
+        run: the run's folder.
+        name: its .pt files are called NAME_step_N.pt.
+
+    Returns:
+        Its path and content; None if the run has saved nothing.
+
+    Raises:
+        UserError: all that is there is damaged.
+    """
+    damaged = []
+    for step, path in _saved(run, name):
+        try:
+            loaded = _read(path)
+        except bridge.BridgeError as error:
+            damaged.append(str(error))
+        else:
+            if loaded.step == step:
+                return path, loaded
+            damaged.append(f"{path}: damaged: it is the state after step {loaded.step}")
+        console.print(f"passed over, and looking for an older one: {damaged[-1]}")
+    if damaged:
+        raise UserError(f"{damaged[0]}; {run} has nothing whole to resume from: restore a copy")
+    return None
+
+
+def _saved(run: Path, name: str) -> list[tuple[int, Path]]:
+    """What a run has saved, by step, the newest first; of one step the state comes first.
+
+    An incomplete state is in it too: it is said, and not passed over in silence.
+    """
+    states = [(int(p.name), 1, p) for p in (run / "state").glob("*") if p.name.isdecimal()]
+    of_file = re.compile(rf"{re.escape(name)}_step_(\d+)\.pt")
+    found = ((of_file.fullmatch(path.name), path) for path in run.glob("*.pt"))
+    files = [(int(match[1]), 0, path) for match, path in found if match]
+    return [(step, path) for step, _, path in sorted([*states, *files], reverse=True)]
+
+
+def _read(path: Path) -> bridge.LoadedCheckpoint:
+    with uninterrupted(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", bridge.NonFiniteWarning)  # which training refuses
+        return bridge.load_orbax(path) if path.is_dir() else bridge.load_torch(path)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Removes what killed starts left unfinished in a run's folder; raises OSError."""
+    for path in run.iterdir():
+        if bridge.is_unfinished(path.name):
+            path.unlink()
+    for path in (run / "state").glob("*.partial"):
+        if path.stem.isdecimal():
+            shutil.rmtree(path)
 
 
 def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:

@@ -14,20 +14,28 @@ from train.pipeline.scores import evaluate
 from train.run.run_folder import locked_runs
 from train.settings import cli
 from train.settings.pipeline_config import PipelineConfig
+from train.stage_command import steps_of
 from train.stages.all_stages import STAGES
+from train.system.errors import UserError
 
 
-def main(config: PipelineConfig, *, overwrite: bool) -> None:
+def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = None) -> None:
     """Runs what is left of the pipeline.
+
+    Args:
+        config: the pipeline's.
+        overwrite: delete results of other settings.
+        skip_steps: the steps whose data are left out in the stage that is resumed, as "N-M".
 
     Raises:
         UserError: a stage cannot be run, or would replace a result of other settings; or another
             command is at work on a stage.
         KeyboardInterrupt: interrupted; the same command resumes.
     """
+    left_out = steps_of(skip_steps)
     try:
         with locked_runs(*(stage_folder(config.run_dir, name) for name in STAGES)):
-            record = PipelineRecord(config, overwrite=overwrite)
+            record = PipelineRecord(config, overwrite=overwrite, left_out=left_out)
             check_export(config.run_dir)  # now, and not after weeks
             record.prepare()
             for name in STAGES:
@@ -35,6 +43,8 @@ def main(config: PipelineConfig, *, overwrite: bool) -> None:
             record.make("evaluate", evaluate)
             record.make("export", export)
             report(config)
+    except UserError as error:  # a pipeline always resumes
+        raise UserError(str(error).replace("--resume --skip-steps", "--skip-steps")) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("and nothing is lost: the same command resumes") from None
 
@@ -44,6 +54,12 @@ def _add_flags(parser: jsonargparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         help="rerun stages whose settings or inputs have changed, deleting their old results",
+    )
+    parser.add_argument(
+        "--skip-steps",
+        metavar="N-M",
+        help="in the stage that is resumed: leave out the data of steps N to M, which an error "
+        "named",
     )
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from bridge import MANIFEST, state_folder, steps
 from train.checkpoints.language_model import file_digest, stage_folder
+from train.checkpoints.run_states import remove_leftovers
 from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.preparation.prepare_data import prepare
 from train.run.run_folder import CONFIG, check_writable, delete_run
-from train.run.session import open_session
+from train.run.session import NO_STEPS, open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
 from train.settings.pipeline_config import PipelineConfig
@@ -45,16 +46,25 @@ Identity = dict[str, Any]
 class PipelineRecord:
     """What a pipeline has done so far, and what is left to do."""
 
-    def __init__(self, config: PipelineConfig, *, overwrite: bool) -> None:
-        """Reads pipeline.json; with `overwrite`, results of other settings may be deleted.
+    def __init__(
+        self, config: PipelineConfig, *, overwrite: bool, left_out: range = NO_STEPS
+    ) -> None:
+        """Reads pipeline.json.
+
+        Args:
+            config: the pipeline's.
+            overwrite: results of other settings may be deleted.
+            left_out: the steps whose data are left out in the stage that is resumed.
 
         Raises:
             UserError: pipeline.json is damaged, or run_dir cannot be written.
         """
         check_writable(Path(config.run_dir))
         refuse_link(Path(config.run_dir) / RECORD)
+        remove_leftovers(Path(config.run_dir))
         self._config = config
         self._overwrite = overwrite
+        self._left_out = left_out
         self._path = Path(config.run_dir) / RECORD
         self._record: dict[str, dict[str, Any]] = {}
         self._results: dict[str, str] = {}
@@ -114,12 +124,12 @@ class PipelineRecord:
             console.print(f"{name}: complete, step {last}")
         else:
             self._begin(name, identity, folder, result)
-            if (folder / CONFIG).exists() and not steps(folder):
+            if (folder / CONFIG).exists() and not steps(folder) and not list(folder.glob("*.pt")):
                 delete_run(folder)  # it was killed before it saved its first state
             console.rule(name)
-            session = open_session(
-                config, stage, resume=(folder / CONFIG).exists(), overwrite=False
-            )
+            resume = (folder / CONFIG).exists()
+            left_out, self._left_out = self._left_out if resume else NO_STEPS, NO_STEPS
+            session = open_session(config, stage, resume=resume, overwrite=False, left_out=left_out)
             session.train()
             self._finish(name, result)
         self._results[name] = self._record[name]["result"]

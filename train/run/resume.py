@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 import bridge
-from bridge import steps
 from train.checkpoints import run_states
 from train.checkpoints.fit import IMPORT_AGAIN, check_finite, check_model, check_training
 from train.checkpoints.state import state_of
@@ -21,7 +20,6 @@ from train.stages.stage import Stage
 from train.step.schedule import origin_of, schedule
 from train.step.trainer import Trainer, TrainState
 from train.system.errors import UserError
-from train.system.interrupt import uninterrupted
 from train.system.terminal import console
 
 POSITION = "position"
@@ -91,26 +89,19 @@ def restore_newest(
     Raises:
         UserError: the state is damaged, does not fit the config, or is from other data.
     """
-    saved_steps = steps(run)
-    if not saved_steps:
-        if list(run.glob("*.pt")):
-            raise UserError(
-                f"{run} has .pt files and no saved state to resume from: put its state folder "
-                "back, or choose another run_dir"
-            )
+    found = run_states.restore_newest(run, stage.checkpoint_name)
+    if found is None:
         console.print(f"{run} has no saved state yet: starting from step 0")
         return None
-    step = saved_steps[-1]
-    with uninterrupted():
-        saved = run_states.restore(run, step)
+    path, saved = found
+    step = saved.step
     model = stage.resumed(saved)  # first, as a model of another class differs in all else too
-    if not (run / CONFIG).exists():  # imported, and not yet trained here
-        check_training(config, saved)
+    check_training(config, saved, other_rate=(run / CONFIG).exists())  # or it is just imported
     check_model(config.model, saved.model, IMPORT_AGAIN)
     try:
         check_finite(saved)
     except UserError as error:
-        raise UserError(f"{bridge.state_folder(run, step)}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     origin = origin_of(saved)
     trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
@@ -124,7 +115,7 @@ def restore_newest(
         # of another run: skip the data of the steps so far.
         data.skip(step * config.training.accumulation)
         loss_sum = saved.avg_loss * step
-    console.print(f"resuming from step {step}")
+    console.print(f"resuming from step {step}{'' if path.is_dir() else f', {path}'}")
     for note in (bridge.disagreement(saved), _other_rate(config, saved)):
         if note is not None:
             console.print(note)

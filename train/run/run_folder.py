@@ -16,6 +16,7 @@ import jax
 import yaml
 
 from bridge import is_unfinished, steps
+from train.checkpoints.run_states import remove_leftovers
 from train.data.data_folder import TOKENIZER
 from train.settings.compare import flat
 from train.settings.config import Config
@@ -190,8 +191,7 @@ def delete_run(run: Path) -> None:
         return
     check_deletable(run)
     # The run is out of the way at once, and a later start deletes what is left of it.
-    folder = run.resolve()
-    old = folder.with_name(f".{folder.name}.old")
+    folder, old = run.resolve(), _old(run)
     _refuse_foreign(old)
     try:
         shutil.rmtree(old, ignore_errors=True)
@@ -201,6 +201,12 @@ def delete_run(run: Path) -> None:
         shutil.rmtree(old)
     except OSError as error:
         raise UserError(f"cannot delete {run}: {error.strerror or error}") from error
+
+
+def _old(run: Path) -> Path:
+    """Where a run is while it is deleted."""
+    folder = run.resolve()
+    return folder.with_name(f".{folder.name}.old")
 
 
 def describe_run(config: Config, run: Path, precision: str) -> None:
@@ -218,9 +224,10 @@ def describe_run(config: Config, run: Path, precision: str) -> None:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        for path in run.iterdir():
-            if is_unfinished(path.name):
-                path.unlink()
+        remove_leftovers(run)
+        if _old(run).is_dir():
+            _refuse_foreign(_old(run))
+            shutil.rmtree(_old(run))
         write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
         write_json(run / "environment.json", environment() | {"precision": precision})
         if not (run / TOKENIZER).exists():

@@ -154,10 +154,10 @@ class Session:
             (1, lambda *_: metrics.open_events()),
         ]
         with progress, metrics:
+            if start and not self.checkpoint_path.exists():  # killed before it was written, or lost
+                save(self.state, {})
             batches = self.data.batches_without(self._left_out)
             train(self.trainer, self.state, batches, hooks, save, self._skip, progress)
-            if not self.checkpoint_path.exists():  # a finished run that has lost its .pt file
-                save(self.state, {})
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
@@ -231,8 +231,9 @@ class Session:
             metadata=self._metadata | {POSITION: position},
         )
         content = dataclasses.replace(content, model=self._stage.saved(content.model))
-        # The state comes last: if the run is killed before it, all of this is written again.
+        # If the run is killed between the two, its next start writes the .pt file.
         metrics.sync()
-        run_states.export_torch(self.checkpoint_path, content)
+        run_states.check_space(self.run, content)
         run_states.save(self.run, content, self._config.training.keep_checkpoints)
+        run_states.export_torch(self.checkpoint_path, content)
         progress.paused()

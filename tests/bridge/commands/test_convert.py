@@ -23,7 +23,6 @@ from bridge.config.metadata import to_checkpoint
 from bridge.config.yaml_file import from_yaml
 from bridge.schedule import scheduler_to_torch
 from mmrec_jax import ModelConfig
-from train.checkpoints import run_states
 from train.checkpoints.fit import check_model, check_training
 from train.checkpoints.state import state_of
 from train.settings.cli import parse_config
@@ -262,7 +261,7 @@ def test_a_runs_folder_is_what_training_resumes_from(options, run, tmp_path):
         yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
     )
     config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
-    saved = run_states.restore(folder, bridge.steps(folder)[-1])
+    saved = bridge.load(folder)
     check_training(config, saved)
     assert config.model == saved.config
     assert (config.training.steps, config.optimizer.learning_rate, saved.step) == (24, 3e-3, 12)
@@ -316,7 +315,7 @@ def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
         yaml.safe_dump(yaml.safe_load(settings) | {"data_dir": "data", "run_dir": "runs"})
     )
     config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
-    saved = run_states.restore(tmp_path / "runs" / "checkpoints_base", 12)
+    saved = bridge.load(tmp_path / "runs" / "checkpoints_base")
     check_training(config, saved)
     assert config.optimizer.min_learning_rate == 0.1 * 3e-4
     assert saved.scheduler_state == schedule
@@ -370,7 +369,7 @@ def test_what_a_fusions_optimizer_has_trained_is_trained_further(trained, skelet
     )
     config = parse_config(["--config", str(tmp_path / "my.yaml")], "")
     assert set(config.fusion.trainable) == set(trained)
-    saved = run_states.restore(folder, 1)
+    saved = bridge.load(folder)
     check_training(config, saved)
     check_model(config.model, saved.model, "")
     stage = FusionStage(config)

@@ -77,7 +77,7 @@ def test_a_state_comes_back_to_the_bit(variant, form, tmp_path):
     content = checkpoint_of(trainer, state, avg_loss=2.5, metadata={})
     if form == "orbax":
         run_states.save(tmp_path, content, keep=1)
-        content = run_states.restore(tmp_path, 1)
+        content = bridge.load(tmp_path)
     elif form != "memory":
         bridge.save_file(tmp_path / form, content)
         content = bridge.load(tmp_path / form)
@@ -103,7 +103,7 @@ def test_states_are_kept_and_old_ones_removed(tmp_path, saved):
     for step in (5, 7, 11):
         run_states.save(tmp_path, at(saved, step), keep=2)
     assert bridge.steps(tmp_path) == [7, 11]
-    assert run_states.restore(tmp_path, 11).step == 11
+    assert bridge.load(tmp_path).step == 11
 
 
 def test_a_state_that_is_there_is_never_taken_away(tmp_path, saved, monkeypatch):
@@ -119,6 +119,20 @@ def test_a_full_disk_is_one_line(tmp_path, saved):
         run_states.save(tmp_path, saved, keep=1)
 
 
+def test_too_little_room_is_said_before_anything_is_written(tmp_path, saved, monkeypatch):
+    run_states.check_space(tmp_path, saved)
+    arrays = bridge.variables(saved.model)
+    size = 2 * 3 * sum(array.nbytes for array in arrays.values())
+    for free, enough in ((size, True), (size // 2, False)):
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
+        if enough:
+            run_states.check_space(tmp_path, saved)
+            continue
+        with pytest.raises(UserError, match=r"^step 3 cannot be saved to .*: it needs .* are free"):
+            run_states.check_space(tmp_path, saved)
+
+
 def test_unfinished_states_do_not_count(tmp_path, saved):
     run_states.save(tmp_path, at(saved, 1), keep=3)
     run_states.save(tmp_path, at(saved, 2), keep=3)
@@ -127,22 +141,93 @@ def test_unfinished_states_do_not_count(tmp_path, saved):
     assert bridge.steps(tmp_path) == [1]
     run_states.save(tmp_path, at(saved, 2), keep=3)
     assert bridge.steps(tmp_path) == [1, 2]
-    assert not (tmp_path / "state" / "3.partial").exists()
+    (tmp_path / "state" / "mine.partial").mkdir()
+    (tmp_path / ".loss.png.0123abcd.tmp").touch()
+    run_states.remove_leftovers(tmp_path)
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"1", "2", "mine.partial"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_path_may_go_up(tmp_path, saved):
     (tmp_path / "below").mkdir()
     run_states.save(tmp_path, saved, keep=1)
-    assert run_states.restore(tmp_path / "below" / "..", 3).step == 3
+    assert bridge.load(tmp_path / "below" / "..").step == 3
 
 
-def test_a_damaged_state_is_said_to_be(tmp_path, saved):
-    run_states.save(tmp_path, at(saved, 1), keep=2)
-    run_states.save(tmp_path, saved, keep=2)
-    path = tmp_path / "state" / "3" / "checkpoint.json"
-    path.write_text(path.read_text().replace('"step": 3', '"step": 4', 1))
-    with pytest.raises(UserError, match=r"3: damaged: .*checkpoint.json has changed: remove"):
-        run_states.restore(tmp_path, 3)
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flipped,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture(scope="module")
+def two_states(saved, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    for step in (1, 3):
+        run_states.save(run, at(saved, step), keep=2)
+    return run
+
+
+def resumed(run):
+    """What a run resumes from, by its path in the folder, and its step."""
+    path, loaded = run_states.restore_newest(run, "base_model")
+    return path.relative_to(run).as_posix(), loaded.step
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damaged_file_of_a_state_is_found_and_the_one_before_is_taken(
+    two_states, saved, tmp_path, damage, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(two_states, run)
+    assert resumed(run) == ("state/3", 3)
+    assert capsys.readouterr().out == ""
+    files = [path for path in (run / "state" / "3").rglob("*") if path.is_file()]
+    assert len(files) > 4
+    for path in files:
+        before = path.read_bytes()
+        if not before and damage != "removed":
+            continue
+        DAMAGES[damage](path)
+        assert resumed(run) == ("state/1", 1), path
+        said = capsys.readouterr().out
+        assert said.startswith(f"passed over, and looking for an older one: {run}/state/3: "), path
+        path.write_bytes(before)
+    DAMAGES[damage](path)
+    run_states.save(run, saved, keep=2)  # as a run does that comes to this step again
+    assert resumed(run) == ("state/3", 3)
+
+
+def test_the_newest_whole_thing_is_taken_a_pt_file_included(two_states, saved, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(two_states, run)
+    run_states.export_torch(run / "base_model_step_3.pt", saved)
+    run_states.export_torch(run / "text_expert_step_9.pt", at(saved, 9))  # of another stage
+    assert resumed(run) == ("state/3", 3)
+    flipped(run / "state" / "3" / "checkpoint.json")
+    assert resumed(run) == ("base_model_step_3.pt", 3)
+    shutil.copytree(run / "state" / "1", run / "state" / "7")
+    (run / "base_model_step_8.pt").write_bytes(b"PK")
+    capsys.readouterr()
+    assert resumed(run) == ("base_model_step_3.pt", 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert f"{run}/base_model_step_8.pt: " in lines[0]
+    assert lines[1].endswith(f"{run}/state/7: damaged: it is the state after step 1")
+    shutil.rmtree(run / "state")
+    (run / "base_model_step_3.pt").unlink()
+    with pytest.raises(UserError, match=r"base_model_step_8.pt: .* has nothing whole to resume"):
+        resumed(run)
+    (run / "base_model_step_8.pt").unlink()
+    assert run_states.restore_newest(run, "base_model") is None
 
 
 @pytest.mark.parametrize(
@@ -296,6 +381,10 @@ def test_every_other_setting_of_an_import_is_listed(saved):
     ):
         assert f"optimizer.{key} is " in str(caught.value)
     assert "training.steps is 24 in the checkpoint and 30 in the config" in str(caught.value)
+    with pytest.raises(UserError) as caught:  # another run's state
+        check_training(config, saved, other_rate=True)
+    assert "learning_rate" not in str(caught.value)
+    assert "optimizer.beta2 is 0.999 in the checkpoint and 0.9 in the config" in str(caught.value)
     assert "beta1" not in str(caught.value)
 
 

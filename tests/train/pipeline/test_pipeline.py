@@ -170,7 +170,7 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
     assert report == (folder / "runs" / "report.md").read_text()
 
 
-def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_path):
+def test_killed_between_a_stages_first_state_and_its_file(folder, finished, tmp_path):
     shutil.copytree(folder / "raw", tmp_path / "raw", copy_function=shutil.copy2)
     shutil.copytree(folder / "compiled", tmp_path / "compiled")
     shutil.copy(folder / "p.yaml", tmp_path)
@@ -180,13 +180,14 @@ def test_killed_between_a_stages_first_file_and_its_state(folder, finished, tmp_
         "from train.pipeline import __main__ as pipeline\n"
         "from train.settings import cli\n"
         "from train.settings.pipeline_config import PipelineConfig\n"
-        "run_states.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "run_states.export_torch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
     )
     line, environment = command(tmp_path, *PIPELINE)
     killed = subprocess.run([line[0], "-c", program, *line[3:]], cwd=tmp_path, env=environment)
     assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "runs" / "checkpoints_base" / "base_model_step_3.pt").exists()
+    base = tmp_path / "runs" / "checkpoints_base"
+    assert bridge.steps(base) == [3] and not list(base.glob("*.pt"))
     run(tmp_path, *PIPELINE)
     assert scores(tmp_path / "runs") == scores(folder / "runs")
 

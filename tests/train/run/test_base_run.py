@@ -399,13 +399,22 @@ def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, monkey
 def test_damaged_runs(prepared, finished):
     folder = prepared / "damaged" / "checkpoints_base"
     shutil.copytree(finished[0], folder)
-    files = list((folder / "state" / str(STEPS) / "arrays").rglob("*"))
-    largest = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+
+    def damage():
+        files = (folder / "state" / str(STEPS) / "arrays").rglob("*")
+        largest = max((path for path in files if path.is_file()), key=lambda p: p.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2] ^= 1
+        largest.write_bytes(content)
+
+    damage()
     resume = ("train.base", "--config", "c.yaml", "--run_dir", "damaged", "--resume")
-    assert "damaged: the SHA-256 of" in error(run(prepared, *resume, code=2))
+    (folder / f"base_model_step_{STEPS}.pt").unlink()
+    printed = run(prepared, *resume).stdout
+    said = f"{folder.relative_to(prepared)}/state/{STEPS}: damaged: the SHA-256 of"
+    assert said in printed and "resuming from step 9\n" in printed
+    assert losses(folder) == losses(finished[0])
+    damage()
     sample = ("mmrec_jax.generate", "--checkpoint")
     assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
     assert "holds no complete checkpoint" in error(run(prepared, *sample, folder / "state", code=2))

@@ -7,7 +7,13 @@ from helpers.command_lines import contents
 
 from train import base, evaluate, expert, fusion
 from train.pipeline import __main__ as pipeline
-from train.run.run_folder import check_may_begin, check_writable, delete_run, locked_runs
+from train.run.run_folder import (
+    check_may_begin,
+    check_writable,
+    delete_run,
+    describe_run,
+    locked_runs,
+)
 from train.settings.cli import parse_command
 from train.settings.config import Config
 from train.settings.pipeline_config import PipelineConfig
@@ -82,6 +88,19 @@ def test_another_programs_config_is_no_run(tmp_path):
         with pytest.raises(UserError, match=r"config.yaml is not a run's config: choose another"):
             delete(tmp_path)
     assert (tmp_path / "config.yaml").exists()
+
+
+def test_leftovers_of_killed_starts_are_removed_at_the_start(tmp_path):
+    """What was being written, and what --overwrite was deleting."""
+    run = tmp_path / "checkpoints_base"
+    run_with(tmp_path / ".checkpoints_base.old")
+    run_with(run)
+    tokenizer = run / "tokenizer.json"
+    tokenizer.touch()
+    describe_run(Config(data_dir="gone", run_dir=str(tmp_path)), run, "float32")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints_base"]
+    assert [path.name for path in (run / "state").iterdir()] == ["12"]
+    assert not list(run.glob(".*"))
 
 
 def test_what_is_beside_a_run_is_kept(tmp_path):
