@@ -182,7 +182,7 @@ class Session:
         steps = f"{self._tried[0]}-{self._tried[-1]}"
         raise UserError(
             f"step {step} was tried {len(self._tried)} times, with the data of steps {steps}, and "
-            f"its loss or gradient was never finite ({found}); they are "
+            f"its loss or gradient was never finite ({found}); these data are "
             f"{self.data.documents(self._bad_batches)}: continue from the last checkpoint with "
             f"--resume --skip-steps {steps}, or with --resume and a lower optimizer.learning_rate"
         )
