@@ -1,7 +1,6 @@
 """What all tests share: the original's own outputs, and the precision that they need."""
 
 import dataclasses
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import warm_python
 from helpers.paths import GOLDEN
 
 import bridge
@@ -23,13 +23,19 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def what_was_compiled() -> Iterator[None]:
-    """Many tests compile the same programs: each process finds here what it compiled before."""
-    folder = tempfile.mkdtemp(prefix="compiled-")
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    for name, value in zip(names, (folder, 0.1), strict=True):
-        jax.config.update(name, value)
-    yield
-    shutil.rmtree(folder, ignore_errors=True)
+    """Many tests compile the same programs: each process finds here what another compiled before.
+
+    The processes that tests start find it too.
+    """
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        for name, value in (
+            ("jax_compilation_cache_dir", folder),
+            ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ):
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield
+        warm_python.stop()
 
 
 @dataclasses.dataclass(frozen=True)

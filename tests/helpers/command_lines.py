@@ -5,22 +5,33 @@ import random
 import subprocess
 import sys
 
+from helpers import warm_python
 from helpers.paths import ROOT
 
 
 def command(folder, module, *arguments):
-    """The command line, and the environment to run it in."""
+    """The command line, and the environment to run it in.
+
+    What is compiled is kept in the folder: a process that is killed may leave half a file.
+    """
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # the runs differ in little
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return [sys.executable, "-m", module, *map(str, arguments)], environment
 
 
-def run(folder, module, *arguments, code=0):
+def run_anew(folder, module, *arguments, code=0):
+    """Runs a command in a Python of its own, with all that happens as it starts."""
     line, environment = command(folder, module, *arguments)
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def run(folder, module, *arguments, code=0):
+    """Runs a command in a process of its own, in which the libraries are imported already."""
+    done = warm_python.run(folder, module, *map(str, arguments))
     assert done.returncode == code, done.stderr
     return done
 
