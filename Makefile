@@ -21,8 +21,8 @@ second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's docum
 test: .venv ## run the tests, except the slow ones
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
-slow: .venv ## run the slow tests (minutes)
-	$(PY) -m pytest $(PYTEST_FLAGS) -m slow
+slow: .venv ## run the slow tests, and the golden ones with XLA's optimizations (minutes)
+	$(PY) -m pytest $(PYTEST_FLAGS) -m "slow or golden"
 
 lint: .venv ## check style, format and types
 	$(PY) -m ruff check .

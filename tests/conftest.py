@@ -1,6 +1,7 @@
 """What all tests share: the original's own outputs, and the precision that they need."""
 
 import dataclasses
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,16 @@ from mmrec_jax import LongTermMemory
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell ignores it for what it starts in the background, and so would the commands under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The fast tests are compiled without optimizations, in a tenth of the time.
+
+    `make slow` compiles as for users, the golden tests too.
+    """
+    if config.option.markexpr == "not slow":
+        flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture(scope="session", autouse=True)

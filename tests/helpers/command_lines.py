@@ -9,21 +9,15 @@ from helpers import warm_python
 from helpers.paths import ROOT
 
 
-def command(folder, module, *arguments):
-    """The command line, and the environment to run it in.
-
-    What is compiled is kept in the folder: a process that is killed may leave half a file.
-    """
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # the runs differ in little
-    }
-    return [sys.executable, "-m", module, *map(str, arguments)], environment
+def command(module, *arguments):
+    """The command line, and the environment to run it in."""
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    return line, os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def run_anew(folder, module, *arguments, code=0):
     """Runs a command in a Python of its own, with all that happens as it starts."""
-    line, environment = command(folder, module, *arguments)
+    line, environment = command(module, *arguments)
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done

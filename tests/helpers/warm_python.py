@@ -31,7 +31,7 @@ LIBRARIES = (
     "rich.progress",
     "tensorboardX",
     "tokenizers",
-    "torch.optim",
+    "torch._dynamo",
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import warm_python
 from helpers.paths import ROOT
 
 from train.data import data_folder, token_files
@@ -20,7 +21,6 @@ from train.preparation.prepare_data import prepare
 from train.settings import cli
 from train.system.errors import UserError
 
-COMMAND = [sys.executable, "-m", "train.prepare"]
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "over", "hills")
 
 
@@ -81,15 +81,8 @@ def prepared(tmp_path_factory, sources):
     return Path(config.data_dir), config
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | environment,
-        timeout=60,
-    )
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return warm_python.run(ROOT, "train.prepare", *map(str, arguments))
 
 
 def hashes(data_dir: Path) -> dict:
@@ -270,7 +263,15 @@ def test_the_manifest_tells_what_the_data_were_made_from(prepared, sources):
 
 def test_two_processes_write_the_same_bytes(prepared, tmp_path, sources):
     config = write_config(tmp_path, sources)
-    done = run("--config", config, PYTHONHASHSEED="7", TOKENIZERS_PARALLELISM="false")
+    variables = {"PYTHONHASHSEED": "7", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "train.prepare", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | variables,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert hashes(tmp_path / "data") == hashes(prepared[0])
     for word in (

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from flax import nnx
-from helpers.command_lines import run
+from helpers.command_lines import run_anew
 from helpers.small_models import SMALL
 
 import bridge
@@ -37,7 +37,7 @@ def test_ctrl_c_while_xla_compiles_ends_the_command(tmp_path):
     (tmp_path / "interrupted.py").write_text(INTERRUPTED)
     # So many tokens that they are not all sampled before the signal comes.
     options = ("--checkpoint", "a.pt", "--length", 10**6)
-    done = run(tmp_path, "interrupted", *options, code=130)
+    done = run_anew(tmp_path, "interrupted", *options, code=130)
     assert done.stderr == "interrupted\n"
     assert "Python takes itself down" not in done.stdout
 

@@ -140,12 +140,22 @@ def test_nothing_is_done_twice(folder, finished):
     assert {path for path in after if after[path] != before.get(path)} == set()
 
 
+def to_be_killed(folder, place):
+    """The pipeline's command line and environment, for another folder with the same sources.
+
+    What is compiled is kept in a copy there: who is killed may leave half a file.
+    """
+    shutil.copytree(folder / "raw", place / "raw", copy_function=shutil.copy2)
+    shutil.copy(folder / "p.yaml", place)
+    line, environment = command(*PIPELINE)
+    variable = "JAX_COMPILATION_CACHE_DIR"
+    compiled = shutil.copytree(environment[variable], place / "compiled")
+    return line, environment | {variable: str(compiled)}
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, tmp_path):
-    shutil.copytree(folder / "raw", tmp_path / "raw", copy_function=shutil.copy2)
-    shutil.copytree(folder / "compiled", tmp_path / "compiled")
-    shutil.copy(folder / "p.yaml", tmp_path)
-    line, environment = command(tmp_path, *PIPELINE)
+    line, environment = to_be_killed(folder, tmp_path)
     moments = random.Random(int(kill))
     killed = 0
     while killed < 5:
@@ -171,9 +181,7 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
 
 
 def test_killed_between_a_stages_first_state_and_its_file(folder, finished, tmp_path):
-    shutil.copytree(folder / "raw", tmp_path / "raw", copy_function=shutil.copy2)
-    shutil.copytree(folder / "compiled", tmp_path / "compiled")
-    shutil.copy(folder / "p.yaml", tmp_path)
+    line, environment = to_be_killed(folder, tmp_path)
     program = (
         "import os, signal\n"
         "from train.checkpoints import run_states\n"
@@ -183,7 +191,6 @@ def test_killed_between_a_stages_first_state_and_its_file(folder, finished, tmp_
         "run_states.export_torch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
     )
-    line, environment = command(tmp_path, *PIPELINE)
     killed = subprocess.run([line[0], "-c", program, *line[3:]], cwd=tmp_path, env=environment)
     assert killed.returncode == -signal.SIGKILL
     base = tmp_path / "runs" / "checkpoints_base"

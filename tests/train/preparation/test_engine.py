@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import rich.console
-from helpers import documents
+from helpers import documents, warm_python
 from helpers.paths import ROOT
 
 from train.preparation.engine import Engine
@@ -75,14 +75,8 @@ def write_config(folder: Path, sources: Path, engine: str = "{workers: 2}") -> P
 
 
 def prepare(config: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "--config", str(config), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=config.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        timeout=200,
-    )
+    words = ("train.prepare", "--config", str(config), *arguments)
+    return warm_python.run(config.parent, *words, environment=environment)
 
 
 def hashes(folder: Path) -> dict:

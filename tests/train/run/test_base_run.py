@@ -152,7 +152,7 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     run_dir = f"interrupted-{number}"
     folder = prepared / run_dir / "checkpoints_base"
     arguments = ("train.base", "--config", "c.yaml", "--run_dir", run_dir)
-    line, environment = command(prepared, *arguments)
+    line, environment = command(*arguments)
     process = subprocess.Popen(
         line, cwd=prepared, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

@@ -51,6 +51,7 @@ def by_path(run, state):
     return {path: np.array(array) for path, array in variables(model).items()}
 
 
+@pytest.mark.golden
 def test_golden_trajectory(golden):
     data = golden("trajectory", "checkpoint_step_0.pt")
     run, state = start(data.checkpoint.config, given=data.checkpoint.model)

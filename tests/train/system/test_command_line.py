@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from helpers.command_lines import command, run
+from helpers.command_lines import command, run_anew
 
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
@@ -91,7 +91,7 @@ exit_after(main)
 def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
     (tmp_path / "collecting.py").write_text(COLLECTING)
     start = time.monotonic()
-    done = run(tmp_path, "collecting", code=130)
+    done = run_anew(tmp_path, "collecting", code=130)
     assert time.monotonic() - start < 15
     assert (done.stdout, done.stderr) == ("", "interrupted\n")
 
@@ -100,7 +100,7 @@ def test_ctrl_c_is_not_lost_in_a_garbage_collection(tmp_path):
 def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
     # The folder that a command runs in comes first where modules are looked for.
     (tmp_path / "jsonargparse.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
-    done = run(tmp_path, module, code=-signal.SIGINT)
+    done = run_anew(tmp_path, module, code=-signal.SIGINT)
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -129,7 +129,7 @@ exit_after(lambda: train(trainer, SimpleNamespace(step=0), None, [], save, None,
 
 def test_signals_save_first_and_a_second_one_ends_at_once(tmp_path):
     (tmp_path / "steps.py").write_text(STEPS)
-    _, environment = command(tmp_path, "steps")
+    _, environment = command("steps")
     hangs = (signal.SIGINT, signal.SIGINT)
     processes = {}
     for given in (
