@@ -10,6 +10,8 @@ from helpers.losses import cross_entropies
 from bridge.keys import entries
 from mmrec_jax.block_forms import stack_blocks, unstack_blocks
 
+pytestmark = pytest.mark.golden
+
 TOLERANCE = 1e-5
 MODELS = [
     "base",
