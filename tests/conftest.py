@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = flags
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: one that began last would be waited for."""
+    longest = ("test_pipeline.py", "test_base_run.py", "test_prepare.py", "test_twin.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def what_was_compiled() -> Iterator[None]:
     """Many tests compile the same programs: each process finds here what another compiled before.

@@ -417,13 +417,16 @@ def run_jax(model, inputs, options, cotangent):
     return jax.tree.map(np.asarray, results), found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_jax_agrees(case, seed, tmp_path):
     model_class, changes, options = CASES[case]
     rng = np.random.default_rng([seed, *case.encode()])
     config = random_config(rng, model_class, changes)
-    inputs = random_inputs(rng, model_class, config, shared=seed % 2 == 0)
+    shared = (seed + list(CASES).index(case)) % 2 == 0
+    inputs = random_inputs(rng, model_class, config, shared=shared)
     inputs |= {name: options[name] for name in options.keys() & inputs.keys()}
     options = {name: value for name, value in options.items() if name not in inputs}
     module = perturbed_twin(model_class, config, seed)
