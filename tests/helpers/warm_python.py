@@ -106,7 +106,8 @@ def _become(request, files):
         os.close(file)
     os.chdir(request["folder"])
     os.environ |= {"PYTHONPATH": str(ROOT), **request["environment"]}
-    sys.path[:] = [request["folder"], str(ROOT), *(p for p in sys.path[1:] if "/tests" not in p)]
+    sys.path[0] = request["folder"]
+    sys.path.remove(str(ROOT / "tests"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     module, *arguments = request["words"]
     sys.argv = ["-m", *arguments]
