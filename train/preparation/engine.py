@@ -183,9 +183,9 @@ class _Local(LocalPipelineExecutor):
 def _call_in_processes(workers: int, calls: Sequence[Callable[[], object]]) -> None:
     """Makes calls in processes of their own, which end with this one and when it is interrupted."""
     # Not a fork of this process: in a pipeline it has JAX's threads, which do not survive that.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("forkserver"), initializer=_end_with_parent
-    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train.preparation.run_steps"])  # or each worker imports it
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
     try:
         # datatrove's own pool waits without end for the task of a worker that was killed.
         running = [pool.submit(call) for call in calls]

@@ -192,7 +192,7 @@ def test_ctrl_c_ends_a_call_that_is_deep_in_a_library(tmp_path):
 
 
 def test_preparation_imports_neither_jax_nor_torch():
-    """Each worker of each stage imports it anew, and has to be small and quick to start."""
+    """What starts the workers imports it before the first stage: it has to be small and quick."""
     program = (
         "import importlib, pkgutil, sys\n"
         "import train.prepare, train.preparation\n"
