@@ -42,7 +42,7 @@ def test_an_error_frees_the_lock_and_leaves_what_was_made(tmp_path):
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     (tmp_path / "holder.py").write_text(HOLDER)
-    _, environment = command(tmp_path, "holder")
+    _, environment = command("holder")
     line = [sys.executable, "holder.py"]
     with subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
