@@ -178,22 +178,24 @@ class Laboratory:
         return self._states / f"{self._corpus}-{variant.name}-{variant.rate}.npz".replace(" ", "_")
 
     def _best(self, name: str) -> nnx.State:
-        """The weights of the variant of a name whose rate is best on the validation split."""
-        for part, of_part in self.parts.items():
-            if all(variant.name != name for variant in of_part.variants):
-                continue
-            chosen = best(read(self.result(part)), name, domain_of(name))
-            variant = next(
-                each
-                for each in of_part.variants
-                if each.name == name and each.rate == chosen["rate"]
-            )
-            shapes = _shapes(of_part.build)
-            with np.load(self._state_file(variant)) as arrays:
-                return jax.tree.unflatten(
-                    jax.tree.structure(shapes), [jnp.asarray(arrays[key]) for key in arrays]
-                )
-        raise ValueError(f"no part has {name}")
+        """The weights of the variant of a name whose rate is best on the validation split.
+
+        A part whose result is there but not its weights, as in a new clone, is trained again.
+        """
+        part = next(
+            part
+            for part, of_part in self.parts.items()
+            if any(variant.name == name for variant in of_part.variants)
+        )
+        if not all(self._state_file(each).exists() for each in self.parts[part].variants):
+            self.run(part)
+        rate = best(read(self.result(part)), name, domain_of(name))["rate"]
+        variant = next(
+            each for each in self.parts[part].variants if each.name == name and each.rate == rate
+        )
+        shapes = jax.tree.structure(_shapes(self.parts[part].build))
+        with np.load(self._state_file(variant)) as arrays:
+            return jax.tree.unflatten(shapes, [jnp.asarray(arrays[key]) for key in arrays])
 
 
 def result_file(results: Path, corpus: str, part: str) -> Path:
