@@ -134,7 +134,7 @@ def test_the_token_files_hold_the_documents(prepared, sources):
     for split in ("train", "validation", "test"):
         both = found["text", split] + found["code", split]
         assert sorted(found["mixed", split]) == sorted(both)
-        assert found["mixed", split] != both or len(both) <= 5  # so few may lie so by chance
+        assert found["mixed", split] != both or len(both) <= 10  # so few may lie so by chance
     retrained = Tokenizer.train(found["mixed", "train"], 300)
     assert [retrained.encode(text) for text in originals] == list(map(tokenizer.encode, originals))
     order = [int(text.split()[1].rstrip(":")) for text in found["text", "train"]]
