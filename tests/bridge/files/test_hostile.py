@@ -83,6 +83,7 @@ def run_python(code, *arguments, timeout=280):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 def test_bombs_take_little_memory_and_time(tmp_path):
     for name, (build, _) in BOMBS.items():
