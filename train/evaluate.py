@@ -31,7 +31,7 @@ def main(config: Config) -> None:
         )
     for path in paths:
         if not Path(path).exists():
-            raise UserError(f"evaluate.checkpoints: {path} does not exist")
+            raise UserError(f"evaluate.checkpoints: {path} does not exist: correct the path")
 
     def load(path: str) -> Network:
         loaded = read(path, config, "evaluate.checkpoints", architecture="any")

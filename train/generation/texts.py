@@ -39,13 +39,13 @@ def continuations(
         UserError: the model cannot be sampled from, or an option is out of its range.
     """
     if length < 1:
-        raise UserError(f"length must be at least 1, not {length}")
+        raise UserError(f"--length must be at least 1, not {length}")
     try:
         check_seed(seed)
     except ValueError as error:
         raise UserError(str(error)) from error
     if "" in stop:
-        raise UserError("a stop string is empty: leave it out")
+        raise UserError("--stop: a stop string is empty: leave it out")
     try:
         for text in (*prompts, *stop):
             text.encode()

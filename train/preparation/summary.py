@@ -35,7 +35,8 @@ def print_summary(console: Console, account: Account, assembled: Assembled) -> N
     print_table(table)
     if assembled.cut:
         console.print(
-            f"passages that training has too were cut out of {assembled.cut:,} held-out documents; "
+            "passages that also occur in training were cut out of "
+            f"{assembled.cut:,} validation and test document{'s' if assembled.cut > 1 else ''}; "
             "each piece that is left counts as a document of its split"
         )
 
