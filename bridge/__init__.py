@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from bridge.errors import UnreadableFileError as UnreadableFileError
     from bridge.errors import UnsafeFileError as UnsafeFileError
     from bridge.errors import UnwritableFileError as UnwritableFileError
+    from bridge.errors import in_words as in_words
     from bridge.files.disk import is_unfinished as is_unfinished
+    from bridge.files.disk import naming as naming
     from bridge.files.disk import replace_folder as replace_folder
     from bridge.files.disk import replacing_file as replacing_file
     from bridge.files.disk import replacing_folder as replacing_folder
@@ -60,6 +62,9 @@ if TYPE_CHECKING:
     from bridge.schedule import ScheduleForm as ScheduleForm
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
+    from bridge.utf8 import CLOSED as CLOSED
+    from bridge.utf8 import OUTPUT as OUTPUT
+    from bridge.utf8 import flush_output as flush_output
     from bridge.utf8 import use_utf8 as use_utf8
     from bridge.weights import class_name as class_name
     from bridge.weights import variables as variables
@@ -84,9 +89,11 @@ _NAMES = {
         "UnreadableFileError",
         "UnsafeFileError",
         "UnwritableFileError",
+        "in_words",
     ),
     "files.disk": (
         "is_unfinished",
+        "naming",
         "replace_folder",
         "replacing_file",
         "replacing_folder",
@@ -110,7 +117,7 @@ _NAMES = {
     "partial": ("LoadReport", "load_partial"),
     "resumability": ("disagreement", "dtype_obstacle", "obstacles"),
     "schedule": ("ScheduleForm", "SchedulerState", "warmup_cosine"),
-    "utf8": ("use_utf8",),
+    "utf8": ("CLOSED", "OUTPUT", "flush_output", "use_utf8"),
     "weights": ("class_name", "variables"),
 }
 _MODULES = {name: f"bridge.{module}" for module, names in _NAMES.items() for name in names}

@@ -5,14 +5,13 @@ other is our bug and keeps its traceback.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
-from bridge.commands import printing
+from bridge.commands import describe, printing
 from bridge.commands.parser import build_parser
-from bridge.errors import BridgeError
-from bridge.utf8 import use_utf8
+from bridge.errors import BridgeError, in_words
+from bridge.utf8 import CLOSED, flush_output, use_utf8
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,12 +22,16 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 if all is well, 1 if `inspect` found problems or `verify` differences, 2 if
-        a file or an argument is wrong, 130 if interrupted, 141 if the reader of the output closed
-        it early.
+        a file or an argument is wrong or the output cannot be written, 130 if interrupted, 141 if
+        the reader of what `inspect` or `verify` prints closed it early.
     """
+    command: Callable[[argparse.Namespace], int] | None = None
     try:
+        if sys.stdout is None:
+            raise BridgeError(CLOSED)
         options = build_parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], int] = options.command
+        command = options.command
+        assert command is not None
         code = command(options)
         sys.stdout.flush()
         return code
@@ -36,13 +39,11 @@ def main(argv: Sequence[str]) -> int:
         return int(done.code or 0)
     except BridgeError as error:
         return _failed(str(error))
-    except BrokenPipeError:
-        # The reader has closed the output, and Python's own flush at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
-        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _failed(f"{place}{error.strerror or error}")
+        flush_output()
+        if isinstance(error, BrokenPipeError) and command in (describe.describe, describe.verify):
+            return 141
+        return _failed(in_words(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -115,6 +115,12 @@ def or_the_weights_alone() -> Iterator[None]:
         raise
 
 
+def in_words(error: OSError) -> str:
+    """What the system says about a file, with its path and without the number of the error."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
 @contextlib.contextmanager
 def unwritable() -> Iterator[None]:
     """Turns every OSError that is raised inside the block into an UnwritableFileError."""

@@ -41,6 +41,7 @@ from bridge.files import disk, manifest
 from bridge.files.disk import PathLike
 from bridge.files.plain_data import from_json, to_json
 from bridge.keys import Model, entries, named_parameters
+from bridge.one_error import one_error
 from bridge.optimizer import MOMENTS, OptimizerState, check_moments
 from bridge.schedule import SchedulerState
 from mmrec_jax import ModelConfig
@@ -197,6 +198,7 @@ def _write(target: Path, arrays: Arrays, content: str) -> None:
         # Orbax merges what its processes wrote by a glob on the path, so a "[" would lose it all.
         with (
             disk.path_without_pattern(partial) as place,
+            one_error(_ARRAYS),
             ocp.StandardCheckpointer() as checkpointer,
         ):
             checkpointer.save(place / _ARRAYS, _nested(arrays))

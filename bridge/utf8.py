@@ -1,8 +1,15 @@
-"""Every command reads and writes UTF-8, in any locale, and prints what its terminal can show."""
+"""What a command reads and prints is UTF-8, in any locale; and what to say if it cannot print."""
 
 import io
 import os
 import sys
+from typing import Any
+
+OUTPUT = "standard output"
+"""What errors call it."""
+
+CLOSED = "standard output is closed: redirect it, to /dev/null if nobody reads it"
+"""What a command says that was started without an output."""
 
 _COMMANDS = ("bridge", "mmrec_jax", "train")
 
@@ -14,6 +21,10 @@ def use_utf8() -> None:
     encoding, the command is started again in Python's UTF-8 mode, with the same arguments: the
     names of files are UTF-8 too, and they decide about splits.
     """
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        raw = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
+        lines = sys.stdout.line_buffering
+        sys.stdout = io.TextIOWrapper(raw, encoding=sys.stdout.encoding, line_buffering=lines)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -28,6 +39,25 @@ def use_utf8() -> None:
         variables = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:replace"}
         words = [_in_utf8(word) for word in sys.orig_argv[1:]]
         os.execve(sys.executable, [os.fsencode(sys.executable), *words], os.environ | variables)
+
+
+class _Output(io.FileIO):
+    """Standard output, which the system's own errors do not name."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = OUTPUT
+            raise
+
+
+def flush_output() -> None:
+    """Flushes what was printed, or drops it: Python's own flush at exit must not fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_utf8(word: str) -> bytes:

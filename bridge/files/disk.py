@@ -126,15 +126,30 @@ def replacing_file(path: PathLike) -> Iterator[BinaryIO]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            if target.exists():
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with naming(path):
+            with open(temporary, "xb") as file:
+                yield file
+                if target.exists():
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Adds a path to every OSError of the block that names none, or the file before it is renamed.
+
+    The system says of a full disk that it is full, and not which file was being written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or is_unfinished(pathlib.Path(error.filename).name):
+            error.filename = os.fspath(path)
+        raise
 
 
 def is_unfinished(name: str) -> bool:
@@ -155,7 +170,8 @@ def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with naming(target):
+            yield partial
         for path in (*(path for path in partial.rglob("*") if path.is_file()), partial):
             sync(path)
         replace_folder(partial, target)

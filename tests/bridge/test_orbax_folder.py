@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers.command_lines import run
 from helpers.paths import GOLDEN
 
 from bridge import (
@@ -236,3 +237,27 @@ def test_nothing_of_a_folder_that_the_path_matches_as_a_pattern_is_taken(checkpo
     save_orbax(tmp_path / "a*" / "12", checkpoint.model)
     assert load_orbax(tmp_path / "a*" / "12").step == 0
     assert (parts / "manifest.ocdbt").read_text(encoding="utf-8") == "of somebody else"
+
+
+SAVING = """
+import resource, signal, sys
+from bridge import UnwritableFileError, load_torch, save_orbax
+checkpoint = load_torch(sys.argv[1])
+save_orbax("whole", checkpoint.model, **checkpoint.training_state())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for size in (100, 1000, 5000, 9000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        save_orbax("state/12", checkpoint.model, **checkpoint.training_state())
+    except UnwritableFileError as error:
+        print(error)
+"""
+
+
+def test_a_disk_that_is_full_at_any_size_is_one_error(checkpoint, tmp_path):
+    """Orbax and TensorStore print nothing of their own: no traceback of any of their threads."""
+    (tmp_path / "saving.py").write_text(SAVING)
+    done = run(tmp_path, "saving", TRAJECTORY / "checkpoint_step_12.pt")
+    assert done.stderr == ""
+    assert done.stdout == "state/12: cannot be written: File too large\n" * 4
+    assert not (tmp_path / "state" / "12").exists()

@@ -343,14 +343,20 @@ def test_two_at_once_are_one(config_file, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 
-def test_a_failed_write_leaves_nothing(config_file, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing_of_what_is_done(config_file, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data_folder, "write_manifest", full)
-    with pytest.raises(UserError, match=r"cannot write data_dir .*No space left"):
-        prepare(cli.parse_config(["--config", str(config_file)], ""))
-    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
+    config = cli.parse_config(["--config", str(config_file)], "")
+    message = r"^.*/\.data\.prepare-partial/\w+: No space left on device; when that is mended, the"
+    with monkeypatch.context() as context:
+        context.setattr(data_folder, "write_manifest", full)
+        with pytest.raises(UserError, match=message):
+            prepare(config)
+    assert not (tmp_path / "data").exists()
+    prepare(config)
+    assert "encode: done before" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 
 def copy(prepared, root: Path) -> Path:

@@ -32,8 +32,8 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
         for old in bridge.steps(run)[:-keep]:
             shutil.rmtree(bridge.state_folder(run, old))
-    except (bridge.BridgeError, OSError) as error:
-        raise UserError(f"cannot write the state after step {step} to {run}: {error}") from error
+    except bridge.BridgeError as error:
+        raise UserError(f"the state after step {step}: {error}; continue with --resume") from error
 
 
 def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
@@ -50,8 +50,8 @@ def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
     free = shutil.disk_usage(run).free
     if free < needed:
         raise UserError(
-            f"step {checkpoint.step} cannot be saved to {run}: it needs {needed / 1e6:,.0f} MB and "
-            f"{free / 1e6:,.0f} MB are free: make room, and continue with --resume"
+            f"step {checkpoint.step} cannot be saved to {run}: it needs {needed / 1e6:,.1f} MB and "
+            f"{free / 1e6:,.1f} MB are free: make room, and continue with --resume"
         )
 
 
@@ -131,4 +131,4 @@ def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
     try:
         bridge.save_torch(path, checkpoint.model, **checkpoint.training_state())
     except bridge.BridgeError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}; continue with --resume") from error

@@ -16,7 +16,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bridge import MANIFEST, changed_file, describe_files, replace_folder, restore_folder
+from bridge import (
+    MANIFEST,
+    changed_file,
+    describe_files,
+    in_words,
+    naming,
+    replace_folder,
+    restore_folder,
+)
 from train.data.token_files import TOKENS, SplitCounts, check_ids
 from train.system.errors import TasksFailedError, UserError
 from train.system.lock import locked
@@ -113,7 +121,8 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
 
     An interrupted preparation leaves its folder behind. The next one continues in it if inputs and
     settings are the same, and removes it otherwise. When the block ends, the folder is removed too,
-    unless the block was interrupted or a task failed, so that another try can continue.
+    unless the block was interrupted, a task failed or a disk was full, so that another try can
+    continue.
 
     Args:
         data_dir: the folder to be made.
@@ -129,7 +138,7 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
         f"data_dir {data_dir}: another train.prepare is at work on it: wait for it, or choose "
         "another data_dir"
     )
-    keep = False
+    keep = begun = False
     try:
         with locked(above / ".lock", in_use):
             try:
@@ -139,14 +148,19 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
                     if folder.name != identity and folder.is_dir():
                         shutil.rmtree(folder, ignore_errors=True)
                 (above / identity).mkdir(exist_ok=True)
-                yield above / identity
-            except (KeyboardInterrupt, TasksFailedError):
+                begun = True
+                with naming(above / identity):
+                    yield above / identity
+            except (KeyboardInterrupt, OSError, TasksFailedError):
                 keep = not dry_run
                 raise
             finally:
                 if not keep:
                     shutil.rmtree(above, ignore_errors=True)
     except OSError as error:
+        if begun:
+            more = "; when that is mended, the same command continues" if keep else ""
+            raise UserError(f"{in_words(error)}{more}") from error
         raise UserError(
             f"cannot write data_dir {data_dir}: {error.strerror or error}: choose another data_dir"
         ) from error

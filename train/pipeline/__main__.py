@@ -44,7 +44,9 @@ def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = No
             record.make("export", export)
             report(config)
     except UserError as error:  # a pipeline always resumes
-        raise UserError(str(error).replace("--resume --skip-steps", "--skip-steps")) from error
+        message = str(error).replace("--resume --skip-steps", "--skip-steps")
+        message = message.replace("--resume", "the same command")
+        raise UserError(message) from error.__cause__
     except KeyboardInterrupt:
         raise KeyboardInterrupt("and nothing is lost: the same command resumes") from None
 

@@ -63,7 +63,8 @@ def export(pipeline: PipelineConfig) -> Path:
         with replacing_folder(folder) as partial:
             _fill(pipeline, partial)
     except (bridge.BridgeError, OSError) as error:
-        raise UserError(f"cannot export to {folder}: {error}") from error
+        reason = bridge.in_words(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot export to {folder}: {reason}") from error
     return folder / MANIFEST
 
 

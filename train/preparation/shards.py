@@ -18,6 +18,7 @@ and then renamed, so leftovers of a killed task are never mistaken for results.
 import hashlib
 import json
 import resource
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def allow_many_files() -> None:
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Writes an array completely or not at all."""
     with writing(path) as stream:
-        np.save(stream, array)
+        # Of a file itself, numpy would only say how much of it could not be written, and not why.
+        np.save(types.SimpleNamespace(write=stream.write), array)
 
 
 def write(folder: Path, rank: int, documents: Iterator[Document]) -> int:

@@ -1,54 +1,91 @@
 """A run's metrics over time: metrics.jsonl, TensorBoard events, and the loss plot."""
 
-import functools
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bridge import in_words
+from train.system.terminal import console
 from train.system.write import replacing, write_text
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends records to metrics.jsonl and TensorBoard; a reader only ever finds whole lines."""
+    """Appends records to metrics.jsonl and TensorBoard, and draws the plot.
+
+    What cannot be written ends no run, which may have no other fault than a full disk. Lines of
+    metrics.jsonl wait until they can be written. TensorBoard's file may end with half an event, so
+    it stays as it is, and the next start begins another.
+    """
 
     def __init__(self, run: Path, step: int) -> None:
         """Opens a run's metrics, and drops records after `step`, since those steps come again."""
         kept = [record for record in read_metrics(run) if record["step"] <= step]
         write_text(run / METRICS, "".join(map(_line, kept)))
-        self._file = (run / METRICS).open("a", encoding="utf-8")
+        self._file = (run / METRICS).open("ab", buffering=0)
         self._run, self._first = run, step + 1
+        self._waiting = b""
+        self._events: _Events | None = None
+        self._troubled: set[str] = set()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Adds a record: numbers by name; names of validation losses are `loss/DOMAIN`."""
-        self._file.write(_line({"step": step, **values}))
-        self._file.flush()
-        for name, value in values.items():
-            self._events.add(step, name, value)
-        self._events.flush()
+        self._waiting += _line({"step": step, **values}).encode()
+        self._write_waiting()
+        self.open_events()
+        if self._events is not None and "tensorboard" not in self._troubled:
+            with self._trying("tensorboard"):
+                self._events.add(step, values)
 
     def open_events(self) -> None:
         """Opens the TensorBoard file now, which takes a second, and not with the first `write`."""
-        _ = self._events
-
-    @functools.cached_property
-    def _events(self) -> "_Events":
-        return _Events(self._run / "tensorboard", self._first)
+        if self._events is None and "tensorboard" not in self._troubled:
+            with self._trying("tensorboard"):
+                self._events = _Events(self._run / "tensorboard", self._first)
 
     def sync(self) -> None:
         """Makes sure that what was written survives a crash of the machine."""
-        os.fsync(self._file.fileno())
+        self._write_waiting()
+        with self._trying(METRICS):
+            os.fsync(self._file.fileno())
+
+    def plot(self) -> None:
+        """Draws loss.png, see `plot_losses`."""
+        with self._trying("loss.png"):
+            plot_losses(self._run)
+
+    def _write_waiting(self) -> None:
+        with self._trying(METRICS):
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+
+    @contextlib.contextmanager
+    def _trying(self, name: str) -> Iterator[None]:
+        """Prints that a file cannot be written, and goes on; the next time, nothing is printed."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._run / name)
+            if name not in self._troubled:
+                self._troubled.add(name)
+                console.print(f"warning: {in_words(error)}; training goes on")
+        else:
+            self._troubled.discard(name)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._write_waiting()
         self._file.close()
-        if "_events" in self.__dict__:
-            self._events.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
 
 
 class _Events:
@@ -69,12 +106,11 @@ class _Events:
         self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(first, session_log=start)
-        self.flush()
+        self._file.flush()
 
-    def add(self, step: int, name: str, value: float) -> None:
-        self._write(step, summary=self._scalar(name, value))
-
-    def flush(self) -> None:
+    def add(self, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=self._scalar(name, value))
         self._file.flush()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
-from train.run.metrics import MetricsWriter, plot_losses, read_metrics
+from train.run.metrics import MetricsWriter, read_metrics
 from train.run.resume import (
     POSITION,
     StartingPoint,
@@ -216,7 +216,7 @@ class Session:
                 f"step {step}  validation, {domain}: {result.loss:.4f} nats/token, "
                 f"{result.bits_per_byte:.4f} bits/byte (on {part} {split:,} tokens)"
             )
-        plot_losses(self.run)
+        metrics.plot()
         progress.paused()
 
     def _save(

@@ -1,40 +1,62 @@
 """How every command ends: 0 when done, 2 and one error line on a mistake, 130 when interrupted.
 
-A mistake is an error that the user can correct (`UserError`). Any other exception is a bug of ours,
-and keeps its traceback.
+A mistake is an error that the user can correct (`UserError`), or one that the system has with a
+file (`OSError`), as on a full disk. Any other exception is a bug of ours, and keeps its traceback.
 """
 
 import argparse
-import os
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from bridge import type_in_words, unknown_argument, use_utf8
+from bridge import (
+    CLOSED,
+    OUTPUT,
+    flush_output,
+    in_words,
+    type_in_words,
+    unknown_argument,
+    use_utf8,
+)
 from train.system.errors import UserError
 from train.system.interrupt import INTERRUPTED, interrupt_on_signals
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
-    """Calls a command and exits: 0 when done, 2 on a `UserError`, 130 when interrupted.
+    """Calls a command and exits: 0 when done, 2 on a mistake, 130 when interrupted.
 
     SIGTERM and SIGHUP interrupt like Ctrl-C, so that no worker process is left behind.
     """
     use_utf8()
     interrupt_on_signals()
     try:
+        if sys.stdout is None:
+            raise UserError(CLOSED)
         command()
-    except UserError as error:
-        print("error:", one_line(str(error)), file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader has closed our output, so nothing may be written at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.stdout.flush()
+    except (UserError, OSError) as error:
+        _end(2, f"error: {one_line(_in_words(error))}")
     except KeyboardInterrupt as stopped:
-        print("interrupted", *stopped.args, file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _end(INTERRUPTED, " ".join(["interrupted", *stopped.args]))
     sys.exit(0)
+
+
+def _in_words(error: UserError | OSError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.filename == OUTPUT:
+        return in_words(cause)  # whoever wrote a file and printed about it could not know
+    return in_words(error) if isinstance(error, OSError) else str(error)
+
+
+def _end(code: int, message: str) -> NoReturn:
+    """Prints a message and exits, even where neither output can be written."""
+    if sys.stdout is not None:
+        flush_output()
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def parse_options(

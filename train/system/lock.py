@@ -36,7 +36,8 @@ def locked(path: Path, in_use: str) -> Iterator[None]:
             yield
         finally:
             # While it is held: whoever waits for a file that has lost its name opens it anew.
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a read-only disk; an empty one is in nobody's way
+                path.unlink(missing_ok=True)
             lock.release()
     finally:
         for folder in missing:

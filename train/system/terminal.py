@@ -8,7 +8,13 @@ import rich.console
 import rich.progress
 import rich.table
 
-console = rich.console.Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+class _Console(rich.console.Console):
+    def on_broken_pipe(self) -> None:
+        raise  # rich would exit with 1, and say nothing
+
+
+console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 """Where the training commands print; names and samples may hold what looks like markup."""
 
 _WRITTEN_OUT = {

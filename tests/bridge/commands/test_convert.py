@@ -636,3 +636,13 @@ def test_the_home_folder_is_meant_by_a_tilde(run, monkeypatch, tmp_path):
     assert run("from-torch", BASE, "~/out")[0] == 0
     assert run("to-torch", "~/out", "~/out.pt")[0] == 0
     assert (tmp_path / "out.pt").is_file()
+
+
+@pytest.mark.parametrize("how", ["full", "broken"])
+def test_a_conversion_whose_output_cannot_be_written_is_one_line(how, tmp_path):
+    """That nobody reads what it prints is not that nobody wants the file."""
+    output = {"full": "> /dev/full", "broken": "| true"}[how]
+    line = f"set -o pipefail; {sys.executable} -m bridge to-torch {BASE} {tmp_path}/o.pt {output}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    reason = {"full": "No space left on device", "broken": "Broken pipe"}[how]
+    assert (done.returncode, done.stderr) == (2, f"error: standard output: {reason}\n")

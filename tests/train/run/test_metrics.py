@@ -1,6 +1,8 @@
 """What a run writes down of itself: metrics.jsonl, TensorBoard, the plot."""
 
+import errno
 import struct
+from types import SimpleNamespace
 
 from tensorboardX.proto.event_pb2 import Event
 
@@ -61,3 +63,31 @@ def test_plot(tmp_path):
         metrics.write(2, {"loss/code": 1.5})
     path = plot_losses(tmp_path, {"5-gram, code": 1.2})
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_ends_no_run_and_has_no_gap(tmp_path, monkeypatch, capsys):
+    """A disk that is full for steps 2 and 3, with half of a line written."""
+    with MetricsWriter(tmp_path, 0) as metrics:
+        metrics.write(1, {"loss": 1.0})
+        file = metrics._file
+        half = iter([lambda data: file.write(data[:9])])
+        monkeypatch.setattr(
+            metrics, "_file", SimpleNamespace(write=lambda data: next(half, full)(data))
+        )
+        monkeypatch.setattr(metrics._events._file, "flush", full)
+        monkeypatch.setattr("train.run.metrics.replacing", full)
+        for step in (2, 3):
+            metrics.write(step, {"loss": 1.0})
+            metrics.plot()
+        monkeypatch.undo()
+        metrics.write(4, {"loss": 1.0})
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    warnings = capsys.readouterr().out.splitlines()
+    assert warnings == [
+        f"warning: {tmp_path / name}: No space left on device; training goes on"
+        for name in ("metrics.jsonl", "tensorboard", "loss.png")
+    ]

@@ -1,6 +1,7 @@
 """How commands end (train/system/command_line.py), Ctrl-C included."""
 
 import argparse
+import errno
 import io
 import signal
 import subprocess
@@ -184,3 +185,57 @@ def test_what_is_ignored_stays_ignored():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "runs/x.pt")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FULL, "runs/x.pt: No space left on device"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError("40 requested and 0 written"), "40 requested and 0 written"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, message, capsys):
+    def refused():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        exit_after(refused)
+    assert (stopped.value.code, *capsys.readouterr()) == (2, "", f"error: {message}\n")
+
+
+PRINTING = """
+import sys
+from train.system.command_line import exit_after
+from train.system.errors import UserError
+from train.system.terminal import console
+
+def show():
+    try:
+        print("x", flush=True) if sys.argv[1] == "0" else console.print("x")
+    except OSError as error:  # as whoever writes a file and prints about it
+        raise UserError("the wrong file: No space left on device") from error
+
+exit_after(show)
+"""
+
+
+def test_an_output_that_is_full_or_closed_is_one_line(tmp_path):
+    (tmp_path / "printing.py").write_text(PRINTING)
+    _, environment = command(tmp_path, "printing")
+    for how in "01":
+        for output, reason in (
+            (">/dev/full", "standard output: No space left on device"),
+            ("| sleep 0", "standard output: Broken pipe"),
+            (">&-", "standard output is closed: redirect it, to /dev/null if nobody reads it"),
+            (">/dev/full 2>/dev/full", None),
+        ):
+            line = f"set -o pipefail; (sleep 0.2; exec {sys.executable} printing.py {how}) {output}"
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            said = "" if reason is None else f"error: {reason}\n"
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
