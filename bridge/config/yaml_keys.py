@@ -12,6 +12,9 @@ from bridge.files.disk import PathLike
 Place = tuple[str, int, yaml.Node]
 """A key, the line that it stands on, and its value."""
 
+_MOST_VALUES = 2000
+"""Keys and values of a config; the longest of ours has two hundred."""
+
 _NO_COLON = "a ':' is missing: write 'key: value'"
 _BARE_KEY = re.compile(r"\s*[^\s#:\-\[\]{}'\"][^:\[\]{}'\"]*")
 _MISPLACED = {
@@ -39,12 +42,35 @@ def read_yaml(path: PathLike) -> yaml.Node | None:
             raise ConfigError(f"is not UTF-8 text: {error.reason}") from None
         try:
             node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-            return node
         except yaml.MarkedYAMLError as error:
             line, problem = _explained(error, text.splitlines())
             raise wrong_line(path, line, f"not valid YAML: {problem}") from None
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
+        except RecursionError:
+            raise ConfigError(
+                "its values are nested too deep: a config needs five levels"
+            ) from None
+        except (ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"not valid YAML: {error}") from None
+    if node is not None:
+        _refuse_many(node, path)
+    return node
+
+
+def _refuse_many(node: yaml.Node, path: PathLike) -> None:
+    """Raises ConfigError for so many values that reading them would not end, of aliases too."""
+    todo, count = [node], 0
+    while todo:
+        node, count = todo.pop(), count + 1
+        if count > _MOST_VALUES:
+            raise wrong_line(
+                path,
+                _line(node),
+                f"more than {_MOST_VALUES:,} values up to here, with those that aliases repeat: "
+                "name folders or patterns, or remove some",
+            )
+        if not isinstance(node, yaml.ScalarNode):
+            items = (x if isinstance(x, tuple) else (x,) for x in node.value)
+            todo += reversed([part for item in items for part in item])
 
 
 def keys_of(node: yaml.Node, prefix: str, path: PathLike) -> Iterator[Place]:

@@ -3,13 +3,16 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
+from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
 from train.checkpoints.state import checkpoint_of
@@ -37,6 +40,9 @@ from train.system.terminal import TrainingProgress, console
 
 _MOST_SKIPPED = 3
 """Steps that may be skipped one after the other; so many are no accident."""
+
+_BYTES_PER_PARAMETER = 16
+"""The weight, its gradient and two moments in float32."""
 
 NO_STEPS = range(0)
 
@@ -69,6 +75,7 @@ def open_session(
         check_may_resume(config, run, stage.sections)
     else:
         check_may_begin(run, overwrite=overwrite)
+    check_memory(config.model, _memory())
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
     if resume:
@@ -81,6 +88,30 @@ def open_session(
         console.print("this CPU cannot multiply in bfloat16: training in float32")
     describe_run(config, run, precision)
     return Session(config, stage, data, run, start, left_out)
+
+
+def check_memory(model: ModelConfig, memory: int) -> None:
+    """Makes sure that a model's training state is not larger than a memory of so many bytes.
+
+    Raises:
+        UserError: it is; building it would take the machine down.
+    """
+    width = model.model_dim
+    # The least that every variant of a model has: four projections and a feed-forward layer.
+    layers = model.num_layers * (4 * width**2 + 2 * width * model.ffn_dim)
+    needed = _BYTES_PER_PARAMETER * (model.vocab_size * width + layers)
+    if needed > memory:
+        raise UserError(
+            f"model: num_layers {model.num_layers}, model_dim {width} and ffn_dim "
+            f"{model.ffn_dim} need at least {needed / 1e9:,.1f} GB for weights, gradients and "
+            f"moments, and this machine has {memory / 1e9:,.1f} GB: lower them"
+        )
+
+
+def _memory() -> int:
+    """The bytes that the device has, or this machine."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _first_step(config: Config, stage: Stage) -> StartingPoint:

@@ -9,6 +9,10 @@ from mmrec_jax.config import ModelConfig, Remat
 from train.settings.prepare_config import PrepareConfig
 
 Domain = Literal["text", "code", "mixed"]
+_MOST_LAYERS = 10_000
+_MOST_STEPS = 10_000_000
+"""As many as the bridge computes a schedule for; and micro-batches in one of them."""
+
 FusionPart = Literal["embedding", "text_expert", "code_expert", "fusion", "final_norm", "lm_head"]
 
 
@@ -120,6 +124,8 @@ class TrainingConfig:
             least = 0 if field.name == "validation_batches" else 1
             if type(value) is int and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
+            if field.name in ("steps", "accumulation") and value > _MOST_STEPS:
+                raise ValueError(f"{field.name} must be at most {_MOST_STEPS}, not {value}")
         if self.mix is not None:
             self._check_mix(self.mix)
 
@@ -244,6 +250,8 @@ class Config:
                 f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
             )
         layers = self.model.num_layers
+        if layers > _MOST_LAYERS:
+            raise ValueError(f"model.num_layers must be at most {_MOST_LAYERS}, not {layers}")
         try:
             rates = block_rates(layers, **self.expert.blocks())
         except ValueError as error:

@@ -9,8 +9,9 @@ from flax import nnx
 from helpers.small_models import SMALL
 
 import bridge
-from mmrec_jax import MMRec100M, MMRecModel
+from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
 from train.run.resume import check_may_resume, restore_newest
+from train.run.session import check_memory
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import BaseStage
 from train.system.errors import UserError
@@ -77,3 +78,12 @@ def test_a_model_of_another_class_is_told_what_trains_it(tmp_path):
     config = Config(data_dir="a", run_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"not MMRecModel: python -m train.fusion trains that$"):
         restore_newest(config, BaseStage(config), None, run)
+
+
+@pytest.mark.parametrize(
+    "absurd", [{"num_layers": 10**9}, {"model_dim": 2**31}, {"ffn_dim": 2**40}]
+)
+def test_a_model_that_no_machine_can_hold_is_refused_before_it_is_built(absurd):
+    check_memory(ModelConfig(), 10**9)
+    with pytest.raises(UserError, match=r"^model: num_layers .* at least .* has 64.0 GB: lower"):
+        check_memory(ModelConfig(**absurd), 64 * 10**9)

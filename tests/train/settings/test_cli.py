@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 import typing
 
 import pytest
@@ -318,3 +319,34 @@ def test_an_empty_value_is_named(config_file, capsys):
     code, _, error = exit_of(print, argv, capsys)
     assert code == 2
     assert error.startswith("error: command line: training.remat: expected ")
+
+
+BOMB = "prompts:\n  - &a0 [x]\n" + "".join(
+    f"  - &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("prompts: " + "[" * 3000 + "]" * 3000, "are nested too deep: a config needs five levels"),
+        ("prompts: " + "{a: " * 3000 + "1" + "}" * 3000, "are nested too deep"),
+        (BOMB, "line [0-9]+: more than 2,000 values up to here, with those that aliases repeat"),
+        ("prompts: &a [*a]", "line 3: more than 2,000 values"),
+        ("prompts: [&a x" + ", *a" * 20_000 + "]", "line 3: more than 2,000 values"),
+        ("prompts:" + "\n  - x" * 20_000, "line [0-9]+: more than 2,000 values up to here"),
+    ],
+)
+def test_a_config_of_absurdly_many_values_is_refused_at_once(config_file, content, message):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        parse(config_file, content)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("key", ["model.num_layers", "training.steps", "training.accumulation"])
+def test_work_that_would_never_end_is_refused_at_once(config_file, key):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"{key} must be at most 10"):
+        parse(config_file, "", f"--{key}=1000000000000")
+    assert time.monotonic() - began < 5
