@@ -210,7 +210,7 @@ def test_no_locale_changes_what_a_config_says(config_file, monkeypatch):
     ("content", "arguments", "message"),
     [
         ('prompts: ["a", "\\ud800"]', [], r"config.yaml line 3: '\\ud800' is not Unicode text"),
-        ("prompts: &a [*a, 5]", [], "prompts: expected"),
+        ("prompts: &a [*a, 5]", [], "more than 2,000 values"),
         ("", ["--prompts+=caf\udce9"], r"command line: '--prompts\+=caf\\udce9' is not text"),
     ],
 )
