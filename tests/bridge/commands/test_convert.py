@@ -599,7 +599,7 @@ def test_a_config_may_leave_things_out(text, changes, tmp_path):
         ("a: 1\nmodel: *none", "line 2: not valid YAML"),
         ("model: {ffn_dim: !!python/name:os.system}", "line 1: not valid YAML"),
         ("model: \0", "not valid YAML"),
-        ("[" * 5000, "not valid YAML"),
+        ("[" * 5000, "nested too deep"),
     ],
 )
 def test_a_wrong_config_is_one_line(text, message, refused, tmp_path):
