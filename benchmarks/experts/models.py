@@ -9,24 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.peers.models import DROPOUT, HEADS, Build, MMRec, Output
+from benchmarks.peers.models import Build, MMRec, Output, abstract, parameter_shapes
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
 from mmrec_jax.ffn import DenseFFN
 from mmrec_jax.layers import RMSNorm, linear
 from mmrec_jax.transfer import join_experts, start_as_ensemble, without_embedding
-
-
-def config_of(vocab_size: int, dim: int, layers: int, hidden: int) -> ModelConfig:
-    """A model's config."""
-    return ModelConfig(
-        vocab_size=vocab_size,
-        model_dim=dim,
-        num_layers=layers,
-        num_heads=HEADS,
-        ffn_dim=hidden,
-        dropout=DROPOUT,
-        fusion_method="weighted",
-    )
 
 
 class WideHead(nnx.Module):
@@ -95,20 +82,18 @@ class Routed(MMRec):
             block.ffn = RoutedFFN(config, rngs=rngs)
 
 
+@functools.cache
 def forward_flops(build: Build) -> int:
     """Floating-point operations of a token's matrix products: two for each weight of a matrix."""
-    state = nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
     sizes = {
-        jax.tree_util.keystr(path): math.prod(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if leaf.ndim > 1
+        path: math.prod(shape) for path, shape in parameter_shapes(build).items() if len(shape) > 1
     }
     untied = any("lm_head" in path for path in sizes)
     return 2 * sum(size for path, size in sizes.items() if not (untied and "embedding" in path))
 
 
 def _model(build: Build, state: nnx.State) -> Any:
-    return nnx.merge(nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0], state)
+    return nnx.merge(nnx.graphdef(abstract(build)), state)
 
 
 def wide_head_start(config: ModelConfig, base: nnx.State, ids: jax.Array) -> nnx.State:

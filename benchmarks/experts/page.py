@@ -7,7 +7,9 @@ from typing import Any
 
 from benchmarks.experts.corpora import CORPORA, DOMAINS
 from benchmarks.experts.plan import BATCH, DROP, LENGTH, parts
-from benchmarks.experts.run import COUNTED, best, domain_of, read, result_file
+from benchmarks.experts.run import COUNTED, best, domain_of, result_name
+from benchmarks.peers.jobs import read
+from benchmarks.peers.page import cell, table
 
 ABOUT = f"""\
 ## What experts and their fusion are worth
@@ -44,38 +46,30 @@ def sections(results: Path) -> list[str]:
     """The part of the page, in Markdown."""
     found = [ABOUT]
     for corpus, title in CORPORA.items():
-        counted = read(result_file(results, corpus, COUNTED))
+        counted = read(results, result_name(corpus, COUNTED))
         of_5_gram = [COUNTED, *[""] * 3, *(f"{counted[each]:.3f}" for each in SCORED), ""]
-        rows = [" | ".join(["---"] * len(_HEADING)), " | ".join(of_5_gram)]
-        rows += _rows(results, corpus)
-        lines = [" | ".join(_HEADING), *rows]
-        found.append(f"### {title}\n\n" + "".join(f"| {line} |\n" for line in lines))
+        found.append(f"### {title}\n\n{table(_HEADING, [of_5_gram, *_rows(results, corpus)])}")
     return found
 
 
-def _rows(results: Path, corpus: str) -> Iterator[str]:
+def _rows(results: Path, corpus: str) -> Iterator[list[str]]:
     """A row for each variant of each part that was measured."""
     for part in parts(corpus):
-        path = result_file(results, corpus, part)
-        if not path.exists():
-            yield " | ".join([f"{part}: not measured yet", *[""] * (len(_HEADING) - 1)])
+        name = result_name(corpus, part)
+        if not (results / f"{name}.json").exists():
+            yield [f"{part}: not measured yet", *[""] * (len(_HEADING) - 1)]
             continue
-        result = read(path)
+        result = read(results, name)
         for name in dict.fromkeys(variant["name"] for variant in result["variants"]):
             chosen = best(result, name, domain_of(name))
             test = chosen["scores"][""]["test"]
-            cells = [_cell(test[domain]) for domain in SCORED]
             cost = f"{result['forward_flops'] / 1e6:.1f}"
-            count = f"{result['parameters']:,}"
-            alone = ", ".join(_alone(chosen))
-            yield " | ".join([name, count, cost, str(chosen["steps"]), *cells, alone])
+            sizes = [f"{result['parameters']:,}", cost, str(chosen["steps"])]
+            cells = [cell(test[domain]) for domain in SCORED]
+            yield [name, *sizes, *cells, ", ".join(_alone(chosen))]
 
 
 def _alone(variant: dict[str, Any]) -> Iterator[str]:
     for domain in DOMAINS:
         if of_one := variant["scores"].get(f"{domain} alone"):
             yield f"{statistics.mean(of_one['test'][domain]):.3f}"
-
-
-def _cell(losses: list[float]) -> str:
-    return f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f}"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.experts import models
-from benchmarks.peers.models import Build, MMRec
+from benchmarks.peers.models import Build, MMRec, config_of
+from benchmarks.peers.training import everything
 
 LENGTH = 256
 BATCH = 64
@@ -22,9 +23,14 @@ FUSION_STEPS = 400
 DROP = 0.15
 VOCAB_SIZE = 2048
 
-CONFIG = models.config_of(VOCAB_SIZE, 128, 4, 512)
-WIDER = models.config_of(VOCAB_SIZE, 192, 4, 896)
+CONFIG = config_of(VOCAB_SIZE, 128, 4, 512, fusion_method="weighted")
+BASE = functools.partial(MMRec, CONFIG)
+WIDER = functools.partial(MMRec, config_of(VOCAB_SIZE, 192, 4, 896))
 """With as many parameters as the fusion."""
+WIDE_HEAD = functools.partial(models.WideHead, CONFIG)
+FUSED = functools.partial(models.Fused, CONFIG)
+DROPPING = functools.partial(models.Fused, CONFIG, drop=DROP)
+ROUTED = functools.partial(models.Routed, CONFIG)
 
 
 class Variant(NamedTuple):
@@ -32,7 +38,7 @@ class Variant(NamedTuple):
 
     Attributes:
         name: of its results.
-        start: the state that it starts from, see `run.start_of`.
+        start: the state that it starts from, see `Laboratory`.
         reads: "mixed", "text", "code", or a random half of the documents, "half 0" or "half 1".
         steps: how many.
         rate: the peak of the learning rate.
@@ -61,11 +67,6 @@ class Part(NamedTuple):
     variants: list[Variant]
 
 
-def everything(path: tuple[Any, ...]) -> bool:
-    """Nothing is frozen."""
-    return True
-
-
 def fusion_alone(path: tuple[Any, ...]) -> bool:
     """What `fusion.trainable` has by default: not the experts, nor the embedding."""
     return not {"text_expert", "code_expert", "embedding"} & set(map(str, path))
@@ -78,40 +79,42 @@ def feed_forward(path: tuple[Any, ...]) -> bool:
 
 def parts(corpus: str) -> dict[str, Part]:
     """All parts of a corpus by name, in an order in which each finds its start."""
-    base, wide = functools.partial(MMRec, CONFIG), functools.partial(MMRec, WIDER)
-    head = functools.partial(models.WideHead, CONFIG)
-    fused = functools.partial(models.Fused, CONFIG)
-    dropping = functools.partial(models.Fused, CONFIG, drop=DROP)
-    routed = functools.partial(models.Routed, CONFIG)
-    both = {"": fused}
-    alone = {f"{only} alone": functools.partial(fused, only=only) for only in ("text", "code")}
+    both = {"": FUSED}
+    alone = {f"{only} alone": functools.partial(FUSED, only=only) for only in ("text", "code")}
     of = EXPERT_STEPS[corpus]
     experts = of["text"] + of["code"]
-    rates = (1e-3, 2e-3)
     again = experts + FUSION_STEPS
-    operations = experts * models.forward_flops(base) + FUSION_STEPS * models.forward_flops(fused)
-    all_operations = BASE_STEPS * models.forward_flops(base) + operations
+    of_base = models.forward_flops(BASE)
+    operations = experts * of_base + FUSION_STEPS * models.forward_flops(FUSED)
+    all_operations = BASE_STEPS * of_base + operations
 
     def expert(name: str, reads: str, steps: int) -> list[Variant]:
-        return [Variant(name, "base", reads, steps, rate) for rate in rates]
+        return [Variant(name, "base", reads, steps, rate) for rate in (1e-3, 2e-3)]
 
-    def joined(how: str, steps: int = FUSION_STEPS, rates: tuple[float, ...] = (2e-3, 4e-3)) -> Any:
+    def joined(how: str) -> list[Variant]:
         return [
-            Variant(f"{kind}, {how}", kind, "mixed", steps, rate)
+            Variant(f"{kind}, {how}", kind, "mixed", FUSION_STEPS, rate)
             for kind in ("domains", "halves")
+            for rate in (2e-3, 4e-3)
+        ]
+
+    def control(name: str, start: str, steps: dict[str, int], rates: list[float]) -> list[Variant]:
+        return [
+            Variant(f"{name}, equal {what}", start, "mixed", count, rate)
+            for what, count in steps.items()
             for rate in rates
         ]
 
-    one_model = {"": base}
+    one_model = {"": BASE}
     return {
         "base": Part(
-            base,
+            BASE,
             one_model,
             everything,
             [Variant("base", "", "mixed", BASE_STEPS, rate) for rate in (4e-3, 8e-3)],
         ),
         "experts": Part(
-            base,
+            BASE,
             one_model,
             everything,
             [
@@ -124,7 +127,7 @@ def parts(corpus: str) -> dict[str, Part]:
             ],
         ),
         "fusion-all": Part(
-            fused,
+            FUSED,
             both | alone,
             everything,
             [
@@ -134,38 +137,37 @@ def parts(corpus: str) -> dict[str, Part]:
                 ),
             ],
         ),
-        "fusion-alone": Part(fused, both | alone, fusion_alone, joined("fusion alone")),
+        "fusion-alone": Part(FUSED, both | alone, fusion_alone, joined("fusion alone")),
         "fusion-all-dropped": Part(
-            dropping, both | alone, everything, joined("all trained, one left out of some")
+            DROPPING, both | alone, everything, joined("all trained, one left out of some")
         ),
         "further": Part(
-            head,
-            {"": head},
+            WIDE_HEAD,
+            {"": WIDE_HEAD},
             everything,
-            [
-                Variant(name, "wide head", "mixed", steps, rate)
-                for name, steps in (
-                    ("base further, equal tokens", again),
-                    ("base further, equal operations", operations // models.forward_flops(head)),
-                )
-                for rate in (2e-3, 4e-3)
-            ],
+            control(
+                "base further",
+                "wide head",
+                {"tokens": again, "operations": operations // models.forward_flops(WIDE_HEAD)},
+                [2e-3, 4e-3],
+            ),
         ),
         "wider": Part(
-            wide,
-            {"": wide},
+            WIDER,
+            {"": WIDER},
             everything,
-            [
-                Variant(name, "", "mixed", steps, rate)
-                for name, steps in (
-                    ("wider base, equal tokens", BASE_STEPS + again),
-                    ("wider base, equal operations", all_operations // models.forward_flops(wide)),
-                )
-                for rate in (4e-3, 8e-3)
-            ],
+            control(
+                "wider base",
+                "",
+                {
+                    "tokens": BASE_STEPS + again,
+                    "operations": all_operations // models.forward_flops(WIDER),
+                },
+                [4e-3, 8e-3],
+            ),
         ),
         "feed-forward": Part(
-            base,
+            BASE,
             one_model,
             feed_forward,
             [
@@ -174,8 +176,8 @@ def parts(corpus: str) -> dict[str, Part]:
             ],
         ),
         "routed": Part(
-            routed,
-            {"": routed},
+            ROUTED,
+            {"": ROUTED},
             everything,
             [Variant("routed", "routed", "mixed", FUSION_STEPS, rate) for rate in (2e-3, 4e-3)],
         ),

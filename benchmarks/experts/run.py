@@ -1,7 +1,7 @@
 """Trains a part's variants with all seeds, scores them, and keeps what later parts start from."""
 
 import functools
-import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ import numpy.typing as npt
 from flax import nnx
 
 from benchmarks.experts import corpora, models
-from benchmarks.experts.plan import BATCH, CONFIG, LENGTH, SEEDS, Variant, parts
+from benchmarks.experts.plan import BASE, BATCH, CONFIG, LENGTH, SEEDS, Variant, parts
 from benchmarks.peers import training
-from benchmarks.peers.models import Build
+from benchmarks.peers.jobs import read
+from benchmarks.peers.models import Build, abstract, parameter_shapes
 from bridge import replacing_file
 from train.scoring.kneser_ney import KneserNey
-from train.system.errors import UserError
 from train.system.write import write_json
 
 COUNTED = "5-gram"
@@ -46,7 +46,7 @@ class Laboratory:
 
     def result(self, part: str) -> Path:
         """The file of a part's result."""
-        return result_file(self._results, self._corpus, part)
+        return self._results / f"{result_name(self._corpus, part)}.json"
 
     def run(self, name: str) -> None:
         """Trains and scores a part."""
@@ -80,7 +80,7 @@ class Laboratory:
         write_json(
             self.result(name),
             {
-                "parameters": _parameters(part.build),
+                "parameters": sum(map(math.prod, parameter_shapes(part.build).values())),
                 "forward_flops": models.forward_flops(part.build),
                 "seconds": seconds,
                 "device": jax.devices()[0].device_kind,
@@ -123,9 +123,9 @@ class Laboratory:
         return self._data.halves(seed)[int(reads.removeprefix("half "))]
 
     def _start(self, build: Build, variant: Variant) -> nnx.State:
-        sample = self._sample(np.arange(len(self._data.rows)))
         if not variant.start:
             return training.started(build, SEEDS)
+        sample = self._sample(np.arange(len(self._data.rows)))
         if variant.start == "wide head":
             return _each_run(
                 functools.partial(models.wide_head_start, CONFIG, ids=sample), self._best("base")
@@ -168,7 +168,7 @@ class Laboratory:
         return found
 
     def _keep(self, variant: Variant, build: Build, state: nnx.State) -> None:
-        if build is not self.parts["base"].build:
+        if build is not BASE:
             return
         self._states.mkdir(parents=True, exist_ok=True)
         with replacing_file(self._state_file(variant)) as file:
@@ -189,18 +189,19 @@ class Laboratory:
         )
         if not all(self._state_file(each).exists() for each in self.parts[part].variants):
             self.run(part)
-        rate = best(read(self.result(part)), name, domain_of(name))["rate"]
+        result = read(self._results, result_name(self._corpus, part))
+        rate = best(result, name, domain_of(name))["rate"]
         variant = next(
             each for each in self.parts[part].variants if each.name == name and each.rate == rate
         )
-        shapes = jax.tree.structure(_shapes(self.parts[part].build))
+        shapes = jax.tree.structure(nnx.state(abstract(self.parts[part].build)))
         with np.load(self._state_file(variant)) as arrays:
             return jax.tree.unflatten(shapes, [jnp.asarray(arrays[key]) for key in arrays])
 
 
-def result_file(results: Path, corpus: str, part: str) -> Path:
-    """Where the result of a part lies."""
-    return results / f"{corpus}-{part}.json"
+def result_name(corpus: str, part: str) -> str:
+    """The name of a part's result."""
+    return f"{corpus}-{part}"
 
 
 def domain_of(name: str) -> str:
@@ -212,26 +213,6 @@ def best(result: Mapping[str, Any], name: str, domain: str = "mixed") -> dict[st
     """What a part's result has of the variant of a name with the best rate on validation."""
     found: list[dict[str, Any]] = [each for each in result["variants"] if each["name"] == name]
     return min(found, key=lambda each: np.mean(each["scores"][""]["validation"][domain]))
-
-
-def read(path: Path) -> Any:
-    """A result.
-
-    Raises:
-        UserError: it is not there.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path} is missing: run what makes it first") from None
-
-
-def _shapes(build: Build) -> nnx.State:
-    return nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
-
-
-def _parameters(build: Build) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(_shapes(build)))
 
 
 def _each_run(function: Callable[..., nnx.State], *states: nnx.State) -> nnx.State:

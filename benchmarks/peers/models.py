@@ -188,14 +188,23 @@ class MMRec(nnx.Module):
 Build = Callable[[nnx.Rngs], nnx.Module]
 
 
-def build(name: str, size: str, vocab_size: int) -> Build:
-    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers."""
-    if name in MIXERS:
-        dim, layers, hidden = SIZES[size][name]
-        return functools.partial(Peer, MIXERS[name], vocab_size, dim, layers, hidden)
-    options, changes = ABLATIONS.get(name, ({}, {}))
-    dim, layers, hidden = SIZES[size]["MM-Rec"]
-    config = ModelConfig(
+def abstract(build: Build) -> nnx.Module:
+    """The model with the shapes of its arrays alone."""
+    return nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+
+
+def parameter_shapes(build: Build) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's parameters by their paths."""
+    state = nnx.state(abstract(build), nnx.Param)
+    return {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def config_of(vocab_size: int, dim: int, layers: int, hidden: int, **changes: Any) -> ModelConfig:
+    """The config of an MM-Rec of this size."""
+    return ModelConfig(
         vocab_size=vocab_size,
         model_dim=dim,
         num_layers=layers,
@@ -204,6 +213,15 @@ def build(name: str, size: str, vocab_size: int) -> Build:
         dropout=DROPOUT,
         **changes,
     )
+
+
+def build(name: str, size: str, vocab_size: int) -> Build:
+    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers."""
+    if name in MIXERS:
+        dim, layers, hidden = SIZES[size][name]
+        return functools.partial(Peer, MIXERS[name], vocab_size, dim, layers, hidden)
+    options, changes = ABLATIONS.get(name, ({}, {}))
+    config = config_of(vocab_size, *SIZES[size]["MM-Rec"], **changes)
     return functools.partial(MMRec, config, **options)
 
 

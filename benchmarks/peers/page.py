@@ -82,9 +82,9 @@ def sections(results: Path) -> list[str]:
         "![bits per byte of every model](worth.png)\n",
     ]
     for corpus in corpora.CORPORA:
-        found += [f"## {TITLES[corpus]}\n", _table(COLUMNS, _peers(results, corpus))]
+        found += [f"## {TITLES[corpus]}\n", table(COLUMNS, _peers(results, corpus))]
     found.append(ABOUT_ABLATIONS.format(size=SIZE_OF_ABLATIONS))
-    found.append(_table(["", "parameters", *TITLES.values()], _ablations(results)))
+    found.append(table(["", "parameters", *TITLES.values()], _ablations(results)))
     return found
 
 
@@ -151,11 +151,16 @@ def _cell(results: Path, job: Job, longer: int = 1) -> str:
     """Mean and standard deviation of a job's seeds, or that it was not measured."""
     if not (results / f"{job.name}.json").exists():
         return "not measured yet"
-    bits = read(results, job.name)["test"][str(longer * Plan.length)]["bits_per_byte"]
-    return f"{statistics.mean(bits):.3f} ± {statistics.stdev(bits):.3f}"
+    return cell(read(results, job.name)["test"][str(longer * Plan.length)]["bits_per_byte"])
 
 
-def _table(heading: list[str], rows: list[list[str]]) -> str:
+def cell(values: list[float]) -> str:
+    """Mean and standard deviation of the seeds."""
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def table(heading: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from benchmarks.peers.corpora import Tokens
-from benchmarks.peers.models import Build
+from benchmarks.peers.models import Build, abstract, parameter_shapes
 
 _STEPS_A_CALL = 50
 
@@ -67,12 +67,8 @@ def windows(tokens: Tokens, length: int) -> Tokens:
 
 def parameter_count(build: Build) -> int:
     """Parameters without the embedding."""
-    state = nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
-    return sum(
-        math.prod(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if "embedding" not in jax.tree_util.keystr(path)
-    )
+    shapes = parameter_shapes(build)
+    return sum(math.prod(shape) for path, shape in shapes.items() if "embedding" not in path)
 
 
 def started(build: Build, seeds: Sequence[int]) -> nnx.State:
@@ -81,7 +77,8 @@ def started(build: Build, seeds: Sequence[int]) -> nnx.State:
     return jax.jit(jax.vmap(lambda key: nnx.state(build(nnx.Rngs(key)))))(keys)
 
 
-def _everything(path: Path) -> bool:
+def everything(path: Path) -> bool:
+    """Nothing is frozen."""
     return True
 
 
@@ -92,7 +89,7 @@ def train(
     orders: npt.NDArray[np.int32],
     rates: npt.NDArray[np.float32],
     seeds: Sequence[int],
-    trained: Callable[[Path], bool] = _everything,
+    trained: Callable[[Path], bool] = everything,
 ) -> tuple[nnx.State, npt.NDArray[np.float32]]:
     """Trains all runs of a model with AdamW.
 
@@ -108,7 +105,7 @@ def train(
     Returns:
         The states, and the losses in nats [steps, runs].
     """
-    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    graphdef = nnx.graphdef(abstract(build))
     keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
     moving, fixed = nnx.split_state(
         state, lambda path, leaf: isinstance(leaf, nnx.Param) and trained(path), ...
@@ -182,7 +179,7 @@ def token_losses(
     build: Build, state: nnx.State, rows: Tokens, batch_tokens: int = 16_384
 ) -> npt.NDArray[np.float32]:
     """Losses in nats of windows [count, length + 1], for all runs [runs, count, length]."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    graphdef = nnx.graphdef(abstract(build))
     batch = max(1, batch_tokens // (rows.shape[1] - 1))
     padded = np.resize(rows, (-(-len(rows) // batch) * batch, rows.shape[1]))
     parts = [

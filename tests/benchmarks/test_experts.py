@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,10 @@ from flax import nnx
 
 from benchmarks.experts import models, plan
 from benchmarks.experts.corpora import Domains
-from benchmarks.experts.run import _parameters
-from benchmarks.peers.models import MMRec
+from benchmarks.peers.models import MMRec, abstract, config_of, parameter_shapes
 
 CONFIG = dataclasses.replace(
-    models.config_of(50, 8, 1, 16), num_heads=2, dropout=0.0, fusion_method="weighted"
+    config_of(50, 8, 1, 16, fusion_method="weighted"), num_heads=2, dropout=0.0
 )
 IDS = np.arange(24).reshape(2, 12) * 7 % 50
 
@@ -25,28 +25,22 @@ def state_of(seed):
 
 
 def logits(build, state):
-    model = nnx.merge(nnx.split(nnx.eval_shape(lambda: build(CONFIG, nnx.Rngs(0))))[0], state)
+    model = nnx.merge(nnx.graphdef(abstract(functools.partial(build, CONFIG))), state)
     return np.asarray(model(IDS)[0])
 
 
 def test_the_wider_base_has_as_many_parameters_as_the_fusion():
-    wider = _parameters(functools.partial(MMRec, plan.WIDER))
-    fused = _parameters(functools.partial(models.Fused, plan.CONFIG))
+    wider, fused = (
+        sum(map(math.prod, parameter_shapes(build).values())) for build in (plan.WIDER, plan.FUSED)
+    )
     assert abs(wider / fused - 1) < 0.03
 
 
-@pytest.fixture(scope="module")
-def cost():
-    """A token's operations, by part; the same for all corpora."""
-    names = ("base", "fusion-all", "further", "wider")
-    of_part = plan.parts("demo")
-    return {name: models.forward_flops(of_part[name].build) for name in names}
-
-
 @pytest.mark.parametrize("corpus", plan.EXPERT_STEPS)
-def test_the_controls_cost_as_much_as_the_plan(corpus, cost, monkeypatch):
-    monkeypatch.setattr(models, "forward_flops", functools.partial(_looked_up, cost))
+def test_the_controls_cost_as_much_as_the_plan(corpus):
     parts = plan.parts(corpus)
+    names = ("base", "fusion-all", "further", "wider")
+    cost = {name: models.forward_flops(parts[name].build) for name in names}
     steps = {each.name: each.steps for part in parts.values() for each in part.variants}
     experts, fusion = steps["text expert"] + steps["code expert"], steps["domains, all trained"]
     again = experts * cost["base"] + fusion * cost["fusion-all"]
@@ -63,12 +57,6 @@ def test_the_controls_cost_as_much_as_the_plan(corpus, cost, monkeypatch):
         assert of_control == pytest.approx(operations, rel=0.01)
         assert steps[f"{name}, equal tokens"] == tokens
     assert steps["half 0"] + steps["half 1"] == experts
-
-
-def _looked_up(cost, build):
-    kinds = {models.Fused: "fusion-all", models.WideHead: "further"}
-    wider = build.args[0].model_dim == plan.WIDER.model_dim
-    return cost[kinds.get(build.func, "wider" if wider else "base")]
 
 
 def test_a_wide_head_starts_with_about_the_bases_logits():
@@ -98,9 +86,8 @@ def test_routed_copies_of_one_model_compute_what_it_computes():
 def test_a_router_starts_nearer_to_the_expert_of_each_domain():
     base = state_of(0)
     routed = models.routed_start(CONFIG, base, base, {"text": IDS[:1], "code": IDS[1:]})
-    model = nnx.merge(
-        nnx.split(nnx.eval_shape(lambda: models.Routed(CONFIG, nnx.Rngs(0))))[0], routed
-    ).model
+    graphdef = nnx.graphdef(abstract(functools.partial(models.Routed, CONFIG)))
+    model = nnx.merge(graphdef, routed).model
     block = model.blocks[0]
     seen = []
     block.feed_forward = models._recording(block.feed_forward, seen)
