@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bridge.errors import UnsafeFileError as UnsafeFileError
     from bridge.errors import UnwritableFileError as UnwritableFileError
     from bridge.errors import in_words as in_words
+    from bridge.errors import listed as listed
     from bridge.files.disk import is_unfinished as is_unfinished
     from bridge.files.disk import naming as naming
     from bridge.files.disk import replace_folder as replace_folder
@@ -90,6 +91,7 @@ _NAMES = {
         "UnsafeFileError",
         "UnwritableFileError",
         "in_words",
+        "listed",
     ),
     "files.disk": (
         "is_unfinished",

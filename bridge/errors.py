@@ -11,18 +11,19 @@ _SCREEN = 1600
 """Characters that the lists of a message may have together."""
 
 
-def listed(items: Sequence[str], most: int = _SCREEN) -> str:
-    """The first ten items and the number of the others, so that a message fits on a screen.
+def listed(items: Sequence[str], most: int = _SCREEN, shown: int = SHOWN) -> str:
+    """The first items and the number of the others, so that a message fits on a screen.
 
     Args:
         items: in the order in which they are shown.
         most: characters; the first item is shown even if it has more.
+        shown: items.
     """
-    shown = list(items[:SHOWN])
-    while len(shown) > 1 and len(", ".join(shown)) > most:
-        shown.pop()
-    others = len(items) - len(shown)
-    return ", ".join(shown) + (f" and {others} more" if others else "")
+    first = list(items[:shown])
+    while len(first) > 1 and len(", ".join(first)) > most:
+        first.pop()
+    others = len(items) - len(first)
+    return ", ".join(first) + (f" and {others} more" if others else "")
 
 
 def counted(count: int, noun: str) -> str:

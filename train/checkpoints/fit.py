@@ -81,29 +81,33 @@ def check_model(config: ModelConfig, model: bridge.Model, advice: str) -> None:
         raise UserError(f"the checkpoint cannot be trained: {obstacle}")
 
 
+def arrays_of(checkpoint: bridge.LoadedCheckpoint) -> dict[str, Mapping[VariablePath, AnyArray]]:
+    """Weights and, if there are any, moments by path, under what an error says before the path."""
+    found: dict[str, Mapping[VariablePath, AnyArray]] = {"": bridge.variables(checkpoint.model)}
+    if (moments := checkpoint.optimizer_state) is not None:
+        found |= {"exp_avg of ": moments.exp_avg, "exp_avg_sq of ": moments.exp_avg_sq}
+    return found
+
+
 def check_finite(checkpoint: bridge.LoadedCheckpoint) -> None:
     """Makes sure that training can start from a checkpoint's values.
 
     Raises:
         UserError: weights or moments are NaN or infinite, or second moments negative; says which.
     """
-    moments = checkpoint.optimizer_state
-    trees: dict[str, Mapping[VariablePath, AnyArray]] = {"": bridge.variables(checkpoint.model)}
-    if moments is not None:
-        trees |= {"exp_avg of ": moments.exp_avg, "exp_avg_sq of ": moments.exp_avg_sq}
     wrong = []
-    for what, arrays in trees.items():
+    for what, arrays in arrays_of(checkpoint).items():
         for path, array in arrays.items():
             values = np.asarray(array)
-            least = 0 if what.startswith("exp_avg_sq") else -np.inf
+            least = 0 if what == "exp_avg_sq of " else -np.inf
             count = values.size - np.count_nonzero(np.isfinite(values) & (values >= least))
             if count:
                 name = ".".join(map(str, path))
                 wrong.append(f"{what}{name} ({count} of {values.size} values)")
     if wrong:
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise UserError(
-            f"NaN, infinite or negative where that cannot be: {', '.join(wrong[:_NAMED])}{more}; "
+            "NaN, infinite or negative where that cannot be: "
+            f"{bridge.listed(wrong, shown=_NAMED)}; "
             "take an older state or file"
         )
 

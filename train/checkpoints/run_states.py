@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import bridge
+from train.checkpoints.fit import arrays_of
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
 from train.system.terminal import console
@@ -42,10 +43,7 @@ def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
     Raises:
         UserError: there is not.
     """
-    moments = checkpoint.optimizer_state
-    trees = [bridge.variables(checkpoint.model)]
-    if moments is not None:
-        trees += [dict(moments.exp_avg), dict(moments.exp_avg_sq)]
+    trees = arrays_of(checkpoint).values()
     needed = 2 * sum(array.nbytes for tree in trees for array in tree.values())
     free = shutil.disk_usage(run).free
     if free < needed:

@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from bridge import listed
 from train.data.batches import Rows, Windows, training_batches
 from train.data.token_files import read_tokens
 from train.settings.config import Config
@@ -42,12 +43,12 @@ def documents_of(
     return found
 
 
-def in_words(documents: Mapping[str, list[int]]) -> str:
+def named(documents: Mapping[str, list[int]]) -> str:
     """Documents by domain as "documents 3, 4 of text/train and 8 of code/train"."""
-    parts = []
-    for domain, numbers in documents.items():
-        more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-        parts.append(f"{', '.join(map(str, numbers[:_NAMED]))}{more} of {domain}/train")
+    parts = (
+        f"{listed([str(number) for number in numbers], shown=_NAMED)} of {domain}/train"
+        for domain, numbers in documents.items()
+    )
     return f"documents {' and '.join(parts)}"
 
 

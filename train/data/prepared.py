@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from train.data.batch_documents import documents_of, in_words
+from train.data.batch_documents import documents_of, named
 from train.data.batches import (
     Batch,
     Windows,
@@ -72,7 +72,7 @@ class PreparedData:
 
     def documents(self, batches: Sequence[int]) -> str:
         """The documents of training batches in words; batches are counted from 0."""
-        return in_words(documents_of(self._config, self._stage, self.rows, batches))
+        return named(documents_of(self._config, self._stage, self.rows, batches))
 
     def skip(self, count: int) -> None:
         """Skips the first `count` training batches."""

@@ -56,7 +56,8 @@ def report(session: Session, config: Config) -> None:
     for domain, of_domain in scores.items():
         better = [name for name in of_domain if of_domain[name].loss < of_domain["model"].loss]
         if better:
-            names = " and ".join(filter(None, (", ".join(better[:-1]), better[-1])))
+            *others, last = better
+            names = f"{', '.join(others)} and {last}" if others else last
             console.print(f"{domain}: the model is worse than the {names}")
     for prompt, text in samples.items():
         console.print(f"sample, prompt {prompt!r}:", style="bold")

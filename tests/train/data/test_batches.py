@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmrec_jax import MMRec100M, ModelConfig
-from train.data.batch_documents import documents_of, in_words
+from train.data.batch_documents import documents_of, named
 from train.data.batches import (
     Batch,
     batch_of,
@@ -440,10 +440,8 @@ def test_the_documents_of_batches_are_named(data_dir, packing, mixed):
 
 def test_documents_in_words():
     few, many = [3, 4], list(range(100, 130))
-    assert (
-        in_words({"text": few, "code": [8]}) == "documents 3, 4 of text/train and 8 of code/train"
-    )
-    assert in_words({"code": many}).endswith(", 118, 119 and 10 more of code/train")
+    assert named({"text": few, "code": [8]}) == "documents 3, 4 of text/train and 8 of code/train"
+    assert named({"code": many}).endswith(", 118, 119 and 10 more of code/train")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32])

@@ -16,7 +16,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from train.checkpoints.state import checkpoint_of
-from train.data.batch_documents import documents_of, in_words
+from train.data.batch_documents import documents_of, named
 from train.data.batches import training_rows
 from train.generation.speaker import load_speaker
 from train.run.run_folder import check_deletable
@@ -372,7 +372,7 @@ def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, monkey
     assert "--resume --skip-steps 8-10" in message
     rows = training_rows(config)
     named = documents_of(config, "base", rows, [7 * 2 + 1, 8 * 2 + 1, 9 * 2 + 1])
-    assert f"these data are {in_words(named)}: continue" in message
+    assert f"these data are {named(named)}: continue" in message
     folder = prepared / "bad" / "checkpoints_base"
     assert bridge.steps(folder) == [3, 6]
     session = opened(range(8, 11), resume=True)
