@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import typing
+import warnings
 from collections.abc import Iterator
 
 from bridge.errors import UnwritableFileError
@@ -17,8 +18,8 @@ def one_error(name: str) -> Iterator[None]:
     """Makes it so for what Orbax does in the block.
 
     TensorStore raises ValueErrors, of which Orbax and asyncio log more tracebacks. Its threads
-    outlive a failed save, and print what they can then tell nobody: so after an error Orbax and
-    asyncio stay silent.
+    outlive a failed save, and print what they can then tell nobody, as Python does of coroutines
+    that they never awaited: so after an error Orbax and asyncio stay silent.
 
     Args:
         name: what is written.
@@ -34,9 +35,10 @@ def one_error(name: str) -> Iterator[None]:
     sys.stderr = typing.cast(typing.TextIO, _OneThread(stderr))
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        if isinstance(error, OSError):
+            raise
         number = re.search(r"os_error_code='(\d+)'", str(error))
         if number is None:
             raise UnwritableFileError(f"Orbax cannot write {name}: {error!s:.200}") from None

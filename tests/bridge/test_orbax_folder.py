@@ -261,3 +261,22 @@ def test_a_disk_that_is_full_at_any_size_is_one_error(checkpoint, tmp_path):
     assert done.stderr == ""
     assert done.stdout == "state/12: cannot be written: File too large\n" * 4
     assert not (tmp_path / "state" / "12").exists()
+
+
+ABANDONED = """
+from bridge.one_error import one_error
+async def write(): pass
+try:
+    with one_error("the arrays"):
+        never_awaited = write()
+        raise OSError("full")
+except OSError as error:
+    print(error)
+del never_awaited
+"""
+
+
+def test_coroutines_that_a_failed_save_abandons_print_nothing(tmp_path):
+    (tmp_path / "abandoning.py").write_text(ABANDONED)
+    done = run(tmp_path, "abandoning")
+    assert (done.stdout, done.stderr) == ("full\n", "")

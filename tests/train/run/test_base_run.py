@@ -371,8 +371,8 @@ def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, monkey
     assert message.startswith("step 7 was tried 3 times, with the data of steps 8-10, and its loss")
     assert "--resume --skip-steps 8-10" in message
     rows = training_rows(config)
-    named = documents_of(config, "base", rows, [7 * 2 + 1, 8 * 2 + 1, 9 * 2 + 1])
-    assert f"these data are {named(named)}: continue" in message
+    documents = documents_of(config, "base", rows, [7 * 2 + 1, 8 * 2 + 1, 9 * 2 + 1])
+    assert f"these data are {named(documents)}: continue" in message
     folder = prepared / "bad" / "checkpoints_base"
     assert bridge.steps(folder) == [3, 6]
     session = opened(range(8, 11), resume=True)
