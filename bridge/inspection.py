@@ -128,10 +128,9 @@ class Inspection:
 
     @property
     def trained(self) -> float | None:
-        """The share of the schedule's steps that are done; None without a schedule."""
-        if self.schedule is None or not self.schedule.total_steps:
-            return None
-        return self.step / self.schedule.total_steps
+        """The share of all steps until the schedule ends; None without a schedule."""
+        steps = 0 if self.schedule is None else self.schedule.ends_at(self.step)
+        return self.step / steps if steps else None
 
     @property
     def reminder(self) -> str:

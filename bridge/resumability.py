@@ -36,7 +36,8 @@ def disagreement(checkpoint: LoadedCheckpoint) -> str | None:
         return None
     return (
         f"its schedule is after {schedule.step} steps, but its optimizer after {optimizer.step}: "
-        "each continues from its own count"
+        "each continues from its own count, and training ends with the schedule, after "
+        f"{schedule.ends_at(optimizer.step)} steps"
     )
 
 
@@ -58,10 +59,9 @@ def _of_steps(checkpoint: LoadedCheckpoint) -> Iterator[str]:
         yield f"it is after {step} steps and has no optimizer state to continue from"
     if optimizer is not None and optimizer.step != step:
         yield f"it is after {step} steps, but its optimizer after {optimizer.step}"
-    if schedule is not None and max(step, schedule.step) > schedule.total_steps:
+    if schedule is not None and schedule.step > schedule.total_steps:
         yield (
-            f"it is after {max(step, schedule.step)} steps, and its schedule ends after "
-            f"{schedule.total_steps}"
+            f"its schedule is after {schedule.step} steps, and ends after {schedule.total_steps}"
         )
 
 
@@ -117,8 +117,9 @@ def _of_settings(checkpoint: LoadedCheckpoint) -> Iterator[str]:
     if schedule is not None:
         if not schedule.base_lr > 0:
             yield f"its schedule's highest rate is {schedule.base_lr}, not above 0"
-        if not schedule.warmup_steps < schedule.total_steps:
+        steps = min(schedule.total_steps, schedule.ends_at(checkpoint.step))
+        if not schedule.warmup_steps < steps:
             yield (
-                f"its schedule's {schedule.warmup_steps} steps of warm-up are not fewer than its "
-                f"{schedule.total_steps} steps in all"
+                f"its schedule's {schedule.warmup_steps} steps of warm-up are not fewer than the "
+                f"{steps} steps in all"
             )

@@ -111,6 +111,10 @@ class SchedulerState:
                 f"the schedule is a cosine alone and has {self.warmup_steps} steps of warm-up"
             )
 
+    def ends_at(self, made: int) -> int:
+        """The optimizer step at which it ends, where the optimizer has made so many."""
+        return made + self.total_steps - self.step
+
     def learning_rate(self) -> float:
         """The rate of the next step, exactly as PyTorch has it; takes 3 us per step made."""
         rate: float = scheduler_to_torch(self)["_last_lr"][0]

@@ -112,5 +112,5 @@ def training_settings(loaded: LoadedCheckpoint) -> dict[str, dict[str, Any]]:
             "eps": adamw["eps"],
         }
     if schedule is not None:
-        settings["training"] = {"steps": schedule.total_steps}
+        settings["training"] = {"steps": schedule.ends_at(loaded.step)}
     return settings

@@ -410,9 +410,9 @@ def end_before(content):
             count_otherwise,
             "about its counters",
             "its schedule is after 11 steps, but its optimizer after 12: each continues from its "
-            "own count",
+            "own count, and training ends with the schedule, after 25 steps",
         ),
-        (end_before, "about resuming", "it is after 12 steps, and its schedule ends after 9"),
+        (end_before, "about resuming", "its schedule is after 12 steps, and ends after 9"),
         (
             lambda c: c.update(optimizer_state_dict=None),
             "about resuming",

@@ -63,9 +63,8 @@ def train_in_jax(path, target, batches, memory=None):
         warmup_steps=schedule.warmup_steps,
         warmup_start=schedule.start_factor,
     )
-    trainer = trainer_of(
-        type(loaded.model), loaded.config, optimizer, schedule.total_steps, origin_of(loaded)
-    )
+    steps = schedule.ends_at(loaded.step)
+    trainer = trainer_of(type(loaded.model), loaded.config, optimizer, steps, origin_of(loaded))
     check_training(trainer.config, loaded)
     state = state_of(trainer, loaded)
     losses = []
@@ -206,6 +205,8 @@ def cosine_alone(optimizer):
             functools.partial(warmed_up, steps=20, warmup=16, start_factor=0.01, min_lr=3e-4),
             0,
         ),
+        # A second schedule, which has made fewer steps in all than the optimizer so far.
+        ("MMRecModel", functools.partial(warmed_up, steps=11, warmup=4, min_lr=3e-4), 10),
         ("MMRec100M", cosine_alone, 0),  # trained jointly
     ],
 )

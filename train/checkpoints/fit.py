@@ -50,7 +50,7 @@ def check_training(
             "optimizer.learning_rate": (schedule.base_lr, optimizer.learning_rate),
             "optimizer.min_learning_rate": (schedule.min_lr, optimizer.min_learning_rate),
             "optimizer.warmup_steps": (schedule.warmup_steps, optimizer.warmup_steps),
-            "training.steps": (schedule.total_steps, config.training.steps),
+            "training.steps": (schedule.ends_at(checkpoint.step), config.training.steps),
         }
         if schedule.warmup_steps:
             pairs["optimizer.warmup_start"] = (schedule.start_factor, optimizer.warmup_start)

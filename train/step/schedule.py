@@ -11,10 +11,11 @@ from train.settings.config import Config, OptimizerConfig
 
 
 class Origin(NamedTuple):
-    """How the schedule of an imported run differs from one that began here.
+    """How a schedule differs from one that began with the run's first step.
 
     Attributes:
-        ahead: steps that it counts more than the optimizer; below 0 where it counts fewer.
+        ahead: steps that it counts more than the optimizer, as an imported one may; below 0 where
+            it counts fewer, as one does that was started again.
         form: the class that PyTorch has it in.
     """
 
@@ -31,7 +32,12 @@ def origin_of(checkpoint: bridge.LoadedCheckpoint) -> Origin:
 def schedule(
     config: OptimizerConfig, steps: int, ahead: int = 0
 ) -> Callable[[jax.Array], jax.Array]:
-    """Linear warm-up, then a cosine down to the lowest rate at `steps`.
+    """Linear warm-up, then a cosine down to the lowest rate after `steps` of the optimizer.
+
+    Args:
+        config: the rates and the warm-up.
+        steps: the optimizer's steps in all.
+        ahead: see `Origin`.
 
     Returns:
         The learning rate of the optimizer step after `count` others.
@@ -41,7 +47,7 @@ def schedule(
         share = bridge.warmup_cosine(
             count + ahead,
             config.warmup_steps,
-            steps,
+            steps + ahead,
             jnp,
             start_factor=config.warmup_start,
             floor=config.min_learning_rate / config.learning_rate,
@@ -57,7 +63,7 @@ def schedule_state(config: Config, origin: Origin, step: int) -> bridge.Schedule
     return bridge.SchedulerState(
         base_lr=optimizer.learning_rate,
         warmup_steps=optimizer.warmup_steps,
-        total_steps=config.training.steps,
+        total_steps=config.training.steps + origin.ahead,
         step=step + origin.ahead,
         min_lr=optimizer.min_learning_rate,
         start_factor=optimizer.warmup_start,

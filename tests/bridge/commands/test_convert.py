@@ -328,7 +328,7 @@ def test_a_lowest_rate_and_a_counter_of_micro_batches_are_taken_over(
     assert run("verify", path, out)[0] == 0
     assert f"lowest {schedule.min_lr}, " in run("inspect", out)[1]
     printed = run("inspect", path)[1]
-    assert "12 of 40 steps" in printed and "the file's counter says 96" in printed
+    assert "12 of 41 steps" in printed and "the file's counter says 96" in printed
 
 
 def test_folders_of_other_names_are_moved_one_after_the_other(run, tmp_path):

@@ -26,13 +26,13 @@ from train.system.errors import UserError
 MODEL = dataclasses.replace(SMALL, dropout=0.0, dpg_rank=3)
 
 
-def config_of(model=MODEL):
+def config_of(model=MODEL, steps=24):
     return Config(
         data_dir="unused",
         run_dir="unused",
         model=model,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=6),
-        training=TrainingConfig(steps=24, accumulation=1),
+        training=TrainingConfig(steps=steps, accumulation=1),
     )
 
 
@@ -292,7 +292,9 @@ def test_steps_that_disagree_are_refused(plain, saved):
 def test_a_schedule_at_another_step_keeps_its_own_count(made, plain, saved):
     schedule = dataclasses.replace(saved.scheduler_state, step=made)
     imported = dataclasses.replace(saved, scheduler_state=schedule)
-    trainer = Trainer(config_of(), initial_model(config_of()), origin=origin_of(imported))
+    config = config_of(steps=24 + 3 - made)  # the last step is the schedule's
+    trainer = Trainer(config, initial_model(config), origin=origin_of(imported))
+    check_training(config, imported)
     state = state_of(trainer, imported)
     again = checkpoint_of(trainer, state, avg_loss=0.0, metadata={})
     assert (again.step, again.optimizer_state.step) == (3, 3)

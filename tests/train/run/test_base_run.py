@@ -247,6 +247,7 @@ def test_an_imports_own_schedule_continues_where_it_is(prepared, finished, monke
     bridge.save_orbax(folder / "state" / "6", imported.model, **imported.training_state())
     monkeypatch.chdir(prepared)
     settings = ["--optimizer.warmup_steps=0", "--optimizer.min_learning_rate=1e-3"]
+    settings.append(f"--training.steps={STEPS + 2}")  # it ends with its schedule
     config = parse_config(["--config", "c.yaml", "--run_dir", "own", *settings], "")
     session = open_session(config, BaseStage(config), resume=True, overwrite=False)
     resumed = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})
