@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from train.run.run_folder import environment
+from train.run.recorded import environment
 
 
 def peak_bytes() -> int:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from train.checkpoints.language_model import stage_folder
-from train.run.run_folder import CONFIG, recorded_settings
+from train.run.recorded import CONFIG, recorded_settings
 from train.settings import cli
 from train.settings.config import Config
 from train.stage_command import train_stage

@@ -1,40 +1,84 @@
 """What the commands that train one stage do: lock its folder, train, and report."""
 
 import re
+from pathlib import Path
 
+from bridge import state_folder
 from train.checkpoints.language_model import stage_folder
-from train.reports.run_report import report
+from train.checkpoints.run_states import is_whole
+from train.reports.run_report import report, reported
+from train.run.recorded import RESTART, STRETCH
+from train.run.resume import Added, check_may_resume
 from train.run.run_folder import locked_runs
 from train.run.session import NO_STEPS, open_session
 from train.settings.config import Config
 from train.stages.stage import Stage
 from train.system.errors import UserError
+from train.system.terminal import console
 
 
 def train_stage(
-    config: Config, stage: Stage, *, resume: bool, overwrite: bool, skip_steps: str | None = None
+    config: Config,
+    stage: Stage,
+    *,
+    resume: bool,
+    overwrite: bool,
+    skip_steps: str | None = None,
+    extend: str | None = None,
+    schedule: str | None = None,
 ) -> None:
-    """Trains a stage and reports on it.
+    """Trains a stage and reports on it; says so where both are done already.
 
     Args:
         config: the run's config.
         stage: what to train.
         resume, overwrite: see `open_session`.
         skip_steps: the steps whose data are left out, as "N-M" or "N"; with `resume` alone.
+        extend: so many steps are added to those of the run; with `resume` alone.
+        schedule: what becomes of its schedule then, "stretch" (the default) or "restart".
 
     Raises:
-        UserError: what `open_session` raises, skip_steps is wrong, or another command is at work
-            on the folder.
+        UserError: what `open_session` raises, a flag is wrong, or another command is at work on the
+            folder.
     """
-    left_out = steps_of(skip_steps)
-    if left_out and not resume:
-        raise UserError(
-            "--skip-steps is for a run that goes on: give --resume too, or leave it out"
+    left_out, added = steps_of(skip_steps), added_steps(extend, schedule)
+    for flag, value in (("--skip-steps", left_out), ("--extend", added)):
+        if value and not resume:
+            raise UserError(f"{flag} is for a run that goes on: give --resume too, or leave it out")
+    run = stage_folder(config, stage.name)
+    with locked_runs(run):
+        if resume and not overwrite and added is None:
+            steps = check_may_resume(config, run, stage.sections).config.training.steps
+            if _is_complete(run, stage, steps):
+                console.print(
+                    f"the run in {run} is complete, with all of its {steps} steps: to train it "
+                    "further, give --resume --extend STEPS"
+                )
+                return
+        session = open_session(
+            config, stage, resume=resume, overwrite=overwrite, left_out=left_out, added=added
         )
-    with locked_runs(stage_folder(config, stage.name)):
-        session = open_session(config, stage, resume=resume, overwrite=overwrite, left_out=left_out)
         session.train()
         report(session, config)
+
+
+def _is_complete(run: Path, stage: Stage, steps: int) -> bool:
+    """Whether a run has made all its steps, and saved them and its report."""
+    state = state_folder(run, steps)
+    return is_whole(state, steps) and (run / stage.file(steps)).is_file() and reported(run, steps)
+
+
+def added_steps(extend: str | None, schedule: str | None) -> Added | None:
+    """What --extend and --schedule ask for; raises UserError if they are wrong."""
+    if extend is None:
+        if schedule is not None:
+            raise UserError("--schedule is for --extend STEPS: give it too, or leave it out")
+        return None
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", extend):
+        raise UserError(f"--extend: expected a number of steps, such as 5000, not {extend}")
+    if schedule not in (None, STRETCH, RESTART):
+        raise UserError(f"--schedule: expected {STRETCH} or {RESTART}, not {schedule}")
+    return Added(int(extend), schedule or STRETCH)
 
 
 def steps_of(text: str | None) -> range:

@@ -177,7 +177,8 @@ def _described(inspection: Inspection) -> Iterator[tuple[str, str]]:
         alone = "cosine alone, " if schedule.form == "CosineAnnealingLR" else ""
         yield "schedule", f"{alone}peak {schedule.base_lr}{lowest}, {length}"
         share = "" if inspection.trained is None else f" ({inspection.trained:.1%})"
-        yield "trained", f"{inspection.step:,} of {schedule.ends_at(inspection.step):,} steps{share}"
+        last = schedule.ends_at(inspection.step)
+        yield "trained", f"{inspection.step:,} of {last:,} steps{share}"
     if inspection.stated_step is not None:
         yield (
             "",

@@ -1,6 +1,6 @@
 """Checks that a checkpoint fits a config: its model, and how it was trained."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ IMPORT_AGAIN = "set the config so, or import the weights alone (--model-only, ad
 
 
 def check_training(
-    config: Config, checkpoint: bridge.LoadedCheckpoint, *, other_rate: bool = False
+    config: Config, checkpoint: bridge.LoadedCheckpoint, free: Collection[str] = ()
 ) -> None:
     """Makes sure that a checkpoint was trained with the config's optimizer and schedule.
 
     Args:
         config: the config.
         checkpoint: an import, or a run's own.
-        other_rate: the learning rate may be another one.
+        free: the settings that may be others.
 
     Raises:
         UserError: it was not; the message lists all differences.
@@ -54,9 +54,7 @@ def check_training(
         }
         if schedule.warmup_steps:
             pairs["optimizer.warmup_start"] = (schedule.start_factor, optimizer.warmup_start)
-    if other_rate:
-        for key in ("optimizer.learning_rate", "optimizer.min_learning_rate"):
-            pairs.pop(key, None)
+    pairs = {key: both for key, both in pairs.items() if key not in free}
     _refuse(pairs, "the checkpoint was trained with other settings", IMPORT_AGAIN)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bridge
 from train.checkpoints.fit import arrays_of
-from train.system.errors import UserError
+from train.system.errors import ResumableError, UserError
 from train.system.interrupt import uninterrupted
 from train.system.terminal import console
 
@@ -25,7 +25,7 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
     """
     step = checkpoint.step
     folder = bridge.state_folder(run, step)
-    if _is_whole(folder, step):
+    if is_whole(folder, step):
         return  # while it is replaced, there would be none for a moment
     try:
         if folder.is_dir():
@@ -34,7 +34,7 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
         for old in bridge.steps(run)[:-keep]:
             shutil.rmtree(bridge.state_folder(run, old))
     except bridge.BridgeError as error:
-        raise UserError(f"the state after step {step}: {error}; continue with --resume") from error
+        raise ResumableError(f"the state after step {step}: {error}") from error
 
 
 def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
@@ -47,13 +47,13 @@ def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
     needed = 2 * sum(array.nbytes for tree in trees for array in tree.values())
     free = shutil.disk_usage(run).free
     if free < needed:
-        raise UserError(
+        raise ResumableError(
             f"step {checkpoint.step} cannot be saved to {run}: it needs {needed / 1e6:,.1f} MB and "
-            f"{free / 1e6:,.1f} MB are free: make room, and continue with --resume"
+            f"{free / 1e6:,.1f} MB are free: make room"
         )
 
 
-def _is_whole(folder: Path, step: int) -> bool:
+def is_whole(folder: Path, step: int) -> bool:
     """Whether there is an undamaged state after `step` steps in a folder; loads no array."""
     try:
         described = json.loads((folder / bridge.MANIFEST).read_text(encoding="utf-8"))
@@ -129,4 +129,4 @@ def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
     try:
         bridge.save_torch(path, checkpoint.model, **checkpoint.training_state())
     except bridge.BridgeError as error:
-        raise UserError(f"{error}; continue with --resume") from error
+        raise ResumableError(str(error)) from error

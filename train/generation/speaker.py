@@ -17,7 +17,7 @@ from train.checkpoints.language_model import (
 from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.data.tokenizer_files import read_tokenizer
-from train.run.run_folder import CONFIG
+from train.run.recorded import CONFIG
 from train.settings.cli import parse_config
 from train.settings.config import Config
 from train.step.frozen import Network

@@ -16,7 +16,7 @@ from train.settings import cli
 from train.settings.pipeline_config import PipelineConfig
 from train.stage_command import steps_of
 from train.stages.all_stages import STAGES
-from train.system.errors import UserError
+from train.system.errors import ResumableError, UserError
 
 
 def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = None) -> None:
@@ -43,10 +43,8 @@ def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = No
             record.make("evaluate", evaluate)
             record.make("export", export)
             report(config)
-    except UserError as error:  # a pipeline always resumes
-        message = str(error).replace("--resume --skip-steps", "--skip-steps")
-        message = message.replace("--resume", "the same command")
-        raise UserError(message) from error.__cause__
+    except ResumableError as error:
+        raise UserError(error.advising("the same command")) from error.__cause__
     except KeyboardInterrupt:
         raise KeyboardInterrupt("and nothing is lost: the same command resumes") from None
 

@@ -18,7 +18,8 @@ from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
 from train.preparation.prepare_data import prepare
-from train.run.run_folder import CONFIG, check_writable, delete_run
+from train.run.recorded import CONFIG, STEPS, recorded_settings
+from train.run.run_folder import check_writable, delete_run
 from train.run.session import NO_STEPS, open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
@@ -118,7 +119,7 @@ class PipelineRecord:
         stage = STAGES[name](config)
         last = config.training.steps
         result = state_folder(folder, last) / MANIFEST
-        files = (folder / stage.file(last)).exists() and last in steps(folder)
+        files = (folder / stage.file(last)).exists() and steps(folder)[-1:] == [last]
         identity = self._identity(name, config)
         if files and self._complete(name, identity, result):
             console.print(f"{name}: complete, step {last}")
@@ -174,9 +175,11 @@ class PipelineRecord:
         """Records that a stage has started; removes what other settings or commands left."""
         entry = self._record.get(name)
         old = with_defaults(entry["identity"], identity) if entry else {}
-        if entry and old == identity and result.is_file():
-            # The record says complete, but another command has trained it since.
-            old = {} if entry["result"] not in (None, file_digest(result)) else old
+        if entry and old == identity:
+            # Another command may have trained it anew since, or extended it.
+            known = not result.is_file() or entry["result"] in (None, file_digest(result))
+            config = recorded_settings(folder) if (folder / CONFIG).exists() else identity
+            old = old if known and config.get(STEPS) == identity[STEPS] else {}
         if old != identity and folder.exists():
             self._check_overwrite(name, folder, old, identity)
             self._record.pop(name, None)

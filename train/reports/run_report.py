@@ -1,5 +1,8 @@
 """Reports on a finished run: scores beside those of the baselines, samples, and files."""
 
+import json
+from pathlib import Path
+
 from mmrec_jax.sampling import Sampling
 from train.data.token_files import read_tokens
 from train.data.tokenizer import Tokenizer
@@ -14,6 +17,7 @@ from train.system.errors import UserError
 from train.system.terminal import console, for_terminal, print_table
 from train.system.write import write_json
 
+REPORT = "report.json"
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8
 
@@ -44,13 +48,15 @@ def report(session: Session, config: Config) -> None:
         for i, prompt in enumerate(config.prompts)
     }
 
+    levels = {f"5-gram, {domain}": of_domain["5-gram"].loss for domain, of_domain in scores.items()}
+    plot = plot_losses(run, levels)
+    # Last, because it says that the run is complete.
     document = {
+        "step": int(session.state.step),
         "scores": as_plain(scores),
         "samples": samples,
     }
-    write_json(run / "report.json", document)
-    levels = {f"5-gram, {domain}": of_domain["5-gram"].loss for domain, of_domain in scores.items()}
-    plot = plot_losses(run, levels)
+    write_json(run / REPORT, document)
 
     print_table(score_table(scores, "whole validation splits", "model"))
     for domain, of_domain in scores.items():
@@ -65,9 +71,17 @@ def report(session: Session, config: Config) -> None:
     for name, path in (
         ("checkpoint", session.checkpoint_path),
         ("plot", plot),
-        ("report", run / "report.json"),
+        ("report", run / REPORT),
     ):
         console.print(f"{name}: {path}")
+
+
+def reported(run: Path, step: int) -> bool:
+    """Whether a run has a report on the model after so many steps."""
+    try:
+        return bool(json.loads((run / REPORT).read_text(encoding="utf-8"))["step"] == step)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,19 @@ from train.checkpoints import run_states
 from train.checkpoints.fit import IMPORT_AGAIN, check_finite, check_model, check_training
 from train.checkpoints.state import state_of
 from train.data.prepared import PreparedData
-from train.run.run_folder import CONFIG, contents, recorded_settings
+from train.run.recorded import (
+    CONFIG,
+    RESTART,
+    STEPS,
+    Extension,
+    extensions,
+    recorded_settings,
+)
+from train.run.run_folder import contents
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
 from train.stages.stage import Stage
-from train.step.schedule import origin_of, schedule
+from train.step.schedule import Origin, origin_of, schedule
 from train.step.trainer import Trainer, TrainState
 from train.system.errors import UserError
 from train.system.terminal import console
@@ -27,6 +35,36 @@ POSITION = "position"
 
 _SEPARATE = {"prepare", "expert", "fusion", "evaluate"}
 """Sections that not every stage reads; the data themselves show what matters of `prepare`."""
+
+_RATES = {"optimizer.learning_rate", "optimizer.min_learning_rate"}
+_WARMUP = {"optimizer.warmup_steps", "optimizer.warmup_start"}
+
+
+class Added(NamedTuple):
+    """What `--extend` asks for: so many steps more, and what becomes of the schedule."""
+
+    steps: int
+    schedule: str
+
+
+class Plan(NamedTuple):
+    """With what a run begins or resumes.
+
+    Attributes:
+        config: the config given, with the run's own number of steps.
+        extensions: how the run was extended, the newest last.
+        added: the newest extension where it is made now, and else None.
+    """
+
+    config: Config
+    extensions: Sequence[Extension] = ()
+    added: Extension | None = None
+
+    def is_older(self, ends_at: int | None) -> bool:
+        """Whether a state whose schedule ends at this step is from before the newest extension."""
+        return bool(self.extensions) and (
+            ends_at is None or ends_at in {each.before for each in self.extensions}
+        )
 
 
 class StartingPoint(NamedTuple):
@@ -47,13 +85,17 @@ class StartingPoint(NamedTuple):
     skipped: int = 0
 
 
-def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> None:
+def check_may_resume(
+    config: Config, run: Path, sections: Collection[str], added: Added | None = None
+) -> Plan:
     """Makes sure that the run in a folder may resume with a config; changes nothing.
 
     Args:
-        config: the config to resume with.
+        config: the config to resume with. Of a run that was or is extended, it may still have an
+            older number of steps.
         run: the folder.
         sections: the sections of the config that this stage reads and others do not.
+        added: the steps that are added now.
 
     Raises:
         UserError: there is no run, or it was started with other settings.
@@ -61,34 +103,49 @@ def check_may_resume(config: Config, run: Path, sections: Collection[str]) -> No
     names = contents(run)
     if not names:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
-    if CONFIG not in names:  # an import
-        return
-    old = recorded_settings(run)
     new = flat(dataclasses.asdict(config))
+    old = recorded_settings(run) if CONFIG in names else new  # of an import, the config's
+    given = new[STEPS]
+    steps = old.get(STEPS, given)
+    found = extensions(run, steps)
+    extension = None
+    if added is not None:
+        extension = Extension(steps, steps + added.steps, added.schedule)
+        found.append(extension)
+    changeable = set(CHANGEABLE)
+    if found:
+        steps = found[-1].after
+        if given in (steps, *(each.before for each in found)):
+            changeable.add(STEPS)
+        if extension is not None and extension.schedule == RESTART:
+            changeable |= _WARMUP
     other_stages = _SEPARATE - set(sections)
     changed = [
         text
         for key, text in changes(with_defaults(old, new), new).items()
-        if key not in CHANGEABLE and key.split(".")[0] not in other_stages
+        if key not in changeable and key.split(".")[0] not in other_stages
     ]
     if changed:
-        longer = new["training.steps"] > old.get("training.steps", math.inf)
-        is_base = run == bridge.stage_folder(config.run_dir, "base")
-        further = f", where training.start_from: {run} begins with its weights at step 0"
+        more = given - (steps if extension is None else extension.before)
+        longer = f"; --resume --extend {more} trains it for {more} steps more" if more > 0 else ""
         raise UserError(
             f"{run} was started with other settings: {', '.join(changed)}; restore them to resume, "
-            f"or choose another run_dir{further if longer and is_base else ''}"
+            f"or choose another run_dir{longer}"
         )
+    try:
+        training = dataclasses.replace(config.training, steps=steps)
+    except ValueError as error:
+        raise UserError(f"--extend: training.{error}") from error
+    return Plan(dataclasses.replace(config, training=training), found, extension)
 
 
-def restore_newest(
-    config: Config, stage: Stage, data: PreparedData, run: Path
-) -> StartingPoint | None:
+def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> StartingPoint | None:
     """The run's newest state, with the data at its position; None if none is saved.
 
     Raises:
         UserError: the state is damaged, does not fit the config, or is from other data.
     """
+    config = plan.config
     found = run_states.restore_newest(run, stage.checkpoint_name)
     if found is None:
         console.print(f"{run} has no saved state yet: starting from step 0")
@@ -96,13 +153,22 @@ def restore_newest(
     path, saved = found
     step = saved.step
     model = stage.resumed(saved)  # first, as a model of another class differs in all else too
-    check_training(config, saved, other_rate=(run / CONFIG).exists())  # or it is just imported
+    planned = saved.scheduler_state
+    is_older = plan.is_older(None if planned is None else planned.ends_at(step))
+    restarts = is_older and plan.extensions[-1].schedule == RESTART
+    is_import = not (run / CONFIG).exists()
+    free = set() if is_import else set(_RATES)
+    free |= {STEPS} if is_older else set()
+    free |= _WARMUP if restarts else set()
+    check_training(config, saved, free)
     check_model(config.model, saved.model, IMPORT_AGAIN)
     try:
         check_finite(saved)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    origin = origin_of(saved)
+    origin = Origin(-step) if restarts else origin_of(saved)
+    if restarts:
+        _check_warmup(config, step)
     trainer = Trainer(config, model, stage.frozen, origin)
     state = state_of(trainer, dataclasses.replace(saved, model=model))
     metadata = dict(saved.metadata)
@@ -116,9 +182,13 @@ def restore_newest(
         data.skip(step * config.training.accumulation)
         loss_sum = saved.avg_loss * step
     console.print(f"resuming from step {step}{'' if path.is_dir() else f', {path}'}")
-    for note in (bridge.disagreement(saved), _other_rate(config, saved)):
-        if note is not None:
-            console.print(note)
+    notes = [
+        bridge.disagreement(saved) if is_import and not restarts else None,
+        _new_schedule(config, origin, step, restarts=restarts) if is_older else None,
+        None if is_older else _other_rate(config, saved),
+    ]
+    for note in filter(None, notes):
+        console.print(note)
     return StartingPoint(trainer, state, loss_sum, metadata, skipped)
 
 
@@ -133,12 +203,36 @@ def data_position(step: int, data: PreparedData, loss_sum: float, skipped: int) 
     }
 
 
+def _check_warmup(config: Config, step: int) -> None:
+    warmup, left = config.optimizer.warmup_steps, config.training.steps - step
+    if warmup >= left:
+        raise UserError(
+            f"--schedule restart: {left} steps are left from step {step} on, too few for a new "
+            f"warm-up of {warmup}: lower optimizer.warmup_steps, or add more steps"
+        )
+
+
+def _next_rate(config: Config, origin: Origin, step: int) -> float:
+    rate = schedule(config.optimizer, config.training.steps, origin.ahead)
+    return float(rate(jnp.asarray(step)))
+
+
+def _new_schedule(config: Config, origin: Origin, step: int, *, restarts: bool) -> str:
+    """What to say of the schedule when a run that was extended resumes from before that."""
+    begins = f"a new warm-up and cosine begin at step {step}" if restarts else "its cosine goes on"
+    rate = _next_rate(config, origin, step)
+    return (
+        f"schedule: {begins}, and {'end' if restarts else 'ends'} at step {config.training.steps}; "
+        f"the learning rate of the next step is {rate:.3g}"
+    )
+
+
 def _other_rate(config: Config, saved: bridge.LoadedCheckpoint) -> str | None:
     """What to say of a learning rate that was set by hand, as there is no schedule to state it."""
     if saved.optimizer_state is None or saved.scheduler_state is not None:
         return None
     rate = saved.optimizer_state.hyperparameters["lr"]
-    next_rate = float(schedule(config.optimizer, config.training.steps)(jnp.asarray(saved.step)))
+    next_rate = _next_rate(config, Origin(), saved.step)
     if math.isclose(rate, next_rate, rel_tol=1e-6):
         return None
     return (

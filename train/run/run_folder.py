@@ -1,30 +1,20 @@
 """A run's folder: what is in it, and whether a run may begin there (resume.py: or resume)."""
 
 import contextlib
-import dataclasses
-import os
-import platform
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import jax
-import yaml
 
 from bridge import is_unfinished, steps
 from train.checkpoints.run_states import remove_leftovers
 from train.data.data_folder import TOKENIZER
-from train.settings.compare import flat
+from train.run.recorded import CONFIG, Extension, begin_part, recorded_settings
 from train.settings.config import Config
 from train.system.errors import UserError
 from train.system.lock import locked
-from train.system.write import refuse_link, write_json, write_text
-
-CONFIG = "config.yaml"
+from train.system.write import refuse_link, write_text
 
 _OURS = re.compile(
     r"config\.yaml|environment\.json|tokenizer\.json|metrics\.jsonl|loss\.png|report\.json"
@@ -75,18 +65,6 @@ def contents(run: Path) -> set[str]:
     if names and CONFIG not in names and not steps(run):
         raise UserError(f"{run} is not a run's folder, it has no {CONFIG}: choose another run_dir")
     return names
-
-
-def recorded_settings(run: Path) -> dict[str, Any]:
-    """The settings that a run was started with, by their dotted keys.
-
-    Raises:
-        UserError: its config cannot be read.
-    """
-    try:
-        return flat(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {run / CONFIG}: {error}") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -148,7 +126,10 @@ def check_may_begin(run: Path, *, overwrite: bool) -> None:
     check_writable(run)
     names = contents(run)
     if names and CONFIG not in names:
-        raise UserError(f"{run} holds an imported checkpoint: give --resume to train it further")
+        raise UserError(
+            f"{run} holds an imported checkpoint: give --resume to the command that trains this "
+            "stage alone, or choose another run_dir"
+        )
     if names and not overwrite:
         raise UserError(
             f"{run} holds a run: give --resume to resume it, --overwrite to delete it and start "
@@ -209,18 +190,18 @@ def _old(run: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def describe_run(config: Config, run: Path, precision: str) -> None:
-    """Writes the files that describe a run: its config, environment and tokenizer.
+def describe_run(
+    config: Config, run: Path, step: int, precision: str, extension: Extension | None = None
+) -> None:
+    """Writes the files that describe a run: those of `begin_part`, and its tokenizer.
 
     What killed starts left unfinished beside them is removed.
 
     Args:
-        config: the run's.
-        run: its folder.
-        precision: of its matrix products, see train/system/precision.py.
+        config, run, step, precision, extension: see `begin_part`.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or what is in it not read.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -228,8 +209,7 @@ def describe_run(config: Config, run: Path, precision: str) -> None:
         if _old(run).is_dir():
             _refuse_foreign(_old(run))
             shutil.rmtree(_old(run))
-        write_text(run / CONFIG, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-        write_json(run / "environment.json", environment() | {"precision": precision})
+        begin_part(config, run, step, precision, extension)
         if not (run / TOKENIZER).exists():
             tokenizer = Path(config.data_dir) / TOKENIZER
             write_text(run / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
@@ -249,22 +229,3 @@ def newest_step(run: Path) -> int:
     if not saved:
         raise UserError(f"{run} has no saved state in {run / 'state'}: name a run's folder")
     return saved[-1]
-
-
-def environment() -> dict[str, Any]:
-    """What the last digits of the results depend on: versions, device, cores."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "device": str(jax.devices()[0].device_kind),
-        "platform": jax.default_backend(),
-        "machine": platform.machine(),
-        "cores": _cores(),
-    }
-
-
-def _cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()

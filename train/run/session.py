@@ -20,8 +20,11 @@ from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
 from train.run.metrics import MetricsWriter, read_metrics
+from train.run.recorded import CONFIG
 from train.run.resume import (
     POSITION,
+    Added,
+    Plan,
     StartingPoint,
     check_may_resume,
     data_position,
@@ -35,7 +38,7 @@ from train.stages.stage import Stage
 from train.step.loop import Hook, train
 from train.step.trainer import Trainer, TrainState, Values
 from train.system.allocator import keep_freed_memory
-from train.system.errors import UserError
+from train.system.errors import ResumableError, UserError
 from train.system.terminal import TrainingProgress, console
 
 _MOST_SKIPPED = 3
@@ -54,15 +57,17 @@ def open_session(
     resume: bool,
     overwrite: bool,
     left_out: range = NO_STEPS,
+    added: Added | None = None,
 ) -> "Session":
     """Starts or resumes a run; `Session.train` then makes the next step.
 
     Args:
-        config: the run's config.
+        config: the run's config; the number of steps of a run that was extended is its own.
         stage: what to train.
         resume: resume the run in the folder, from its newest state.
         overwrite: delete the run in the folder, after all checks of the new one.
         left_out: the steps whose data are left out.
+        added: the steps that the run is extended by.
 
     Raises:
         UserError: the data, the folder or its states do not allow it.
@@ -71,22 +76,29 @@ def open_session(
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     keep_freed_memory()
     run = stage_folder(config, stage.name)
+    plan, given = Plan(config), config.training.steps
     if resume:
-        check_may_resume(config, run, stage.sections)
+        plan = check_may_resume(config, run, stage.sections, added)
+        config = plan.config
     else:
         check_may_begin(run, overwrite=overwrite)
     check_memory(config.model, _memory())
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
     if resume:
-        start = restore_newest(config, stage, data, run) or _first_step(config, stage)
+        start = restore_newest(plan, stage, data, run) or _first_step(config, stage)
     else:
         start = _first_step(config, stage)
         delete_run(run)
     precision = start.trainer.precision
     if precision != config.training.precision:
         console.print("this CPU cannot multiply in bfloat16: training in float32")
-    describe_run(config, run, precision)
+    describe_run(config, run, int(start.state.step), precision, plan.added)
+    if config.training.steps != given:
+        console.print(
+            f"training.steps: the {config.training.steps} of {run / CONFIG} hold, as the run was "
+            f"extended; the config given still says {given}"
+        )
     return Session(config, stage, data, run, start, left_out)
 
 
@@ -211,11 +223,11 @@ class Session:
             console.print(f"step {step}: {found}: skipped, and made with the next data")
             return
         steps = f"{self._tried[0]}-{self._tried[-1]}"
-        raise UserError(
+        raise ResumableError(
             f"step {step} was tried {len(self._tried)} times, with the data of steps {steps}, and "
             f"its loss or gradient was never finite ({found}); these data are "
-            f"{self.data.documents(self._bad_batches)}: continue from the last checkpoint with "
-            f"--resume --skip-steps {steps}, or with --resume and a lower optimizer.learning_rate"
+            f"{self.data.documents(self._bad_batches)}",
+            f" and --skip-steps {steps}, or with a lower optimizer.learning_rate",
         )
 
     def _log(

@@ -147,6 +147,15 @@ def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
         metavar="N-M",
         help="with --resume: leave out the data of steps N to M, which an error named",
     )
+    parser.add_argument(
+        "--extend", metavar="STEPS", help="with --resume: make so many steps more than the run has"
+    )
+    parser.add_argument(
+        "--schedule",
+        metavar="stretch|restart",
+        help="with --extend: the cosine goes on to the new last step (stretch, the default), or a "
+        "new warm-up and cosine begin (restart)",
+    )
 
 
 def _parser(

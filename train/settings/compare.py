@@ -45,10 +45,18 @@ def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
     return {key: defaults[key] for key in new.keys() & defaults.keys()} | dict(old)
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The old and the new value of flat settings that differ, by key."""
+    return {
+        key: (old.get(key), new.get(key))
+        for key in dict.fromkeys([*new, *old])
+        if old.get(key) != new.get(key)
+    }
+
+
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """The differences of flat settings by key, as texts such as "seed (0 there, 1 now)"."""
     return {
-        key: f"{key} ({old.get(key)} there, {new.get(key)} now)"
-        for key in dict.fromkeys([*new, *old])
-        if old.get(key) != new.get(key)
+        key: f"{key} ({before} there, {now} now)"
+        for key, (before, now) in differences(old, new).items()
     }

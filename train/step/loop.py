@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from train.data.batches import Batch
 from train.step.trainer import Trainer, TrainState, Values
-from train.system.errors import UserError
+from train.system.errors import ResumableError
 from train.system.interrupt import StopSignal
 from train.system.terminal import TrainingProgress, console
 
@@ -83,10 +83,10 @@ def _note(
 
 def _check_finite(step: int, values: Values) -> None:
     if not math.isfinite(values["parameter_norm"]):
-        raise UserError(
+        raise ResumableError(
             f"training diverged at step {step}: loss {values['loss']}, gradient norm "
             f"{values['grad_norm']}, parameters' norm {values['parameter_norm']}, largest |h| "
             f"{values['max_state']:.3g}, mean decay {values['mean_decay']:.3f}; nothing of it is "
-            "saved: continue from the last checkpoint with --resume and a lower "
-            "optimizer.learning_rate, or start again with shorter sequences"
+            "saved",
+            " and a lower optimizer.learning_rate, or start again with shorter sequences",
         )

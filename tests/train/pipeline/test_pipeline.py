@@ -217,6 +217,14 @@ def test_a_stage_that_another_command_trained_anew_is_not_taken_for_ours(folder,
     assert "base: what is in strange/checkpoints_base was made by another command" in message
 
 
+def test_a_stage_that_another_command_extended_is_not_taken_for_ours(folder, finished):
+    shutil.copytree(folder / "runs", folder / "longer")
+    base = ("train.base", "--config", "c.yaml", "--run_dir", "longer", "--training.steps", 30)
+    run(folder, *base, "--resume", "--extend", 3)
+    message = error(run(folder, *PIPELINE, "--run_dir", "longer", code=2))
+    assert "base: what is in longer/checkpoints_base was made by another command" in message
+
+
 def test_other_settings_never_take_an_old_result(folder, finished):
     shutil.copytree(folder / "runs", folder / "changed")
     # The record names paths, and this is another place.

@@ -19,6 +19,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batch_documents import documents_of, named
 from train.data.batches import training_rows
 from train.generation.speaker import load_speaker
+from train.run.resume import Added
 from train.run.run_folder import check_deletable
 from train.run.session import open_session
 from train.settings.cli import parse_config
@@ -315,6 +316,90 @@ def test_a_run_is_not_overwritten_by_mistake(prepared, finished):
     assert "model.ffn_dim (24 there, 32 now)" in error(done)
 
 
+def test_a_complete_run_says_so_and_nothing_is_written(prepared, finished):
+    folder = prepared / "complete" / "checkpoints_base"
+    shutil.copytree(finished[0], folder)
+    before = contents(folder)
+    resume = ("train.base", "--config", "c.yaml", "--run_dir", "complete", "--resume")
+    done = run(prepared, *resume, "--training.log_every", 5)
+    assert done.stdout.splitlines() == [
+        f"the run in complete/checkpoints_base is complete, with all of its {STEPS} steps: to "
+        "train it further, give --resume --extend STEPS"
+    ]
+    assert contents(folder) == before
+    (folder / "report.json").unlink()  # as if it was killed before the report
+    assert "the run in" not in run(prepared, *resume).stdout
+    assert json.loads((folder / "report.json").read_text())["step"] == STEPS
+
+
+LONGER = STEPS + 6
+
+
+@pytest.mark.parametrize("schedule", ["stretch", "restart"])
+def test_an_extended_run(prepared, finished, monkeypatch, schedule):
+    """Killed before its first step, resumed in the middle, and imported from its own file."""
+    monkeypatch.chdir(prepared)
+    folder = prepared / schedule / "checkpoints_base"
+    shutil.copytree(finished[0], folder)
+    line = ["--config", "c.yaml", "--run_dir", schedule]
+    config = parse_config(line, "")
+    session = open_session(
+        config, BaseStage(config), resume=True, overwrite=False, added=Added(6, schedule)
+    )
+    kept = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})
+    saved = bridge.load_torch(folder / f"base_model_step_{STEPS}.pt")
+    assert kept.step == kept.optimizer_state.step == STEPS
+    found = bridge.compare(saved, kept)
+    assert found.largest == 0 and not {*found.only_in_a, *found.only_in_b}
+    printed = run(prepared, "train.base", *line, "--resume").stdout
+    words = " ".join(printed.split())
+    assert f"resuming from step {STEPS}\n" in printed
+    assert {
+        "stretch": "its cosine goes on, and ends at step 18",
+        "restart": f"a new warm-up and cosine begin at step {STEPS}, and end at step 18",
+    }[schedule] in words
+    assert f"training.steps: the 18 of {schedule}/checkpoints_base/config.yaml hold" in words
+    records = [r for r in losses(folder) if "loss" in r]
+    assert [r["step"] for r in records] == list(range(1, LONGER + 1))
+    ahead = STEPS if schedule == "restart" else 0
+    for record in records[STEPS:]:
+        state = bridge.SchedulerState(
+            base_lr=1e-2,
+            warmup_steps=3,
+            total_steps=LONGER - ahead,
+            step=record["step"] - 1 - ahead,
+        )
+        assert record["learning_rate"] == pytest.approx(state.learning_rate(), abs=1e-8)
+    # PyTorch makes the same rates from a file in the middle.
+    file = torch.load(folder / "base_model_step_15.pt", weights_only=True)
+    optimizer = torch.optim.SGD([torch.zeros(())], lr=1.0)
+    parts = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3),
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=LONGER - ahead - 3),
+    ]
+    rates = torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[3])
+    optimizer.param_groups[0]["lr"] = file["optimizer_state_dict"]["param_groups"][0]["lr"]
+    rates.load_state_dict(file["scheduler_state_dict"])
+    for record in records[15:]:
+        assert rates.get_last_lr()[0] == pytest.approx(record["learning_rate"], abs=1e-8)
+        optimizer.step()
+        rates.step()
+    if schedule == "stretch":
+        return
+    # The rest once more, from the state in the middle, and as an import.
+    end = bridge.load_torch(folder / f"base_model_step_{LONGER}.pt")
+    shutil.rmtree(folder / "state" / str(LONGER))
+    (folder / f"base_model_step_{LONGER}.pt").unlink()
+    run(prepared, "train.base", *line, "--resume")
+    other = f"{schedule}, imported"
+    imported(prepared, folder / "base_model_step_15.pt", other)
+    line = ("train.base", "--config", "c.yaml", "--run_dir", other, "--training.steps", LONGER)
+    run(prepared, *line, "--resume")
+    for run_dir in (schedule, other):
+        again = prepared / run_dir / "checkpoints_base" / f"base_model_step_{LONGER}.pt"
+        assert bridge.compare(bridge.load_torch(again), end).agrees()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -370,10 +455,10 @@ def test_bad_steps_are_skipped_and_several_in_a_row_end_the_run(prepared, monkey
         opened().train()
     message = str(raised.value)
     assert message.startswith("step 7 was tried 3 times, with the data of steps 8-10, and its loss")
-    assert "--resume --skip-steps 8-10" in message
+    assert "continue with --resume and --skip-steps 8-10, or with a lower" in message
     rows = training_rows(config)
     documents = documents_of(config, "base", rows, [7 * 2 + 1, 8 * 2 + 1, 9 * 2 + 1])
-    assert f"these data are {named(documents)}: continue" in message
+    assert f"these data are {named(documents)}: continue with" in message
     folder = prepared / "bad" / "checkpoints_base"
     assert bridge.steps(folder) == [3, 6]
     session = opened(range(8, 11), resume=True)
@@ -421,7 +506,7 @@ def test_other_data_are_refused(prepared, finished):
     (prepared / "raw2" / "text" / "new.txt").write_text("a new document " * 30)
     changed = ("--prepare.text", '["raw2/text"]', "--data_dir", "data2")
     run(prepared, "train.prepare", "--config", "c.yaml", *changed)
-    other = ("--run_dir", "other", "--resume", "--data_dir", "data2")
+    other = ("--run_dir", "other", "--resume", "--extend", 6, "--data_dir", "data2")
     before = contents(prepared / "other")
     done = run(prepared, "train.base", "--config", "c.yaml", *other, code=2)
     assert "is not what" in error(done)

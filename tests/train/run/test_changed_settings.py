@@ -1,6 +1,7 @@
 """With which settings a run may resume; test_base_run.py resumes real runs."""
 
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import pytest
@@ -10,7 +11,7 @@ from helpers.small_models import SMALL
 
 import bridge
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
-from train.run.resume import check_may_resume, restore_newest
+from train.run.resume import Added, Plan, check_may_resume, restore_newest
 from train.run.session import check_memory
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import BaseStage
@@ -35,19 +36,62 @@ def test_runs_that_are_older_than_a_setting_resume(tmp_path):
         check_may_resume(config, run, ())
 
 
-@pytest.mark.parametrize(
-    ("steps", "stage", "further"),
-    [(9001, "base", True), (8999, "base", False), (9001, "text", False)],
-)
-def test_who_wants_more_steps_is_told_how_to_go_on(tmp_path, steps, stage, further):
-    run = tmp_path / f"checkpoints_{stage}"
+def a_run(folder, *parts, steps=9000):
+    """The folder of a run of so many steps, with the record of its parts."""
+    run = folder / "checkpoints_base"
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 9000}}))
-    config = Config(data_dir="a", run_dir=str(tmp_path), training=TrainingConfig(steps=steps))
-    advice = f", where training.start_from: {run} begins with its weights at step 0"
+    (run / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": steps}}))
+    (run / "environment.json").write_text(json.dumps(list(parts)))
+    return run
+
+
+def config_of(folder, steps, **optimizer):
+    return Config(
+        data_dir="a",
+        run_dir=str(folder),
+        training=TrainingConfig(steps=steps),
+        optimizer=OptimizerConfig(**optimizer),
+    )
+
+
+@pytest.mark.parametrize(("steps", "more"), [(9001, 1), (12_000, 3000), (8999, None)])
+def test_who_wants_more_steps_is_told_how_to_go_on(tmp_path, steps, more):
+    run = a_run(tmp_path)
+    advice = f"; --resume --extend {more} trains it for {more} steps more" if more else ""
     with pytest.raises(UserError, match=r"training.steps \(9000 there, ") as raised:
-        check_may_resume(config, run, ())
-    assert str(raised.value).endswith("choose another run_dir" + (advice if further else ""))
+        check_may_resume(config_of(tmp_path, steps), run, ())
+    assert str(raised.value).endswith("choose another run_dir" + advice)
+
+
+def extended(before, after):
+    return {"changed": {"training.steps": [before, after]}, "schedule": "stretch"}
+
+
+def test_the_steps_of_a_run_that_was_extended_hold(tmp_path):
+    """Killed once between the record of an extension and the new config, it was extended twice."""
+    parts = ({"step": 0}, extended(6000, 9500), extended(6000, 8000), extended(8000, 9000))
+    run = a_run(tmp_path, *parts)
+    for given in (6000, 8000, 9000):
+        plan = check_may_resume(config_of(tmp_path, given), run, ())
+        assert (plan.config.training.steps, plan.added) == (9000, None)
+        plan = check_may_resume(config_of(tmp_path, given), run, (), Added(50, "restart"))
+        assert plan.config.training.steps == 9050
+        assert plan.added == (9000, 9050, "restart")
+    check_may_resume(config_of(tmp_path, 9050), run, (), Added(50, "restart"))
+    for given in (5001, 7000, 9050, 9500):
+        with pytest.raises(UserError, match=rf"training.steps \(9000 there, {given} now\)"):
+            check_may_resume(config_of(tmp_path, given), run, ())
+
+
+def test_only_a_new_warm_up_may_be_another(tmp_path):
+    run, config = a_run(tmp_path), config_of(tmp_path, 9000, warmup_steps=10, warmup_start=0.5)
+    plan = check_may_resume(config, run, (), Added(50, "restart"))
+    assert plan.config.optimizer == config.optimizer
+    for added in (None, Added(50, "stretch")):
+        with pytest.raises(UserError, match=r"optimizer.warmup_steps \(5000 there, 10 now\)"):
+            check_may_resume(config, run, (), added)
+    with pytest.raises(UserError, match=r"^--extend: training.steps must be at most 10000000, not"):
+        check_may_resume(config, run, (), Added(10**8, "restart"))
 
 
 @pytest.mark.parametrize("file", [False, True])
@@ -63,7 +107,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_is_built(tmp_path
         bridge.save_torch(path, model)
     config = Config(data_dir="a", run_dir=str(tmp_path), model=SMALL)
     with pytest.raises(UserError, match=f"^{state}: NaN.* norm.scale .1 of 12 values"):
-        restore_newest(config, BaseStage(config), None, run)
+        restore_newest(Plan(config), BaseStage(config), None, run)
     training = dataclasses.replace(config.training, start_from=str(path))
     config = dataclasses.replace(config, training=training)
     with pytest.raises(UserError, match=f"^training.start_from: {path}: NaN.* norm.scale .1 of"):
@@ -77,7 +121,7 @@ def test_a_model_of_another_class_is_told_what_trains_it(tmp_path):
     bridge.save_orbax(bridge.state_folder(run, 5), fusion, step=5)
     config = Config(data_dir="a", run_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"not MMRecModel: python -m train.fusion trains that$"):
-        restore_newest(config, BaseStage(config), None, run)
+        restore_newest(Plan(config), BaseStage(config), None, run)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from train.run.run_folder import (
 from train.settings.cli import parse_command
 from train.settings.config import Config
 from train.settings.pipeline_config import PipelineConfig
-from train.stage_command import steps_of
-from train.system.errors import UserError
+from train.stage_command import added_steps, steps_of
+from train.system.errors import ResumableError, UserError
 from train.system.write import write_text
 
 OURS = "data_dir: a\ntraining: {steps: 9}\n"
@@ -97,7 +97,8 @@ def test_leftovers_of_killed_starts_are_removed_at_the_start(tmp_path):
     run_with(run)
     tokenizer = run / "tokenizer.json"
     tokenizer.touch()
-    describe_run(Config(data_dir="gone", run_dir=str(tmp_path)), run, "float32")
+    (run / "environment.json").unlink()
+    describe_run(Config(data_dir="gone", run_dir=str(tmp_path)), run, 12, "float32")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints_base"]
     assert [path.name for path in (run / "state").iterdir()] == ["12"]
     assert not list(run.glob(".*"))
@@ -229,6 +230,57 @@ def test_wrong_steps_to_skip_are_one_line(text):
     config = Config(data_dir="gone", run_dir="gone")
     with pytest.raises(UserError, match=r"^--skip-steps is for a run that goes on: give --resume"):
         base.main(config, resume=False, overwrite=False, skip_steps="3-4")
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        ((None, None), None),
+        (("6", None), (6, "stretch")),
+        (("500000", "stretch"), (500_000, "stretch")),
+        (("12", "restart"), (12, "restart")),
+    ],
+)
+def test_steps_to_add(words, added):
+    assert added_steps(*words) == added
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        *(
+            ((text, None), "--extend: expected a number of steps, such as 5000, not")
+            for text in ("", "0", "-3", "1.5", "ten", "1e3", "9" * 10, "\u0663")
+        ),
+        (("6", "cosine"), "--schedule: expected stretch or restart, not cosine$"),
+        ((None, "restart"), "--schedule is for --extend STEPS: give it too, or leave it out$"),
+    ],
+)
+def test_wrong_steps_to_add_are_one_line(words, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        added_steps(*words)
+
+
+def test_only_a_run_that_goes_on_is_extended():
+    config = Config(data_dir="gone", run_dir="gone")
+    with pytest.raises(UserError, match=r"^--extend is for a run that goes on: give --resume too"):
+        base.main(config, resume=False, overwrite=False, extend="5")
+
+
+def test_a_pipeline_says_what_resumes_it(tmp_path, monkeypatch):
+    """It has no --resume; what its stages say names the one of their own commands."""
+    problem = ResumableError("no room", " and --skip-steps 3, or with a lower rate")
+    assert str(problem).startswith("no room: continue with --resume and --skip-steps 3, or")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(ALL_STAGES)
+    config, _ = parse_command(["--config", "c.yaml"], "", PipelineConfig)
+
+    def fail(_):
+        raise problem
+
+    monkeypatch.setattr(pipeline.PipelineRecord, "prepare", fail)
+    with pytest.raises(UserError, match=r"^no room: continue with the same command and --skip"):
+        pipeline.main(config, overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["file/checkpoints_base", "/proc/runs/checkpoints_base"])
