@@ -19,6 +19,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batch_documents import documents_of, named
 from train.data.batches import training_rows
 from train.generation.speaker import load_speaker
+from train.run.recorded import recorded_parts
 from train.run.resume import Added
 from train.run.run_folder import check_deletable
 from train.run.session import open_session
@@ -398,6 +399,34 @@ def test_an_extended_run(prepared, finished, monkeypatch, schedule):
     for run_dir in (schedule, other):
         again = prepared / run_dir / "checkpoints_base" / f"base_model_step_{LONGER}.pt"
         assert bridge.compare(bridge.load_torch(again), end).agrees()
+
+
+def test_an_import_is_extended(prepared, finished, monkeypatch):
+    """Its schedule has ended, and it has no config yet."""
+    monkeypatch.chdir(prepared)
+    folder = prepared / "import" / "checkpoints_base"
+    source = bridge.load_torch(finished[0] / f"base_model_step_{STEPS}.pt")
+    bridge.save_orbax(bridge.state_folder(folder, STEPS), source.model, **source.training_state())
+    config = parse_config(["--config", "c.yaml", "--run_dir", "import"], "")
+    for added in (Added(6, "stretch"), None):  # killed before its first step
+        session = open_session(config, BaseStage(config), resume=True, overwrite=False, added=added)
+        begun = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})
+        wanted = dataclasses.replace(source.scheduler_state, total_steps=LONGER)
+        assert (begun.step, begun.scheduler_state) == (STEPS, wanted)
+    assert [part["step"] for part in recorded_parts(folder)] == [STEPS, STEPS]
+
+
+def test_too_few_steps_for_a_new_warm_up_are_refused(prepared, finished, monkeypatch):
+    monkeypatch.chdir(prepared)
+    shutil.copytree(finished[0], prepared / "short" / "checkpoints_base")
+    before = contents(prepared / "short")
+    config = parse_config(["--config", "c.yaml", "--run_dir", "short"], "")
+    message = "^--schedule restart: 3 steps are left from step 12 on, too few for a new warm-up of"
+    with pytest.raises(UserError, match=message):
+        open_session(
+            config, BaseStage(config), resume=True, overwrite=False, added=Added(3, "restart")
+        )
+    assert contents(prepared / "short") == before
 
 
 @pytest.mark.parametrize(

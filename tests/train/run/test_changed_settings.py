@@ -11,6 +11,7 @@ from helpers.small_models import SMALL
 
 import bridge
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
+from train.run.recorded import Extension
 from train.run.resume import Added, Plan, check_may_resume, restore_newest
 from train.run.session import check_memory
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
@@ -81,6 +82,15 @@ def test_the_steps_of_a_run_that_was_extended_hold(tmp_path):
     for given in (5001, 7000, 9050, 9500):
         with pytest.raises(UserError, match=rf"training.steps \(9000 there, {given} now\)"):
             check_may_resume(config_of(tmp_path, given), run, ())
+
+
+def test_a_state_is_older_than_an_extension_if_its_schedule_ends_before(tmp_path):
+    config = config_of(tmp_path, 9000)
+    assert not Plan(config).is_older(9000) and not Plan(config).is_older(None)
+    found = [Extension(6000, 8000, "restart"), Extension(8000, 9000, "stretch")]
+    ends = (None, 5999, 6000, 8000, 9000)  # 5999 is that of another run
+    older = [Plan(config, found).is_older(each) for each in ends]
+    assert older == [True, False, True, True, False]
 
 
 def test_only_a_new_warm_up_may_be_another(tmp_path):
