@@ -130,11 +130,12 @@ def begin_part(
     if extension is not None:
         part["schedule"] = extension.schedule
     text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-    if old is None and not bridge.steps(run):  # first, as without it a folder is no run's
+    is_new = old is None and not bridge.steps(run)
+    if is_new:  # without a config, the folder would be taken for somebody else's
         write_text(run / CONFIG, text)
     write_json(run / ENVIRONMENT, [*parts, part])
-    # Last, because an extension holds as soon as the config has its steps.
-    write_text(run / CONFIG, text)
+    if not is_new:  # last, because an extension holds as soon as the config has its steps
+        write_text(run / CONFIG, text)
 
 
 def _moved(
