@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import threading
-import typing
 import warnings
 from collections.abc import Iterator
 
@@ -15,11 +14,11 @@ from bridge.errors import UnwritableFileError
 
 @contextlib.contextmanager
 def one_error(name: str) -> Iterator[None]:
-    """Makes it so for what Orbax does in the block.
+    """Makes it so for what Orbax does in the block; other threads may print meanwhile.
 
     TensorStore raises ValueErrors, of which Orbax and asyncio log more tracebacks. Its threads
-    outlive a failed save, and print what they can then tell nobody, as Python does of coroutines
-    that they never awaited: so after an error Orbax and asyncio stay silent.
+    outlive a failed save, and print what they can then tell nobody, as Python does of what asyncio
+    abandons: so after an error they stay silent.
 
     Args:
         name: what is written.
@@ -29,10 +28,16 @@ def one_error(name: str) -> Iterator[None]:
         UnwritableFileError: the same, for a reason of Orbax's own.
     """
     logs = [logging.getLogger(log) for log in ("absl", "asyncio")]
-    were_disabled, stderr = [log.disabled for log in logs], sys.stderr
+    were_disabled, hook = [log.disabled for log in logs], sys.unraisablehook
     for log in logs:
         log.disabled = True
-    sys.stderr = typing.cast(typing.TextIO, _OneThread(stderr))
+
+    def of_the_main_thread(what: "sys.UnraisableHookArgs") -> None:
+        asyncios = "asyncio" in (getattr(what.object, "__module__", None) or "")
+        if threading.current_thread() is threading.main_thread() and not asyncios:
+            hook(what)
+
+    sys.unraisablehook = of_the_main_thread
     try:
         yield
     except Exception as error:
@@ -43,19 +48,6 @@ def one_error(name: str) -> Iterator[None]:
         if number is None:
             raise UnwritableFileError(f"Orbax cannot write {name}: {error!s:.200}") from None
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
-    sys.stderr = stderr
+    sys.unraisablehook = hook
     for log, was_disabled in zip(logs, were_disabled, strict=True):
         log.disabled = was_disabled
-
-
-class _OneThread:
-    """A stream that drops what other threads than this one write."""
-
-    def __init__(self, stream: typing.TextIO) -> None:
-        self._stream, self._thread = stream, threading.get_ident()
-
-    def write(self, text: str) -> int:
-        return self._stream.write(text) if threading.get_ident() == self._thread else len(text)
-
-    def __getattr__(self, name: str) -> typing.Any:
-        return getattr(self._stream, name)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import bridge
@@ -18,7 +19,7 @@ from train.system.terminal import console
 
 
 def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
-    """Writes a state if it is not there yet and whole, then removes all but the newest `keep`.
+    """Writes a state if it is not there yet and whole, and keeps `keep` with the newest before it.
 
     Raises:
         UserError: the state cannot be written.
@@ -31,7 +32,7 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
         if folder.is_dir():
             shutil.rmtree(folder)
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
-        for old in bridge.steps(run)[:-keep]:
+        for old in _too_old(bridge.steps(run), step, keep):
             shutil.rmtree(bridge.state_folder(run, old))
     except bridge.BridgeError as error:
         raise ResumableError(f"the state after step {step}: {error}") from error
@@ -98,10 +99,15 @@ def _saved(run: Path, name: str) -> list[tuple[int, Path]]:
     An incomplete state is in it too: it is said, and not passed over in silence.
     """
     states = [(int(p.name), 1, p) for p in (run / "state").glob("*") if p.name.isdecimal()]
+    files = [(step, 0, path) for step, path in _exports(run, name).items()]
+    return [(step, path) for step, _, path in sorted([*states, *files], reverse=True)]
+
+
+def _exports(run: Path, name: str) -> dict[int, Path]:
+    """A run's .pt files by step."""
     of_file = re.compile(rf"{re.escape(name)}_step_(\d+)\.pt")
     found = ((of_file.fullmatch(path.name), path) for path in run.glob("*.pt"))
-    files = [(int(match[1]), 0, path) for match, path in found if match]
-    return [(step, path) for step, _, path in sorted([*states, *files], reverse=True)]
+    return {int(match[1]): path for match, path in found if match}
 
 
 def _read(path: Path) -> bridge.LoadedCheckpoint:
@@ -130,3 +136,26 @@ def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
         bridge.save_torch(path, checkpoint.model, **checkpoint.training_state())
     except bridge.BridgeError as error:
         raise ResumableError(str(error)) from error
+
+
+def remove_exports(run: Path, name: str, step: int, keep: int | None) -> None:
+    """Keeps `keep` of a run's .pt files, that after `step` steps and the newest before it.
+
+    Args:
+        run: the run's folder.
+        name: its .pt files are called NAME_step_N.pt, and no other file is looked at.
+        step: the step that was just saved.
+        keep: None keeps all.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    files = _exports(run, name)
+    for old in () if keep is None else _too_old(files, step, keep):
+        files[old].unlink()
+
+
+def _too_old(steps: Iterable[int], step: int, keep: int) -> list[int]:
+    """Which to remove so that `keep` stay, `step` and the newest before it; later ones stay too."""
+    before = sorted(each for each in steps if each < step)
+    return before[: max(len(before) - keep + 1, 0)]

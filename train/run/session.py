@@ -12,8 +12,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+import bridge
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
+from train.checkpoints.background_save import BackgroundSave
 from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
 from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
@@ -160,6 +162,7 @@ class Session:
         self.run = run
         self.trainer, self.state, self._loss_sum, self._metadata, self._skipped = start
         self._left_out = left_out
+        self._saving = BackgroundSave()
         self._tried: list[int] = []  # with the data of which steps, since the last step was made
         self._bad_batches: list[int] = []
 
@@ -190,6 +193,7 @@ class Session:
         progress = TrainingProgress(start, training.steps, tokens)
         save = functools.partial(self._save, metrics, progress)
         hooks: list[tuple[int, Hook]] = [
+            (1, lambda *_: self._saving.check()),
             (1, self._advance),
             (training.log_every, functools.partial(self._log, metrics, progress)),
             (training.validate_every, functools.partial(self._validate, metrics, progress)),
@@ -200,7 +204,8 @@ class Session:
             if start and not self.checkpoint_path.exists():  # killed before it was written, or lost
                 save(self.state, {})
             batches = self.data.batches_without(self._left_out)
-            train(self.trainer, self.state, batches, hooks, save, self._skip, progress)
+            saved = self._saving.wait
+            train(self.trainer, self.state, batches, hooks, save, self._skip, progress, saved)
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
@@ -265,18 +270,27 @@ class Session:
     def _save(
         self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
     ) -> None:
+        self._saving.wait()  # and then there is room for one copy of the state
         step = int(state.step)
         position = data_position(step, self.data, self._loss_sum, self._skipped)
-        content = checkpoint_of(
-            self.trainer,
-            state,
-            avg_loss=self._loss_sum / step,
-            metadata=self._metadata | {POSITION: position},
-        )
-        content = dataclasses.replace(content, model=self._stage.saved(content.model))
-        # If the run is killed between the two, its next start writes the .pt file.
+        metadata = self._metadata | {POSITION: position}
         metrics.sync()
-        run_states.check_space(self.run, content)
-        run_states.save(self.run, content, self._config.training.keep_checkpoints)
-        run_states.export_torch(self.checkpoint_path, content)
+        # A copy: the next steps leave it as it is.
+        write = functools.partial(
+            self._write, jax.device_get(state), self._loss_sum / step, metadata
+        )
+        self._saving.begin(step, write)
         progress.paused()
+
+    def _write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
+        """Writes a state that was fetched; in a thread, so it reads nothing that steps change."""
+        training, stage = self._config.training, self._stage
+        content = checkpoint_of(self.trainer, state, avg_loss, metadata)
+        content = dataclasses.replace(content, model=stage.saved(content.model))
+        run_states.check_space(self.run, content)
+        # If the run is killed between the two, its next start writes the .pt file.
+        run_states.save(self.run, content, training.keep_checkpoints)
+        run_states.export_torch(self.run / stage.file(content.step), content)
+        run_states.remove_exports(
+            self.run, stage.checkpoint_name, content.step, training.keep_exports
+        )

@@ -17,6 +17,7 @@ WITHOUT_EFFECT = {
     "training.validation_batches",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.keep_exports",
 }
 """Settings that do not change what training computes."""
 

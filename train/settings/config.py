@@ -93,7 +93,8 @@ class TrainingConfig:
         validate_every: steps between validations.
         validation_batches: batches per domain in a validation; 0 takes the whole split.
         checkpoint_every: steps between checkpoints.
-        keep_checkpoints: how many of the newest Orbax states to keep; all .pt files are kept.
+        keep_checkpoints: how many of the newest Orbax states to keep.
+        keep_exports: how many of the newest .pt files to keep; null keeps all.
     """
 
     start_from: str | None = None
@@ -112,6 +113,7 @@ class TrainingConfig:
     validation_batches: int = 8
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
+    keep_exports: int | None = None
 
     @property
     def tokens(self) -> int:

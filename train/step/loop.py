@@ -1,5 +1,6 @@
 """The one training loop: steps, hooks, and a clean end when it is interrupted."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ def train(
     save: Hook,
     skipped: Callable[[TrainState, Values, Sequence[float]], None],
     progress: TrainingProgress,
+    saved: Callable[[], None],
 ) -> None:
     """Makes all remaining steps.
 
@@ -34,17 +36,21 @@ def train(
         hooks: pairs (every, hook). A hook is called after every `every` steps and after the last
             one, with the state and the values of the step: loss, auxiliary_loss, max_state,
             mean_decay, grad_norm, learning_rate, parameter_norm.
-        save: the hook that is also called before an interrupted run ends.
+        save: the hook that is also called before an interrupted run ends; it may leave the writing
+            to a thread.
         skipped: called instead of the hooks after a step that is skipped, with the losses of its
             micro-batches too; may raise UserError.
         progress: gets a call after every micro-batch.
+        saved: waits until what `save` has begun is written; called before this function ends, where
+            a second signal still ends the command at once.
 
     Raises:
-        UserError: the parameters are not finite; no hook gets that state.
+        UserError: a state cannot be saved, or the parameters are not finite; no hook gets that state.
         KeyboardInterrupt: the run was interrupted; its state is saved. SIGUSR1 only saves.
     """
     training = trainer.config.training
-    with StopSignal() as stop:
+    with StopSignal() as stop, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(saved)
         first = step = int(state.step)
         while step < training.steps:
             losses: list[float] = []
@@ -65,13 +71,14 @@ def train(
             if (stop.requested or stop.saving) and step > first and not last:  # its hook saves it
                 save(state, values)
             if stop.saving and step > first:
+                saved()
                 stop.saving = False
                 console.print(f"step {step} is saved, as SIGUSR1 asked")
             if stop.requested:
                 break
     if stop.requested:
-        saved = "which is saved" if step else "with nothing to save"
-        raise KeyboardInterrupt(f"at step {step}, {saved}: continue with --resume")
+        what = "which is saved" if step else "with nothing to save"
+        raise KeyboardInterrupt(f"at step {step}, {what}: continue with --resume")
 
 
 def _note(

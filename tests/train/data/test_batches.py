@@ -413,7 +413,7 @@ def test_a_step_is_the_mean_over_all_its_targets(padded):
         def note(state, values, count=count):
             seen[count] = state.params, values
 
-        loop.train(trainer, state, iter(batches), [(1, note)], note, pytest.fail, nothing)
+        loop.train(trainer, state, iter(batches), [(1, note)], note, pytest.fail, nothing, dict)
     assert_trees_close(seen[2][0], seen[1][0])
     assert seen[2][1] == pytest.approx(seen[1][1], rel=1e-5)
 

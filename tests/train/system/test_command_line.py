@@ -108,6 +108,7 @@ def test_ctrl_c_while_a_command_starts_just_ends_it(tmp_path, module):
 STEPS = """
 import os, signal, sys, time
 from types import SimpleNamespace
+from train.checkpoints.background_save import BackgroundSave
 from train.step.loop import train
 from train.system.command_line import exit_after
 
@@ -121,17 +122,28 @@ def step(state, batches, advance):
 
 trainer = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(steps=4)), step=step)
 progress = SimpleNamespace(advance=lambda *_: None, paused=lambda: None)
+saving = BackgroundSave()
+def write(step):
+    time.sleep(60 if sys.argv[1] == "hangs in the save" else 0.2)
+    print("saved", step, flush=True)
 def save(state, values):
-    print("saved", state.step, flush=True)
-exit_after(lambda: train(trainer, SimpleNamespace(step=0), None, [], save, None, progress))
+    saving.begin(state.step, lambda: write(state.step))
+first = SimpleNamespace(step=0)
+exit_after(lambda: train(trainer, first, None, [], save, None, progress, saving.wait))
 """
 """A run of four steps, without JAX's part in them; a byte on stdin ends step 2."""
+
+
+def end_step(process):
+    process.stdin.write(b"x")
+    process.stdin.flush()
 
 
 def test_signals_save_first_and_a_second_one_ends_at_once(tmp_path):
     (tmp_path / "steps.py").write_text(STEPS)
     _, environment = command("steps")
     hangs = (signal.SIGINT, signal.SIGINT)
+    saves = (signal.SIGTERM, signal.SIGINT)  # the second one while the step is saved
     processes = {}
     for given in (
         (signal.SIGINT,),
@@ -139,26 +151,29 @@ def test_signals_save_first_and_a_second_one_ends_at_once(tmp_path):
         (signal.SIGHUP,),
         (signal.SIGUSR1,),
         hangs,
+        saves,
     ):
-        line = [sys.executable, "steps.py", "hangs" if given is hangs else "ends"]
+        how = {hangs: "hangs", saves: "hangs in the save"}.get(given, "ends")
+        line = [sys.executable, "steps.py", how]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         processes[given] = subprocess.Popen(line, cwd=tmp_path, env=environment, **pipes)
     for given, process in processes.items():
         assert process.stdout.readline() == b"at work\n"
         for number in given:
             process.send_signal(number)
-            if given is hangs:
+            if given in (hangs, saves):
                 time.sleep(0.7)
-        if given is not hangs:
+            if given is saves and number == given[0]:
+                end_step(process)
+        if given not in (hangs, saves):
             time.sleep(0.2)
-            process.stdin.write(b"x")
-            process.stdin.flush()
+            end_step(process)
     ends = {
         given: (*process.communicate(), process.returncode) for given, process in processes.items()
     }
     said = b"interrupted at step 2, which is saved: continue with --resume\n"
     for given, end in ends.items():
-        if given is hangs:
+        if given in (hangs, saves):
             again = b"interrupted again, and ended at once: what was saved is kept\n"
             assert end == (b"", again, 130)
         elif given == (signal.SIGUSR1,):
