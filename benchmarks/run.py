@@ -13,6 +13,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,28 @@ def started() -> Result:
     return result
 
 
+def saved() -> Result:
+    """How much longer training takes with a save every 50 steps, of a small and a larger model."""
+    results: Result = {}
+    table = rich.table.Table("a save every 50 steps", "50 steps (s)", "time lost", "written after")
+    for name, config, shape in (
+        ("demo, 64 x 128", "configs/demo.yaml", (64, 128)),
+        ("22.4 M, 8 x 64", SMALL, (8, 64)),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            batch, tokens = shape
+            path = start.prepared(
+                config, Path(folder), batch_size=batch, sequence_length=tokens, accumulation=1
+            )
+            line = (sys.executable, "-m", "benchmarks.saving", "--config", path)
+            done = subprocess.run(line, check=True, capture_output=True, encoding="utf-8")
+        results[name] = row = json.loads(done.stdout)
+        cells = (f"{row['seconds']:.1f}", f"{row['share_of_seconds']:.1%}")
+        table.add_row(name, *cells, f"{row['steps_until_written']} steps")
+    print_table(table)
+    return results
+
+
 def precision() -> Result:
     """How much the loss in bfloat16 differs from the one in float32, in nats per token."""
     both = {name: parity.losses(name) for name in ("float32", "bfloat16")}
@@ -220,6 +243,7 @@ def converted() -> Result:
 PARTS: dict[str, Callable[[], Result]] = {
     # The twin comes last: its memory stays with this process.
     "start": started,
+    "saving": saved,
     "memory": memory,
     "lengths": lengths,
     "depths": depths,

@@ -22,28 +22,36 @@ def measure(config: str, batch: int, tokens: int) -> dict[str, float]:
     those of the Python library.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-        settings |= {
-            "data_dir": str(folder / "data"),
-            "run_dir": str(folder / "run"),
-            "prepare": {"python_library": True},
-        }
-        settings["training"] |= {
-            "batch_size": batch,
-            "sequence_length": tokens,
-            "accumulation": 1,
-            "log_every": 1,
-        }
-        path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        prepare = (sys.executable, "-m", "train.prepare", "--config", path)
-        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
+        path = prepared(
+            config,
+            Path(name),
+            batch_size=batch,
+            sequence_length=tokens,
+            accumulation=1,
+            log_every=1,
+        )
         return {
             "first start": _first_step(path),
             "second start": _first_step(path),
             "read a batch": _read(path),
         }
+
+
+def prepared(config: str, folder: Path, **training: int) -> Path:
+    """Prepares the Python library for a config, or a pipeline's base; returns its new config."""
+    settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    settings |= settings.pop("stages", {}).get("base", {})
+    settings |= {
+        "data_dir": str(folder / "data"),
+        "run_dir": str(folder / "run"),
+        "prepare": {"python_library": True},
+    }
+    settings["training"] |= training
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    prepare = (sys.executable, "-m", "train.prepare", "--config", path)
+    subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
+    return path
 
 
 def _first_step(config: Path) -> float:

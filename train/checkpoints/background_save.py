@@ -20,7 +20,7 @@ class BackgroundSave:
         """Calls `write`, which saves a step, in a thread; waits for the save before it."""
         self.wait()
         self._step = step
-        # Whoever leaves at once must not wait for it.
+        # Orbax's threads are daemons as this one is: Python does not wait for those that hang.
         self._thread = threading.Thread(target=self._run, args=(write,), daemon=True)
         self._thread.start()
 

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-import bridge
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.background_save import BackgroundSave

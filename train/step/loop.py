@@ -45,7 +45,8 @@ def train(
             a second signal still ends the command at once.
 
     Raises:
-        UserError: a state cannot be saved, or the parameters are not finite; no hook gets that state.
+        UserError: the parameters are not finite, and no hook gets that state; or a state cannot be
+            saved.
         KeyboardInterrupt: the run was interrupted; its state is saved. SIGUSR1 only saves.
     """
     training = trainer.config.training

@@ -106,6 +106,26 @@ def test_states_are_kept_and_old_ones_removed(tmp_path, saved):
     assert bridge.load(tmp_path).step == 11
 
 
+def test_what_was_just_saved_is_never_the_oldest(tmp_path, saved):
+    """A run that a damaged state was passed over in comes to its step again."""
+    for step in (5, 9, 7, 8):
+        run_states.save(tmp_path, at(saved, step), keep=1)
+    assert bridge.steps(tmp_path) == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(None, [2, 4, 10, 30]), (1, [10, 30]), (2, [4, 10, 30]), (9, [2, 4, 10, 30])]
+)
+def test_the_newest_pt_files_are_kept_and_others_are_not_looked_at(tmp_path, keep, kept):
+    others = {"text_expert_step_1.pt", "base_model_step_1.pt.bak", "my_base_model_step_1.pt"}
+    files = {f"base_model_step_{step}.pt" for step in (2, 4, 10, 30)}
+    for name in files | others:
+        (tmp_path / name).touch()
+    run_states.remove_exports(tmp_path, "base_model", step=10, keep=keep)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == others | {f"base_model_step_{step}.pt" for step in kept}
+
+
 def test_a_state_that_is_there_is_never_taken_away(tmp_path, saved, monkeypatch):
     run_states.save(tmp_path, saved, keep=1)
     monkeypatch.setattr(shutil, "rmtree", None)
@@ -402,6 +422,19 @@ def test_a_state_is_fetched_once_and_saved_from_the_host(plain, tmp_path):
     leaves = jax.tree.leaves(state)
     assert sorted(transfers.fetched) == sorted(leaf.shape for leaf in leaves)
     assert transfers.sent == []
+
+
+def test_what_was_fetched_stays_as_it_was_while_steps_go_on(plain):
+    trainer, _ = plain
+    model = initial_model(config_of())
+    state = trainer.initial_state(model)
+    fetched = jax.device_get(state)
+    before = jax.tree.map(np.array, fetched)
+    for _ in range(3):
+        state, _ = trainer.update(state, jax.tree.map(jnp.ones_like, state.params))
+    assert_same(fetched, before)
+    path = next(iter(before.params))
+    assert not np.array_equal(state.params[path], before.params[path])
 
 
 def test_moments_are_stacked_on_the_device(plain, saved, tmp_path):

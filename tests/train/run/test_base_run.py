@@ -15,6 +15,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
 from bridge.weights import variables
+from train.checkpoints.fit import arrays_of
 from train.checkpoints.state import checkpoint_of
 from train.data.batch_documents import documents_of, named
 from train.data.batches import training_rows
@@ -180,6 +181,77 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
     expected = variables(bridge.load_torch(finished[0] / name).model)
     for path, array in variables(bridge.load_torch(folder / name).model).items():
         np.testing.assert_array_equal(array, expected[path])
+
+
+FAILING = """
+import json, os, resource, runpy, signal, sys, time
+from pathlib import Path
+import bridge
+from train.checkpoints import run_states
+
+def made(step):
+    path = Path(sys.argv[sys.argv.index("--run_dir") + 1], "checkpoints_base", "metrics.jsonl")
+    return any(json.loads(line)["step"] >= step for line in path.read_text().splitlines(True)[:-1])
+
+def wait_and_fail(kind, step):
+    if step == 6:
+        while not made(8):  # the steps do not wait
+            time.sleep(0.01)
+        if kind == "full disk":  # a file of the arrays has more bytes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def failing(function, kind):
+    def called(*arguments, **state):
+        wait_and_fail(kind, state["step"])
+        return function(*arguments, **state)
+    return called
+
+kind = os.environ["KIND"]
+name = "save_torch" if kind == "killed between" else "save_orbax"
+setattr(bridge, name, failing(getattr(bridge, name), kind))
+runpy.run_module("train.base", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("full disk", 2),
+        pytest.param("killed before", -9, marks=pytest.mark.slow),
+        ("killed between", -9),
+    ],
+)
+def test_steps_go_on_while_a_save_is_slow_and_one_that_fails_loses_nothing(
+    prepared, finished, kind, code
+):
+    (prepared / "failing.py").write_text(FAILING)
+    arguments = ("--config", "c.yaml", "--run_dir", kind)
+    line, environment = command("failing", *arguments)
+    done = subprocess.run(
+        line, cwd=prepared, env=environment | {"KIND": kind}, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    folder = prepared / kind / "checkpoints_base"
+    if kind == "full disk":
+        said = f"the state after step 6: {folder.relative_to(prepared)}/state/6: cannot be written"
+        assert error(done) == f"error: {said}: File too large; continue with --resume"
+    between = kind == "killed between"
+    assert bridge.steps(folder) == ([3, 6] if between else [3])
+    assert [path.name for path in folder.glob("*.pt")] == ["base_model_step_3.pt"]
+    done = run(prepared, "train.base", *arguments, "--resume", "--training.keep_exports", 2)
+    assert f"resuming from step {6 if between else 3}\n" in done.stdout
+    assert losses(folder) == losses(finished[0])
+    assert {path.name for path in folder.glob("*.pt")} == {
+        f"base_model_step_{step}.pt" for step in (9, STEPS)
+    }
+    expected, found = (bridge.load(each) for each in (finished[0], folder))
+    for (kind, arrays), others in zip(
+        arrays_of(found).items(), arrays_of(expected).values(), strict=True
+    ):
+        for path, array in arrays.items():
+            np.testing.assert_array_equal(array, others[path], f"{kind}{path}")
 
 
 def imported(prepared, source, run_dir, *options):
