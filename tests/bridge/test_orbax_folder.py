@@ -240,25 +240,38 @@ def test_nothing_of_a_folder_that_the_path_matches_as_a_pattern_is_taken(checkpo
 
 
 SAVING = """
-import resource, signal, sys
+import gc, resource, signal, sys, threading
 from bridge import UnwritableFileError, load_torch, save_orbax
 checkpoint = load_torch(sys.argv[1])
 save_orbax("whole", checkpoint.model, **checkpoint.training_state())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-for size in (100, 1000, 5000, 9000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    try:
-        save_orbax("state/12", checkpoint.model, **checkpoint.training_state())
-    except UnwritableFileError as error:
-        print(error)
+
+def save():
+    for size in (100, 1000, 5000, 9000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            save_orbax("state/12", checkpoint.model, **checkpoint.training_state())
+        except UnwritableFileError as error:
+            print(error)
+
+if sys.argv[2] == "main":
+    save()
+else:
+    thread = threading.Thread(target=save, daemon=True)
+    thread.start()
+    print("at work", file=sys.stderr)
+    while thread.is_alive():
+        gc.collect()
+        thread.join(0.1)
 """
 
 
-def test_a_disk_that_is_full_at_any_size_is_one_error(checkpoint, tmp_path):
+@pytest.mark.parametrize(("thread", "printed"), [("main", ""), ("another", "at work\n")])
+def test_a_disk_that_is_full_at_any_size_is_one_error(checkpoint, tmp_path, thread, printed):
     """Orbax and TensorStore print nothing of their own: no traceback of any of their threads."""
     (tmp_path / "saving.py").write_text(SAVING)
-    done = run(tmp_path, "saving", TRAJECTORY / "checkpoint_step_12.pt")
-    assert done.stderr == ""
+    done = run(tmp_path, "saving", TRAJECTORY / "checkpoint_step_12.pt", thread)
+    assert done.stderr == printed
     assert done.stdout == "state/12: cannot be written: File too large\n" * 4
     assert not (tmp_path / "state" / "12").exists()
 
