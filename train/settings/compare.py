@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from train.settings.config import Config
+from train.settings.config import Config, DistributedConfig
 
 WITHOUT_EFFECT = {
     "base_model",
@@ -18,6 +18,7 @@ WITHOUT_EFFECT = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.keep_exports",
+    *(f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)),
 }
 """Settings that do not change what training computes."""
 
@@ -25,6 +26,8 @@ CHANGEABLE = WITHOUT_EFFECT | {
     "training.precision",
     "optimizer.learning_rate",
     "optimizer.min_learning_rate",
+    "mesh.data",
+    "mesh.model",
 }
 """Settings that may change when a run resumes; any other would make it a different run."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any, Literal
 
 from mmrec_jax.block_rates import block_rates
@@ -12,6 +13,8 @@ Domain = Literal["text", "code", "mixed"]
 _MOST_LAYERS = 10_000
 _MOST_STEPS = 10_000_000
 """As many as the bridge computes a schedule for; and micro-batches in one of them."""
+
+_MOST_DEVICES = 100_000
 
 FusionPart = Literal["embedding", "text_expert", "code_expert", "fusion", "final_norm", "lm_head"]
 
@@ -149,6 +152,67 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """The devices that a run uses: data times model of them, of all processes together.
+
+    Attributes:
+        data: how many groups of devices have the whole model each.
+        model: the devices of a group, over which every large parameter and its moments are cut.
+            Every batch is divided among all devices, of all groups.
+    """
+
+    data: int = 1
+    model: int = 1
+
+    @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return self.data * self.model
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if not 1 <= value <= _MOST_DEVICES:
+                raise ValueError(f"{key} must lie in [1, {_MOST_DEVICES}], not {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """How the processes of one run find each other; each is started with the same config.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0, with a port that is free there; "auto" asks Slurm or
+            Open MPI, which started the processes; null trains in one process.
+        processes: how many there are; null with "auto".
+        process: which of them this one is, from 0; null with "auto".
+        heartbeat_seconds: a process that gave no sign of life for so long is taken for dead.
+        step_seconds: the run ends if it makes no progress for so long.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    heartbeat_seconds: int = 30
+    step_seconds: int = 1800
+
+    def __post_init__(self) -> None:
+        if self.coordinator in (None, "auto"):
+            for key in ("processes", "process"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} needs coordinator: set that to the HOST:PORT")
+        elif not re.fullmatch(r"\S+:\d+", self.coordinator):
+            raise ValueError(f"coordinator must be HOST:PORT or auto, not {self.coordinator}")
+        elif self.processes is None or self.process is None:
+            raise ValueError("coordinator needs processes and process too")
+        elif not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"process must lie in [0, processes = {self.processes}), not {self.process}"
+            )
+        for key in ("heartbeat_seconds", "step_seconds"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpertConfig:
     """How an expert is trained from the base (docs/model.md section 5.6).
 
@@ -237,6 +301,8 @@ class Config:
     prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
     fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
@@ -250,6 +316,11 @@ class Config:
         if warmup >= steps:
             raise ValueError(
                 f"optimizer.warmup_steps must be below training.steps = {steps}, not {warmup}"
+            )
+        if self.training.batch_size % self.mesh.devices:
+            raise ValueError(
+                f"training.batch_size must be a multiple of mesh.data * mesh.model = "
+                f"{self.mesh.devices}, not {self.training.batch_size}"
             )
         layers = self.model.num_layers
         if layers > _MOST_LAYERS:

@@ -1,0 +1,168 @@
+"""The processes of one run: how they start, do things once, agree, and end."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from train.system.errors import UserError
+
+if TYPE_CHECKING:
+    from train.settings.config import DistributedConfig
+
+_LOST = (
+    "another process of this run ended or cannot be reached, see what it printed: start all "
+    "processes again with --resume"
+)
+
+_MESSAGE_BYTES = 4000
+"""How much of an error message the first process sends to the others."""
+
+_started = False
+
+
+def start(config: "DistributedConfig") -> None:
+    """Makes this process one of several, if the config says so; before JAX is used.
+
+    Raises:
+        UserError: the others cannot be reached.
+    """
+    global _started
+    if config.coordinator is None or _started:
+        return
+    import jax
+
+    # Its signal handler would take SIGTERM from us.
+    jax.config.update("jax_enable_preemption_service", False)
+    address = None if config.coordinator == "auto" else config.coordinator
+    try:
+        jax.distributed.initialize(
+            address,
+            config.processes,
+            config.process,
+            heartbeat_timeout_seconds=config.heartbeat_seconds,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"distributed.coordinator: {config.coordinator}: the processes cannot find each other: "
+            f"{error!s:.300}"
+        ) from error
+    _started = True
+    _end_in_one_line()
+
+
+def count() -> int:
+    """How many processes train together."""
+    if not _started:
+        return 1
+    import jax
+
+    return jax.process_count()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and prints."""
+    if not _started:
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def by_first(work: Callable[[], object]) -> None:
+    """Lets the first process do something while the others wait.
+
+    Raises:
+        UserError: the first process could not do it.
+    """
+    if not _started:
+        work()
+        return
+    error = None
+    if is_first():
+        try:
+            work()
+        except UserError as raised:
+            error = raised
+    message = _from_first(str(error or ""))
+    if error is not None:
+        raise error
+    if message:
+        raise UserError(f"process 0 said: {message}")
+
+
+def _from_first(text: str) -> str:
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    content = np.zeros(_MESSAGE_BYTES, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_MESSAGE_BYTES], np.uint8)
+    content[: len(encoded)] = encoded
+    received = multihost_utils.broadcast_one_to_all(content)
+    return bytes(np.asarray(received)).rstrip(b"\0").decode(errors="replace")
+
+
+def gathered(values: Any) -> Any:
+    """The values [N] that every process has, as [processes, N]."""
+    import numpy as np
+
+    values = np.asarray(values)
+    if not _started:
+        return values[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values, tiled=False)).reshape(
+        count(), *values.shape
+    )
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """At its end all processes wait for each other, and part in order.
+
+    Raises:
+        UserError: another process ended before.
+    """
+    if not _started:
+        yield
+        return
+    import jax
+    from jax.experimental import multihost_utils
+
+    try:
+        yield
+        multihost_utils.sync_global_devices("end")
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(_LOST) from error
+    jax.distributed.shutdown()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process; where there are others, without waiting for them."""
+    if _started:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+_kept: list[Any] = []
+
+
+def _end_in_one_line() -> None:
+    """Makes the abort by which JAX ends a process, when process 0 is gone, say so in our words."""
+
+    def aborted(number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"error: {_LOST}\n".encode())
+        os._exit(2)
+
+    # Python's own handlers run in the main thread only, which waits for the others for ever.
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    _kept.append(handler)
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
