@@ -194,13 +194,14 @@ def find_state(path: PathLike) -> Path:
 def _write(target: Path, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
+    # Compression would take as long as all else together, and gain a twelfth.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=_alone())
     with disk.replacing_folder(target) as partial:
         # Orbax merges what its processes wrote by a glob on the path, so a "[" would lose it all.
         with (
             disk.path_without_pattern(partial) as place,
             one_error(_ARRAYS),
-            # Compression would take as long as all else together, and gain a twelfth.
-            ocp.PyTreeCheckpointer(use_compression=False) as checkpointer,
+            ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer,
         ):
             checkpointer.save(place / _ARRAYS, _nested(arrays))
         if not (partial / _ARRAYS / "manifest.ocdbt").is_file():
@@ -208,6 +209,14 @@ def _write(target: Path, arrays: Arrays, content: str) -> None:
         (partial / _CONTENT).write_text(content + "\n", encoding="utf-8")
         described = json.dumps(manifest.describe_files(partial), indent=1)
         (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Says that this process works alone: else Orbax waits for all of `jax.distributed`."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
 
 
 def _read_content(folder: Path) -> dict[str, Any]:
@@ -247,7 +256,7 @@ def _read_arrays(
     try:
         with (
             disk.path_without_pattern(folder) as parent,
-            ocp.StandardCheckpointer() as checkpointer,
+            ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer,
         ):
             place = parent / _ARRAYS
             # Orbax pads, truncates and casts to what it is asked for: ask for the stored shape.

@@ -1,5 +1,6 @@
 """What the commands that train one stage do: lock its folder, train, and report."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from train.run.run_folder import locked_runs
 from train.run.session import NO_STEPS, open_session
 from train.settings.config import Config
 from train.stages.stage import Stage
+from train.system import processes
 from train.system.errors import UserError
 from train.system.terminal import console
 
@@ -45,8 +47,11 @@ def train_stage(
     for flag, value in (("--skip-steps", left_out), ("--extend", added)):
         if value and not resume:
             raise UserError(f"{flag} is for a run that goes on: give --resume too, or leave it out")
+    processes.start(config.distributed)
     run = stage_folder(config, stage.name)
-    with locked_runs(run):
+    lock = locked_runs(run)
+    with contextlib.ExitStack() as stack, processes.together():
+        processes.by_first(lambda: stack.enter_context(lock))
         if resume and not overwrite and added is None:
             steps = check_may_resume(config, run, stage.sections).config.training.steps
             if _is_complete(run, stage, steps):

@@ -13,6 +13,7 @@ from train.scoring.score import baseline_scores, score
 from train.scoring.scoreboard import as_plain, score_table
 from train.settings.config import Config
 from train.step.frozen import Network
+from train.system import processes
 from train.system.errors import UserError
 from train.system.terminal import console, for_terminal, print_table
 from train.system.write import write_json
@@ -33,16 +34,16 @@ def report(session: Session, config: Config) -> None:
     tokenizer, run = session.data.tokenizer, session.run
     token_bytes = tokenizer.token_bytes
     splits, batch_size = session.data.splits, config.training.batch_size
-    counted = read_tokens(config.data_dir, config.training.domain, "train")
-    baselines = baseline_scores(counted, splits, token_bytes)
-    scores = {
-        domain: {
-            "model": score(session.token_losses, windows, token_bytes, batch_size),
-            **baselines[domain],
-        }
+    of_model = {
+        domain: score(session.token_losses, windows, token_bytes, batch_size)
         for domain, windows in splits.items()
     }
-    model = session.trainer.model_of(session.state)
+    model = session.trainer.model_of(session.trainer.devices.here(session.state))
+    if not processes.is_first():
+        return
+    counted = read_tokens(config.data_dir, config.training.domain, "train")
+    baselines = baseline_scores(counted, splits, token_bytes)
+    scores = {domain: {"model": of_model[domain], **baselines[domain]} for domain in splits}
     samples = {
         prompt: sampled(model, tokenizer, prompt, config, config.seed + i)
         for i, prompt in enumerate(config.prompts)

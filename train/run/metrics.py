@@ -88,6 +88,28 @@ class MetricsWriter:
                 self._events.close()
 
 
+class NoMetrics:
+    """A `MetricsWriter` that writes nothing, for all processes but the first."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def open_events(self) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def plot(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "NoMetrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class _Events:
     """A file of TensorBoard's events, which has at once what is written.
 

@@ -20,7 +20,7 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
-from train.run.metrics import MetricsWriter, read_metrics
+from train.run.metrics import MetricsWriter, NoMetrics, read_metrics
 from train.run.recorded import CONFIG
 from train.run.resume import (
     POSITION,
@@ -38,9 +38,11 @@ from train.settings.config import Config
 from train.stages.stage import Stage
 from train.step.loop import Hook, train
 from train.step.trainer import Trainer, TrainState, Values
+from train.system import processes
 from train.system.allocator import keep_freed_memory
 from train.system.errors import ResumableError, UserError
 from train.system.terminal import TrainingProgress, console
+from train.system.watchdog import Watchdog
 
 _MOST_SKIPPED = 3
 """Steps that may be skipped one after the other; so many are no accident."""
@@ -82,25 +84,36 @@ def open_session(
         plan = check_may_resume(config, run, stage.sections, added)
         config = plan.config
     else:
-        check_may_begin(run, overwrite=overwrite)
+        processes.by_first(lambda: check_may_begin(run, overwrite=overwrite))
     check_memory(config.model, _memory())
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
-    if resume:
-        start = restore_newest(plan, stage, data, run) or _first_step(config, stage)
-    else:
-        start = _first_step(config, stage)
-        delete_run(run)
+    start = restore_newest(plan, stage, data, run) if resume else None
+    start = start or _first_step(config, stage)
+    step = _same_step(int(start.state.step), run)
+    if not resume:
+        processes.by_first(lambda: delete_run(run))
     precision = start.trainer.precision
     if precision != config.training.precision:
         console.print("this CPU cannot multiply in bfloat16: training in float32")
-    describe_run(config, run, int(start.state.step), precision, plan.added)
+    processes.by_first(lambda: describe_run(config, run, step, precision, plan.added))
     if config.training.steps != given:
         console.print(
             f"training.steps: the {config.training.steps} of {run / CONFIG} hold, as the run was "
             f"extended; the config given still says {given}"
         )
     return Session(config, stage, data, run, start, left_out)
+
+
+def _same_step(step: int, run: Path) -> int:
+    """The step of the state, after making sure that all processes have it; raises UserError."""
+    steps = processes.gathered([step])[:, 0].tolist()
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"run_dir: the processes found states after {', '.join(map(str, steps))} steps in "
+            f"{run}: put run_dir on a disk that all of them share"
+        )
+    return step
 
 
 def check_memory(model: ModelConfig, memory: int) -> None:
@@ -123,7 +136,7 @@ def check_memory(model: ModelConfig, memory: int) -> None:
 
 def _memory() -> int:
     """The bytes that the device has, or this machine."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
@@ -159,9 +172,11 @@ class Session:
         self._stage = stage
         self.data = data
         self.run = run
-        self.trainer, self.state, self._loss_sum, self._metadata, self._skipped = start
+        self.trainer, state, self._loss_sum, self._metadata, self._skipped = start
+        self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
         self._saving = BackgroundSave()
+        self._watchdog = Watchdog(config.training.hang_seconds)
         self._tried: list[int] = []  # with the data of which steps, since the last step was made
         self._bad_batches: list[int] = []
 
@@ -172,7 +187,10 @@ class Session:
 
     def token_losses(self, batch: Batch) -> npt.NDArray[Any]:
         """A batch -> the cross entropy of each label in nats [B, T]."""
-        return np.asarray(self.trainer.token_losses(self.state, batch))
+        batch = self.trainer.devices.same_rows(batch)
+        losses = np.asarray(self.trainer.token_losses(self.state, batch))
+        self._watchdog.done_some()
+        return losses
 
     def train(self) -> None:
         """Makes all remaining steps.
@@ -187,7 +205,7 @@ class Session:
         if training.packing == "documents":
             console.print(f"sequences hold whole documents: {self.data.padding:.1%} is padding")
             tokens = round(tokens * (1 - self.data.padding))
-        metrics = MetricsWriter(self.run, start)
+        metrics = MetricsWriter(self.run, start) if processes.is_first() else NoMetrics()
         self._watch = Watch(read_metrics(self.run))
         progress = TrainingProgress(start, training.steps, tokens)
         save = functools.partial(self._save, metrics, progress)
@@ -199,12 +217,13 @@ class Session:
             (training.checkpoint_every, save),
             (1, lambda *_: metrics.open_events()),
         ]
-        with progress, metrics:
-            if start and not self.checkpoint_path.exists():  # killed before it was written, or lost
+        missing = [not self.checkpoint_path.exists()]  # killed before it was written, or lost
+        with progress, metrics, self._watchdog:
+            if start and processes.gathered(missing)[0, 0]:
                 save(self.state, {})
             batches = self.data.batches_without(self._left_out)
-            saved = self._saving.wait
-            train(self.trainer, self.state, batches, hooks, save, self._skip, progress, saved)
+            others = (save, self._skip, progress, self._watchdog, self._saving.wait)
+            train(self.trainer, self.state, batches, hooks, *others)
 
     def _advance(self, state: TrainState, values: Values) -> None:
         self.state = state
@@ -273,11 +292,12 @@ class Session:
         step = int(state.step)
         position = data_position(step, self.data, self._loss_sum, self._skipped)
         metadata = self._metadata | {POSITION: position}
+        fetched = jax.device_get(self.trainer.devices.here(state))
+        if not processes.is_first():
+            return
         metrics.sync()
         # A copy: the next steps leave it as it is.
-        write = functools.partial(
-            self._write, jax.device_get(state), self._loss_sum / step, metadata
-        )
+        write = functools.partial(self._write, fetched, self._loss_sum / step, metadata)
         self._saving.begin(step, write)
         progress.paused()
 

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.keep_exports",
+    "training.hang_seconds",
     *(f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)),
 }
 """Settings that do not change what training computes."""

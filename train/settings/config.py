@@ -98,6 +98,7 @@ class TrainingConfig:
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest Orbax states to keep.
         keep_exports: how many of the newest .pt files to keep; null keeps all.
+        hang_seconds: the run ends if no micro-batch is done for so many seconds.
     """
 
     start_from: str | None = None
@@ -117,6 +118,7 @@ class TrainingConfig:
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
     keep_exports: int | None = None
+    hang_seconds: int = 1800
 
     @property
     def tokens(self) -> int:
@@ -185,14 +187,12 @@ class DistributedConfig:
         processes: how many there are; null with "auto".
         process: which of them this one is, from 0; null with "auto".
         heartbeat_seconds: a process that gave no sign of life for so long is taken for dead.
-        step_seconds: the run ends if it makes no progress for so long.
     """
 
     coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
     heartbeat_seconds: int = 30
-    step_seconds: int = 1800
 
     def __post_init__(self) -> None:
         if self.coordinator in (None, "auto"):
@@ -207,9 +207,8 @@ class DistributedConfig:
             raise ValueError(
                 f"process must lie in [0, processes = {self.processes}), not {self.process}"
             )
-        for key in ("heartbeat_seconds", "step_seconds"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+        if self.heartbeat_seconds < 1:
+            raise ValueError(f"heartbeat_seconds must be at least 1, not {self.heartbeat_seconds}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -125,6 +125,7 @@ def _output_size(model: MMRec100M, config: Config) -> float:
         return jnp.average(sizes, weights=batch.real)
 
     stacked = stack_blocks(model)
-    batches = training_batches(config, FusionStage.name, training_rows(config))
+    rows = training_rows(config)
+    batches = training_batches(config, FusionStage.name, rows, process_index=0, process_count=1)
     measured = itertools.islice(batches, _MEASURED_BATCHES)
     return float(np.mean([size(stacked, batch) for batch in measured]))

@@ -71,12 +71,12 @@ class Devices:
 
         return jax.tree.map(put, tree)
 
-    def whole(self, tree: Tree) -> Tree:
-        """Arrays as numpy's, on every process; all processes must call it."""
+    def here(self, tree: Tree) -> Tree:
+        """Whole arrays on this process's first device; all processes must call it."""
         if self.is_one:
-            return jax.device_get(tree)
+            return tree
         copied = jax.jit(lambda tree: tree, out_shardings=self.shardings(WHOLE))(tree)
-        return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), copied)
+        return jax.tree.map(lambda array: array.addressable_data(0), copied)
 
     def rows(self, batch: Batch) -> Batch:
         """The sequences that this process has of a batch, as a batch of the mesh."""

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from train.data.batches import Batch
 from train.step.trainer import Trainer, TrainState, Values
+from train.system import processes
 from train.system.errors import ResumableError
 from train.system.interrupt import StopSignal
 from train.system.terminal import TrainingProgress, console
+from train.system.watchdog import Watchdog
 
 Hook = Callable[[TrainState, Values], None]
 
@@ -22,6 +24,7 @@ def train(
     save: Hook,
     skipped: Callable[[TrainState, Values, Sequence[float]], None],
     progress: TrainingProgress,
+    watchdog: Watchdog,
     saved: Callable[[], None],
 ) -> None:
     """Makes all remaining steps.
@@ -40,7 +43,7 @@ def train(
             to a thread.
         skipped: called instead of the hooks after a step that is skipped, with the losses of its
             micro-batches too; may raise UserError.
-        progress: gets a call after every micro-batch.
+        progress, watchdog: get a call after every micro-batch.
         saved: waits until what `save` has begun is written; called before this function ends, where
             a second signal still ends the command at once.
 
@@ -53,9 +56,11 @@ def train(
     with StopSignal() as stop, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(saved)
         first = step = int(state.step)
+        ending = False
         while step < training.steps:
             losses: list[float] = []
-            note = functools.partial(_note, losses, functools.partial(progress.advance, step))
+            advance = functools.partial(progress.advance, step)
+            note = functools.partial(_note, losses, watchdog, advance)
             state, values = trainer.step(state, batches, note)
             last = False
             if values.pop("skipped"):
@@ -69,22 +74,31 @@ def train(
                         hook(state, values)
                 if step == first + 1:  # compiling and opening files do not count for the rate
                     progress.paused()
-            if (stop.requested or stop.saving) and step > first and not last:  # its hook saves it
+            asked = processes.gathered([stop.requested, stop.saving])  # by a signal to any of them
+            ending, saving = asked.any(0)
+            if (ending or saving) and step > first and not last:  # its hook saves it
                 save(state, values)
-            if stop.saving and step > first:
+            if saving and step > first:
                 saved()
                 stop.saving = False
                 console.print(f"step {step} is saved, as SIGUSR1 asked")
-            if stop.requested:
+            if ending:
                 break
-    if stop.requested:
+    if ending:
+        processes.part()
         what = "which is saved" if step else "with nothing to save"
         raise KeyboardInterrupt(f"at step {step}, {what}: continue with --resume")
 
 
+
 def _note(
-    losses: list[float], advance: Callable[[float, float], None], share: float, loss: float
+    losses: list[float],
+    watchdog: Watchdog,
+    advance: Callable[[float, float], None],
+    share: float,
+    loss: float,
 ) -> None:
+    watchdog.done_some()
     losses.append(loss)
     advance(share, loss)
 

@@ -20,6 +20,7 @@ from bridge import (
     unknown_argument,
     use_utf8,
 )
+from train.system import processes
 from train.system.errors import UserError
 from train.system.interrupt import INTERRUPTED, interrupt_on_signals
 
@@ -56,7 +57,7 @@ def _end(code: int, message: str) -> NoReturn:
         flush_output()
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
-    sys.exit(code)
+    processes.leave(code)
 
 
 def parse_options(

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from train.system.errors import UserError
@@ -22,6 +21,9 @@ _LOST = (
 _MESSAGE_BYTES = 4000
 """How much of an error message the first process sends to the others."""
 
+_LONGEST_END = 86_400
+"""Seconds that the others wait for the first process, which writes the report."""
+
 _started = False
 
 
@@ -36,6 +38,8 @@ def start(config: "DistributedConfig") -> None:
         return
     import jax
 
+    from train.system.terminal import console
+
     # Its signal handler would take SIGTERM from us.
     jax.config.update("jax_enable_preemption_service", False)
     address = None if config.coordinator == "auto" else config.coordinator
@@ -45,6 +49,7 @@ def start(config: "DistributedConfig") -> None:
             config.processes,
             config.process,
             heartbeat_timeout_seconds=config.heartbeat_seconds,
+            shutdown_timeout_seconds=_LONGEST_END,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -52,7 +57,9 @@ def start(config: "DistributedConfig") -> None:
             f"{error!s:.300}"
         ) from error
     _started = True
+    sys.excepthook = _crash
     _end_in_one_line()
+    console.quiet = not is_first()
 
 
 def count() -> int:
@@ -122,7 +129,7 @@ def gathered(values: Any) -> Any:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """At its end all processes wait for each other, and part in order.
+    """A block that all processes run; at its end they part.
 
     Raises:
         UserError: another process ended before.
@@ -131,14 +138,22 @@ def together() -> Iterator[None]:
         yield
         return
     import jax
-    from jax.experimental import multihost_utils
 
     try:
         yield
-        multihost_utils.sync_global_devices("end")
+        part()
     except jax.errors.JaxRuntimeError as error:
         raise UserError(_LOST) from error
-    jax.distributed.shutdown()
+
+
+def part() -> None:
+    """Waits until all processes have come to their end; after it each is alone."""
+    global _started
+    if _started:
+        import jax
+
+        jax.distributed.shutdown()
+        _started = False
 
 
 def leave(code: int) -> NoReturn:
@@ -149,6 +164,12 @@ def leave(code: int) -> NoReturn:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _crash(*error: Any) -> None:
+    """Ends this process after a bug of ours: at its exit, JAX would wait for the others."""
+    sys.__excepthook__(*error)
+    leave(1)
 
 
 _kept: list[Any] = []
