@@ -88,8 +88,11 @@ class MetricsWriter:
                 self._events.close()
 
 
-class NoMetrics:
-    """A `MetricsWriter` that writes nothing, for all processes but the first."""
+class NoMetrics(MetricsWriter):
+    """Writes nothing, for all processes but the first."""
+
+    def __init__(self) -> None:
+        pass
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Nothing."""

@@ -8,6 +8,7 @@ from train.settings.config import (
     EvaluateConfig,
     ExpertConfig,
     FusionConfig,
+    MeshConfig,
     OptimizerConfig,
     TrainingConfig,
 )
@@ -89,6 +90,7 @@ class PipelineConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     stages: StagesConfig
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     expert: ExpertConfig = dataclasses.field(default_factory=ExpertConfig)
     fusion: FusionConfig = dataclasses.field(default_factory=FusionConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

@@ -45,12 +45,12 @@ class _Part(NamedTuple):
     """What one of several devices has of a batch.
 
     Attributes:
-        index: which device it is.
+        device: which device it is.
         labels: its share of the labels that are learned.
         tokens: its share of the tokens that are no padding.
     """
 
-    index: jax.Array
+    device: jax.Array
     labels: jax.Array | float
     tokens: jax.Array | float
 
@@ -187,7 +187,7 @@ class Trainer:
             step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             dropout_key = jax.random.fold_in(step_key, index)
             if part is not None:
-                dropout_key = jax.random.fold_in(dropout_key, part.index)
+                dropout_key = jax.random.fold_in(dropout_key, part.device)
 
         def loss(params: Arrays) -> tuple[jax.Array, Metrics]:
             total, metrics = model_loss(
