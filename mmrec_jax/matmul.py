@@ -58,9 +58,7 @@ def transposed(x: jax.Array) -> jax.Array:
 def _by_rows(x: jax.Array) -> jax.Array:
     if jax.default_backend() != "cpu":  # other backends choose better themselves
         return x
-    rows: jax.Array = with_layout_constraint(  # type: ignore[no-untyped-call]
-        x, Layout(major_to_minor=tuple(range(x.ndim)))
-    )
+    rows: jax.Array = with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
     return rows
 
 

@@ -13,7 +13,7 @@ Kind = Literal["product", "states", "dropout"]
 
 def saveable(x: jax.Array, kind: Kind) -> jax.Array:
     """x, with a name by which a policy may save it: a product, a recurrence's states, or a mask."""
-    named: jax.Array = checkpoint_name(x, kind)  # type: ignore[no-untyped-call]
+    named: jax.Array = checkpoint_name(x, kind)
     return named
 
 

@@ -50,22 +50,31 @@ def on_one(prepared):
     return prepared / "one" / "checkpoints_base"
 
 
-def start(prepared, run_dir, count, data, model, *options):
-    """The processes of one run."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for index in range(count):
-        line, environment = command(
-            *("train.base", "--config", "c.yaml", "--run_dir", run_dir),
-            *("--mesh.data", data, "--mesh.model", model),
-            *("--distributed.coordinator", f"localhost:{port}"),
-            *("--distributed.processes", count, "--distributed.process", index, *options),
-        )
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(line, cwd=prepared, env=environment, **pipes))
-    return processes
+@pytest.fixture
+def start(prepared):
+    """A function that starts the processes of one run; none of them outlives the test."""
+    started = []
+
+    def start(run_dir, count, data, model, *options):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        for index in range(count):
+            line, environment = command(
+                *("train.base", "--config", "c.yaml", "--run_dir", run_dir),
+                *("--mesh.data", data, "--mesh.model", model),
+                *("--distributed.coordinator", f"localhost:{port}"),
+                *("--distributed.processes", count, "--distributed.process", index, *options),
+            )
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(line, cwd=prepared, env=environment, **pipes)
+            started.append(process)
+        return started[-count:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def end(processes, timeout=300):
@@ -123,8 +132,8 @@ def test_several_devices_of_one_process_have_the_numbers_of_one(prepared, on_one
     assert_same_run(prepared / "devices" / "checkpoints_base", on_one)
 
 
-def test_two_processes_have_the_numbers_of_one(prepared, on_one):
-    first, second = end(start(prepared, "two", 2, 1, 2))
+def test_two_processes_have_the_numbers_of_one(prepared, on_one, start):
+    first, second = end(start("two", 2, 1, 2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert_same_run(prepared / "two" / "checkpoints_base", on_one)
     assert "checkpoint: two/checkpoints_base/base_model_step_8.pt" in first.stdout
@@ -132,10 +141,10 @@ def test_two_processes_have_the_numbers_of_one(prepared, on_one):
 
 
 @pytest.mark.slow
-def test_what_the_first_process_refuses_all_refuse(prepared):
-    finish(start(prepared, "again", 2, 1, 2))
+def test_what_the_first_process_refuses_all_refuse(prepared, start):
+    finish(start("again", 2, 1, 2))
     before = contents(prepared / "again")
-    refused = end(start(prepared, "again", 2, 1, 2))
+    refused = end(start("again", 2, 1, 2))
     assert [done.returncode for done in refused] == [2, 2]
     assert refused[0].stderr.startswith("error: again/checkpoints_base holds a run: give --resume")
     assert refused[1].stderr.startswith("error: process 0 said: again/checkpoints_base holds a run")
@@ -153,23 +162,23 @@ def test_a_mesh_that_is_not_there_is_one_error(prepared):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("model", [1, 2])
-def test_fifty_steps_of_several_processes_are_those_of_one(prepared, count, model):
+def test_fifty_steps_of_several_processes_are_those_of_one(prepared, count, model, start):
     steps = ("--training.steps", "50", "--run_dir")
     if not (prepared / "long").exists():
         run(prepared, "train.base", "--config", "c.yaml", *steps, "long")
     name = f"long{count}{model}"
-    finish(start(prepared, name, count, count // model, model, *steps[:2]))
+    finish(start(name, count, count // model, model, *steps[:2]))
     assert_same_run(prepared / name / "checkpoints_base", prepared / "long" / "checkpoints_base")
 
 
 @pytest.mark.slow
-def test_what_four_processes_saved_goes_on_in_one_and_in_two(prepared, on_one):
+def test_what_four_processes_saved_goes_on_in_one_and_in_two(prepared, on_one, start):
     """Those save the state that they resumed from again: it is the same, bit for bit."""
-    finish(start(prepared, "four", 4, 2, 2))
+    finish(start("four", 4, 2, 2))
     newest = prepared / "four" / "checkpoints_base"
     for name, resume in (
         ("one of four", lambda *words: run(prepared, "train.base", "--config", "c.yaml", *words)),
-        ("two of four", lambda _, name, *words: finish(start(prepared, name, 2, 1, 2, *words))),
+        ("two of four", lambda _, name, *words: finish(start(name, 2, 1, 2, *words))),
     ):
         folder = prepared / name / "checkpoints_base"
         shutil.copytree(newest, folder)
@@ -185,9 +194,9 @@ def test_what_four_processes_saved_goes_on_in_one_and_in_two(prepared, on_one):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_when_one_is_killed_the_others_end_in_one_line(prepared, killed):
+def test_when_one_is_killed_the_others_end_in_one_line(prepared, killed, start):
     name = f"killed{killed}"
-    processes = start(prepared, name, 2, 2, 1, "--training.steps", "5000")
+    processes = start(name, 2, 2, 1, "--training.steps", "5000")
     wait_for_step(prepared / name / "checkpoints_base", 5)
     processes[killed].send_signal(signal.SIGKILL)
     begun = time.monotonic()
@@ -200,26 +209,24 @@ def test_when_one_is_killed_the_others_end_in_one_line(prepared, killed):
 
 
 @pytest.mark.slow
-def test_a_process_that_stands_still_ends_the_run_in_one_line(prepared):
+def test_a_process_that_stands_still_ends_the_run_in_one_line(prepared, start):
     options = ("--training.steps", "5000", "--training.hang_seconds", "15")
-    processes = start(prepared, "still", 2, 2, 1, *options, "--distributed.heartbeat_seconds", "99")
+    processes = start("still", 2, 2, 1, *options, "--distributed.heartbeat_seconds", "99")
     wait_for_step(prepared / "still" / "checkpoints_base", 5)
     processes[1].send_signal(signal.SIGSTOP)
     _, errors = processes[0].communicate(timeout=120)
-    processes[1].kill()
     assert processes[0].returncode == 2
     assert errors.startswith("error: no micro-batch was done in 15 s: ")
-    processes[1].communicate()
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_ends_all_after_the_same_step(prepared, on_one):
-    processes = start(prepared, "signal", 2, 2, 1)
+def test_a_signal_to_one_process_ends_all_after_the_same_step(prepared, on_one, start):
+    processes = start("signal", 2, 2, 1)
     wait_for_step(prepared / "signal" / "checkpoints_base", 4)
     processes[1].send_signal(signal.SIGTERM)
     printed = {done.stderr for done in end(processes)}
     assert len(printed) == 1
     assert "which is saved: continue with --resume" in printed.pop()
     assert {process.returncode for process in processes} == {130}
-    finish(start(prepared, "signal", 2, 2, 1, "--resume"))
+    finish(start("signal", 2, 2, 1, "--resume"))
     assert_same_run(prepared / "signal" / "checkpoints_base", on_one)
