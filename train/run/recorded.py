@@ -156,7 +156,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
-        "device": str(jax.devices()[0].device_kind),
+        "device": str(jax.local_devices()[0].device_kind),
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "platform": jax.default_backend(),

@@ -90,7 +90,6 @@ def train(
         raise KeyboardInterrupt(f"at step {step}, {what}: continue with --resume")
 
 
-
 def _note(
     losses: list[float],
     watchdog: Watchdog,

@@ -33,6 +33,7 @@ from train.stages.base import initial_model
 from train.step import loop
 from train.step.trainer import Trainer
 from train.system.errors import UserError
+from train.system.watchdog import Watchdog
 
 CODE = 30_000
 """The tokens of code begin here; each token is its own place in its file."""
@@ -413,7 +414,8 @@ def test_a_step_is_the_mean_over_all_its_targets(padded):
         def note(state, values, count=count):
             seen[count] = state.params, values
 
-        loop.train(trainer, state, iter(batches), [(1, note)], note, pytest.fail, nothing, dict)
+        ends = (note, pytest.fail, nothing, Watchdog(99), dict)
+        loop.train(trainer, state, iter(batches), [(1, note)], *ends)
     assert_trees_close(seen[2][0], seen[1][0])
     assert seen[2][1] == pytest.approx(seen[1][1], rel=1e-5)
 

@@ -110,6 +110,7 @@ import os, signal, sys, time
 from types import SimpleNamespace
 from train.checkpoints.background_save import BackgroundSave
 from train.step.loop import train
+from train.system.watchdog import Watchdog
 from train.system.command_line import exit_after
 
 def step(state, batches, advance):
@@ -129,7 +130,8 @@ def write(step):
 def save(state, values):
     saving.begin(state.step, lambda: write(state.step))
 first = SimpleNamespace(step=0)
-exit_after(lambda: train(trainer, first, None, [], save, None, progress, saving.wait))
+ends = save, None, progress, Watchdog(99), saving.wait
+exit_after(lambda: train(trainer, first, None, [], *ends))
 """
 """A run of four steps, without JAX's part in them; a byte on stdin ends step 2."""
 
