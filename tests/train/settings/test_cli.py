@@ -78,6 +78,12 @@ def test_prompts_stay_as_they_are_written(config_file):
             "command line: training.steps: expected a whole number, not",
         ),
         ("prompts:", [], "line 3: prompts: expected a list of texts, not null"),
+        ("mesh: {data: 0}", [], r"line 3: mesh.data must lie in \[1, 100000\], not 0"),
+        ("mesh: {data: 3}", [], "training.batch_size must be a multiple of mesh.data"),
+        ("distributed: {coordinator: here}", [], "must be HOST:PORT or auto, not here"),
+        ("distributed: {coordinator: 'h:1'}", [], "coordinator needs processes and process too"),
+        ("distributed: {processes: 2}", [], "processes needs coordinator: set that"),
+        ("distributed: {process: 2, processes: 2, coordinator: 'h:1'}", [], r"lie in \[0, proc"),
         ("expert: {freeze_blocks: -1}", [], r"line 3: expert.freeze_blocks must lie in \[0, "),
         ("expert: {freeze_blocks: 12}", [], "line 3: expert.freeze_blocks must be below model."),
         ("expert: {slow_rate: 0}", [], r"line 3: expert.slow_rate must lie in \(0, 1\], not 0"),
@@ -219,6 +225,7 @@ def test_what_is_no_text_is_named(config_file, content, arguments, message):
 
 
 NO_PATHS = {
+    "distributed.coordinator",
     "prompts",
     "prepare.answer_roles",
     "prepare.chat_fields",
