@@ -47,7 +47,7 @@ def train_stage(
     for flag, value in (("--skip-steps", left_out), ("--extend", added)):
         if value and not resume:
             raise UserError(f"{flag} is for a run that goes on: give --resume too, or leave it out")
-    processes.start(config.distributed)
+    processes.start(**vars(config.distributed))
     run = stage_folder(config, stage.name)
     lock = locked_runs(run)
     with contextlib.ExitStack() as stack, processes.together():

@@ -6,12 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from train.system.errors import UserError
-
-if TYPE_CHECKING:
-    from train.settings.config import DistributedConfig
 
 _LOST = (
     "another process of this run ended or cannot be reached, see what it printed: start all "
@@ -27,14 +24,18 @@ _LONGEST_END = 86_400
 _started = False
 
 
-def start(config: "DistributedConfig") -> None:
-    """Makes this process one of several, if the config says so; before JAX is used.
+def start(
+    coordinator: str | None, processes: int | None, process: int | None, heartbeat_seconds: int
+) -> None:
+    """Makes this process one of several, if there is a coordinator; before JAX is used.
+
+    The arguments are those of `DistributedConfig`.
 
     Raises:
         UserError: the others cannot be reached.
     """
     global _started
-    if config.coordinator is None or _started:
+    if coordinator is None or _started:
         return
     import jax
 
@@ -42,18 +43,17 @@ def start(config: "DistributedConfig") -> None:
 
     # Its signal handler would take SIGTERM from us.
     jax.config.update("jax_enable_preemption_service", False)
-    address = None if config.coordinator == "auto" else config.coordinator
     try:
         jax.distributed.initialize(
-            address,
-            config.processes,
-            config.process,
-            heartbeat_timeout_seconds=config.heartbeat_seconds,
+            None if coordinator == "auto" else coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=heartbeat_seconds,
             shutdown_timeout_seconds=_LONGEST_END,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"distributed.coordinator: {config.coordinator}: the processes cannot find each other: "
+            f"distributed.coordinator: {coordinator}: the processes cannot find each other: "
             f"{error!s:.300}"
         ) from error
     _started = True

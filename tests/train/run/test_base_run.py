@@ -236,7 +236,7 @@ def test_steps_go_on_while_a_save_is_slow_and_one_that_fails_loses_nothing(
     folder = prepared / kind / "checkpoints_base"
     if kind == "full disk":
         said = f"the state after step 6: {folder.relative_to(prepared)}/state/6: cannot be written"
-        assert error(done) == f"error: {said}: File too large; continue with --resume"
+        assert error(done) == f"error: {said}: File too large: continue with --resume"
     between = kind == "killed between"
     assert bridge.steps(folder) == ([3, 6] if between else [3])
     assert [path.name for path in folder.glob("*.pt")] == ["base_model_step_3.pt"]
