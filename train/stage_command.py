@@ -1,6 +1,7 @@
 """What the commands that train one stage do: lock its folder, train, and report."""
 
 import contextlib
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from train.run.recorded import RESTART, STRETCH
 from train.run.resume import Added, check_may_resume
 from train.run.run_folder import locked_runs
 from train.run.session import NO_STEPS, open_session
-from train.settings.config import Config
+from train.settings.config import Config, DistributedConfig
 from train.stages.stage import Stage
 from train.system import processes
 from train.system.errors import UserError
@@ -51,10 +52,14 @@ def train_stage(
     run = stage_folder(config, stage.name)
     lock = locked_runs(run)
     with contextlib.ExitStack() as stack, processes.together():
+        everywhere = dataclasses.replace(config, distributed=DistributedConfig())
+        flags = (resume, overwrite, left_out, added)
+        processes.check_same({"configs": repr(everywhere), "flags": repr(flags)})
         processes.by_first(lambda: stack.enter_context(lock))
         if resume and not overwrite and added is None:
             steps = check_may_resume(config, run, stage.sections).config.training.steps
-            if _is_complete(run, stage, steps):
+            complete = [_is_complete(run, stage, steps)]
+            if processes.gathered(complete)[0, 0]:  # as the first process sees it
                 console.print(
                     f"the run in {run} is complete, with all of its {steps} steps: to train it "
                     "further, give --resume --extend STEPS"

@@ -12,6 +12,10 @@ _PATIENCE = 2.0
 class BackgroundSave:
     """At most one save at a time; an error of it is raised by the next call of any method."""
 
+    def __init__(self, waiting: Callable[[], None] = lambda: None) -> None:
+        """`waiting` is called every second while a method waits for a save."""
+        self._waiting = waiting
+
     _step = 0
     _thread: threading.Thread | None = None
     _error: Exception | None = None
@@ -36,7 +40,9 @@ class BackgroundSave:
             self._thread.join(_PATIENCE)
             if self._thread.is_alive():
                 console.print(f"step {self._step} is still being saved: waiting for it")
-                self._thread.join()
+                while self._thread.is_alive():
+                    self._waiting()
+                    self._thread.join(1)
             self._thread = None
         self.check()
 

@@ -27,7 +27,8 @@ def documents_of(
         batches: the numbers of the micro-batches, counted from 0.
     """
     noted = {domain: _Noted(source) for domain, source in rows.items()}
-    again = training_batches(config, stage, cast(Mapping[str, Rows], noted))
+    rows_of_all = cast(Mapping[str, Rows], noted)
+    again = training_batches(config, stage, rows_of_all, process_index=0, process_count=1)
     for number in batches:
         again.set_state({"next_index": number})
         next(again)

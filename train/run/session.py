@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ from train.system.watchdog import Watchdog
 _MOST_SKIPPED = 3
 """Steps that may be skipped one after the other; so many are no accident."""
 
-_BYTES_PER_PARAMETER = 16
-"""The weight, its gradient and two moments in float32."""
+_BYTES_PER_PARAMETER = 8
+"""The weight and its gradient in float32; and as many for the two moments."""
 
 NO_STEPS = range(0)
 
@@ -85,12 +86,20 @@ def open_session(
         config = plan.config
     else:
         processes.by_first(lambda: check_may_begin(run, overwrite=overwrite))
-    check_memory(config.model, _memory())
+    check_memory(config.model, _memory(), config.mesh.model)
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
     start = restore_newest(plan, stage, data, run) if resume else None
     start = start or _first_step(config, stage)
-    step = _same_step(int(start.state.step), run)
+    step = int(start.state.step)
+    processes.check_same(
+        {
+            "steps": step,
+            "data": data.order,
+            "precision": start.trainer.precision,
+            "weights or moments": _checksum(start.state),
+        }
+    )
     if not resume:
         processes.by_first(lambda: delete_run(run))
     precision = start.trainer.precision
@@ -105,19 +114,21 @@ def open_session(
     return Session(config, stage, data, run, start, left_out)
 
 
-def _same_step(step: int, run: Path) -> int:
-    """The step of the state, after making sure that all processes have it; raises UserError."""
-    steps = processes.gathered([step])[:, 0].tolist()
-    if len(set(steps)) > 1:
-        raise UserError(
-            f"run_dir: the processes found states after {', '.join(map(str, steps))} steps in "
-            f"{run}: put run_dir on a disk that all of them share"
-        )
-    return step
+def _checksum(state: TrainState) -> int:
+    """What differs where two states do; 0 for one process, which needs none."""
+    total = 0
+    for array in jax.tree.leaves(state) if processes.count() > 1 else ():
+        total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), total)
+    return total
 
 
-def check_memory(model: ModelConfig, memory: int) -> None:
+def check_memory(model: ModelConfig, memory: int, parts: int = 1) -> None:
     """Makes sure that a model's training state is not larger than a memory of so many bytes.
+
+    Args:
+        model: the model's config.
+        memory: the bytes.
+        parts: over how many such memories the moments are cut.
 
     Raises:
         UserError: it is; building it would take the machine down.
@@ -125,7 +136,7 @@ def check_memory(model: ModelConfig, memory: int) -> None:
     width = model.model_dim
     # The least that every variant of a model has: four projections and a feed-forward layer.
     layers = model.num_layers * (4 * width**2 + 2 * width * model.ffn_dim)
-    needed = _BYTES_PER_PARAMETER * (model.vocab_size * width + layers)
+    needed = _BYTES_PER_PARAMETER * (1 + 1 / parts) * (model.vocab_size * width + layers)
     if needed > memory:
         raise UserError(
             f"model: num_layers {model.num_layers}, model_dim {width} and ffn_dim "
@@ -175,8 +186,8 @@ class Session:
         self.trainer, state, self._loss_sum, self._metadata, self._skipped = start
         self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
-        self._saving = BackgroundSave()
         self._watchdog = Watchdog(config.training.hang_seconds)
+        self._saving = BackgroundSave(self._watchdog.done_some)
         self._tried: list[int] = []  # with the data of which steps, since the last step was made
         self._bad_batches: list[int] = []
 
@@ -292,11 +303,12 @@ class Session:
         step = int(state.step)
         position = data_position(step, self.data, self._loss_sum, self._skipped)
         metadata = self._metadata | {POSITION: position}
-        fetched = jax.device_get(self.trainer.devices.here(state))
+        state = self.trainer.devices.here(state)
         if not processes.is_first():
             return
         metrics.sync()
         # A copy: the next steps leave it as it is.
+        fetched = jax.device_get(state)
         write = functools.partial(self._write, fetched, self._loss_sum / step, metadata)
         self._saving.begin(step, write)
         progress.paused()

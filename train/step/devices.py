@@ -53,6 +53,18 @@ class Devices:
         self._groups = config.model
         chosen = np.array(available[: self.count]).reshape(config.data, config.model)
         self._mesh = Mesh(chosen, _AXES)
+        copied = functools.partial(jax.jit, lambda tree: tree)
+        self._copy = copied(out_shardings=self.shardings(WHOLE))
+        if not self.is_one:
+            self._meet()
+
+    def _meet(self) -> None:
+        """Lets all groups of devices connect now: they must do so within 30 seconds."""
+        processes.gathered([0])  # which waits for however long
+        sums = self.on_each(
+            lambda x: [jax.lax.psum(x, axes) for axes in (*_AXES, _AXES)], (WHOLE,), WHOLE
+        )
+        jax.block_until_ready(jax.jit(sums)(np.zeros(1, np.float32)))
 
     @property
     def is_one(self) -> bool:
@@ -75,8 +87,8 @@ class Devices:
         """Whole arrays on this process's first device; all processes must call it."""
         if self.is_one:
             return tree
-        copied = jax.jit(lambda tree: tree, out_shardings=self.shardings(WHOLE))(tree)
-        return jax.tree.map(lambda array: array.addressable_data(0), copied)
+        whole = tree if self._groups == 1 else self._copy(tree)
+        return jax.tree.map(lambda array: array.addressable_data(0), whole)
 
     def rows(self, batch: Batch) -> Batch:
         """The sequences that this process has of a batch, as a batch of the mesh."""

@@ -3,17 +3,23 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from train.system.errors import UserError
+from train.system.interrupt import STOPPING
 
 _LOST = (
     "another process of this run ended or cannot be reached, see what it printed: start all "
     "processes again with --resume"
 )
+
+_BROKEN = re.compile(r"gloo|nccl|connection|coordination|heartbeat|UNAVAILABLE", re.IGNORECASE)
+"""In an error of JAX: the connection to another process broke."""
 
 _MESSAGE_BYTES = 4000
 """How much of an error message the first process sends to the others."""
@@ -43,14 +49,18 @@ def start(
 
     # Its signal handler would take SIGTERM from us.
     jax.config.update("jax_enable_preemption_service", False)
+    # Who started this process has chosen its GPUs already: JAX would choose again among those.
+    chosen: list[int] | None = [] if "CUDA_VISIBLE_DEVICES" in os.environ else None
     try:
-        jax.distributed.initialize(
-            None if coordinator == "auto" else coordinator,
-            processes,
-            process,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=_LONGEST_END,
-        )
+        with _ended_by_signals():
+            jax.distributed.initialize(
+                None if coordinator == "auto" else coordinator,
+                processes,
+                process,
+                chosen,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=_LONGEST_END,
+            )
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"distributed.coordinator: {coordinator}: the processes cannot find each other: "
@@ -127,6 +137,32 @@ def gathered(values: Any) -> Any:
     )
 
 
+def check_same(values: Mapping[str, str | bytes | int]) -> None:
+    """Makes sure that all processes have the same values.
+
+    Args:
+        values: what is compared, by names for the error message.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not _started:
+        return
+    import numpy as np
+
+    digests = [
+        zlib.crc32(value if isinstance(value, bytes) else str(value).encode())
+        for value in values.values()
+    ]
+    found = gathered(np.array(digests, np.uint32))
+    different = [name for name, column in zip(values, found.T, strict=True) if len({*column}) > 1]
+    if different:
+        raise UserError(
+            f"the processes have different {' and '.join(different)}: start all with the same "
+            "command, config and code, and put data_dir and run_dir on a disk that all share"
+        )
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """A block that all processes run; at its end they part.
@@ -142,8 +178,10 @@ def together() -> Iterator[None]:
     try:
         yield
         part()
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(_LOST) from error
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not _BROKEN.search(str(error)):
+            raise
+        raise UserError(f"{_LOST} ({error!s:.200})") from error
 
 
 def part() -> None:
@@ -152,8 +190,23 @@ def part() -> None:
     if _started:
         import jax
 
-        jax.distributed.shutdown()
+        with _ended_by_signals():
+            jax.distributed.shutdown()
         _started = False
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A block in which JAX waits and no handler is called: signals end the process at once."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    ending = [number for number in STOPPING if before[number] != signal.SIG_IGN]
+    for number in ending:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, before[number])
 
 
 def leave(code: int) -> NoReturn:

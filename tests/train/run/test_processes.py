@@ -54,14 +54,17 @@ def on_one(prepared):
 def start(prepared):
     """A function that starts the processes of one run; none of them outlives the test."""
     started = []
+    ports = {}
 
-    def start(run_dir, count, data, model, *options):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        for index in range(count):
+    def start(run_dir, count, data, model, *options, module="train.base", only=None):
+        if run_dir not in ports or only is None:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                ports[run_dir] = free.getsockname()[1]
+        port, indices = ports[run_dir], range(count) if only is None else [only]
+        for index in indices:
             line, environment = command(
-                *("train.base", "--config", "c.yaml", "--run_dir", run_dir),
+                *(module, "--config", "c.yaml", "--run_dir", run_dir),
                 *("--mesh.data", data, "--mesh.model", model),
                 *("--distributed.coordinator", f"localhost:{port}"),
                 *("--distributed.processes", count, "--distributed.process", index, *options),
@@ -69,7 +72,7 @@ def start(prepared):
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             process = subprocess.Popen(line, cwd=prepared, env=environment, **pipes)
             started.append(process)
-        return started[-count:]
+        return started[-len(indices) :]
 
     yield start
     for process in started:
@@ -203,9 +206,41 @@ def test_when_one_is_killed_the_others_end_in_one_line(prepared, killed, start):
     others = [done for done in end(processes) if done.returncode != -signal.SIGKILL]
     assert time.monotonic() - begun < 60
     for done in others:
-        assert done.stderr.splitlines()[-1] == LOST
+        assert done.stderr.splitlines()[-1].startswith(LOST)
         assert "Traceback" not in done.stderr
         assert done.returncode == 2
+
+
+SLEEPING = """
+import runpy, sys, time
+from train.step.trainer import Trainer
+step = Trainer.step
+def slow_step(self, state, batches, note):
+    if "3" == sys.argv[-1] and int(state.step) in (0, 4):
+        time.sleep(40)
+    return step(self, state, batches, note)
+Trainer.step = slow_step
+runpy.run_module("train.base", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_a_process_that_sleeps_in_a_step(prepared, start, on_one):
+    (prepared / "sleeping.py").write_text(SLEEPING)
+    finish(start("sleeping", 4, 2, 2, module="sleeping"))
+    assert_same_run(prepared / "sleeping" / "checkpoints_base", on_one)
+
+
+@pytest.mark.slow
+def test_processes_with_different_settings_are_one_error(start):
+    processes = [
+        start("different", 2, 2, 1, "--seed", seed, only=index) for index, seed in enumerate((3, 4))
+    ]
+    for done in end([process for group in processes for process in group]):
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(
+            ("error: the processes have different configs: start all with the same", LOST)
+        )
 
 
 @pytest.mark.slow
