@@ -118,7 +118,7 @@ def _checksum(state: TrainState) -> int:
     """What differs where two states do; 0 for one process, which needs none."""
     total = 0
     for array in jax.tree.leaves(state) if processes.count() > 1 else ():
-        total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), total)
+        total = zlib.crc32(np.asarray(array).tobytes(), total)
     return total
 
 
