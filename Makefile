@@ -8,7 +8,7 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo second-corpus test slow lint stages worth bench lock clean
+.PHONY: help demo second-corpus test slow chaos lint stages worth bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,9 @@ test: .venv ## run the tests, except the slow ones
 
 slow: .venv ## run the slow tests, and the golden ones with XLA's optimizations (minutes)
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "slow or golden"
+
+chaos: .venv ## kill, fill, damage and disturb what runs, and print the counts (half an hour)
+	$(PY) -m pytest $(PYTEST_FLAGS) -m chaos
 
 lint: .venv ## check style, format and types
 	$(PY) -m ruff check .

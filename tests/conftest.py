@@ -1,6 +1,7 @@
 """What all tests share: the original's own outputs, and the precision that they need."""
 
 import dataclasses
+import functools
 import os
 import signal
 import tempfile
@@ -23,11 +24,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The fast tests are compiled without optimizations, in a tenth of the time.
+    """The fast tests, and those of faults, are compiled without optimizations, in a tenth of the time.
 
     `make slow` compiles as for users, the golden tests too.
     """
-    if config.option.markexpr == "not slow":
+    if config.option.markexpr in ("not slow and not chaos", "chaos"):
         flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = flags
 
@@ -36,6 +37,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files come first: one that began last would be waited for."""
     longest = ("test_pipeline.py", "test_base_run.py", "test_prepare.py", "test_twin.py")
     items.sort(key=lambda item: item.path.name not in longest)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests counted, see `figure`."""
+    figures = [
+        text
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for text in figures:
+            terminalreporter.write_line(str(text))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes a line that is printed when all tests have run."""
+    return functools.partial(record_property, "figure")
 
 
 @pytest.fixture(scope="session", autouse=True)

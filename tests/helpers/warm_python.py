@@ -4,12 +4,15 @@ A new Python needs seconds to import them. A fork runs a command as `python -m` 
 packages itself, prints, and exits as any process.
 """
 
+import contextlib
 import functools
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -38,21 +41,73 @@ LIBRARIES = (
 
 def run(folder, *words, environment=()):
     """What `python -m WORDS` prints in a folder, and how it exits."""
-    request = {"folder": str(folder), "words": words, "environment": dict(environment)}
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        files = [stdout, stderr]
-        server, process = _server()
+    return start(folder, *words, environment=environment).wait()
+
+
+def start(folder, *words, environment=(), limits=(), stdout=None, stderr=None):
+    """Starts `python -m WORDS` in a folder.
+
+    Args:
+        folder: the folder that it runs in.
+        words: the module and its arguments.
+        environment: variables beside those of this process.
+        limits: the process's own, by their names in `resource`.
+        stdout, stderr: files to print to; what is printed elsewhere is kept for `Started.wait`.
+    """
+    request = {
+        "folder": str(folder),
+        "words": words,
+        "environment": dict(environment),
+        "limits": dict(limits),
+    }
+    files = [file or tempfile.TemporaryFile() for file in (stdout, stderr)]
+    reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        descriptors = [file.fileno() for file in (*files, theirs)]
+        socket.send_fds(_server()[0], [json.dumps(request).encode()], descriptors)
+    return Started(words, files, reply, int(reply.recv(100)))
+
+
+class Started:
+    """A command that was started.
+
+    Attributes:
+        pid: its process.
+    """
+
+    def __init__(self, words, files, reply, pid):
+        self._words, self._files, self._reply, self.pid = words, files, reply, pid
+        self._code = None
+
+    def running(self):
+        """Whether it has not ended yet."""
+        if self._code is None and select.select([self._reply], [], [], 0)[0]:
+            self._code = int(self._reply.recv(100))
+        return self._code is None
+
+    def kill(self, number=signal.SIGKILL):
+        """Sends it a signal, if it has not ended yet."""
+        if self.running():
+            os.kill(self.pid, number)
+
+    def wait(self):
+        """Waits until it ends: what it printed, and how it exited."""
         try:
-            socket.send_fds(server, [json.dumps(request).encode()], [f.fileno() for f in files])
-            code = int(server.recv(100))
-        except BaseException:  # the time of a test is over, say: its answer is not another's
-            process.kill()
-            stop()
+            if self._code is None:
+                self._code = int(self._reply.recv(100))
+        except BaseException:  # the time of a test is over, say
+            self.kill()
             raise
-        for file in files:
-            file.seek(0)
-        printed = [file.read().decode() for file in files]
-    return subprocess.CompletedProcess(words, code, *printed)
+        self._reply.close()
+        return subprocess.CompletedProcess(self._words, self._code, *map(_printed, self._files))
+
+
+def _printed(file):
+    with file:
+        if not file.seekable():
+            return ""
+        file.seek(0)
+        return file.read().decode()
 
 
 @functools.cache
@@ -86,17 +141,26 @@ def serve(descriptor):
     gc.freeze()  # or each fork would copy all objects when it collects garbage
     requests = socket.socket(fileno=descriptor)
     while True:
-        content, files, _, _ = socket.recv_fds(requests, 2**20, 2)
+        content, files, _, _ = socket.recv_fds(requests, 2**20, 3)
         if not content:
             return
-        child = os.fork()
-        if not child:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # who has answered
+                pass
+        if not os.fork():
             break
         for file in files:
             os.close(file)
-        requests.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
     requests.close()
-    _become(json.loads(content), files)
+    reply = socket.socket(fileno=files.pop())
+    child = os.fork()
+    if not child:
+        reply.close()
+        _become(json.loads(content), files)
+        return
+    reply.send(str(child).encode())
+    reply.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    os._exit(0)
 
 
 def _become(request, files):
@@ -109,6 +173,8 @@ def _become(request, files):
     sys.path[0] = request["folder"]
     sys.path.remove(str(ROOT / "tests"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name, limit in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
     module, *arguments = request["words"]
     sys.argv = ["-m", *arguments]
     sys.orig_argv = [sys.executable, "-m", module, *arguments]
