@@ -228,7 +228,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
     except OSError as error:
         name = Path(error.filename or folder).name
         raise UnreadableFileError(f"cannot read {name}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UnreadableFileError(f"its {manifest.MANIFEST} is damaged") from None
     if damaged:
         raise UnreadableFileError(f"damaged: the SHA-256 of {damaged} has changed")

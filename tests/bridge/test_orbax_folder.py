@@ -105,7 +105,7 @@ def test_what_is_missing_is_named(copy, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checkpoint.json": 3}', "\0"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checkpoint.json": 3}', "\0", "[" * 5000])
 def test_a_broken_manifest_is_one_line(copy, text):
     (copy / MANIFEST).write_text(text)
     with pytest.raises(BridgeError, match=r"manifest\.json|SHA-256"):

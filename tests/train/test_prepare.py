@@ -407,6 +407,7 @@ def test_a_manifest_names_files_in_its_folder_alone(tmp_path, name):
         (None, "has no manifest.json: .* or prepare the data first: python -m train.prepare"),
         ("{", "manifest.json is not a manifest"),
         ("[]", "manifest.json is not a manifest"),
+        ("[" * 5000, "manifest.json is not a manifest"),
         ('{"format": "other"}', "it is another program's"),
         ('{"format": "mmrec-jax prepared data", "version": 99}', "it has version 99"),
         ('{"format": "mmrec-jax prepared data", "version": 3}', "missing"),

@@ -60,7 +60,7 @@ def is_whole(folder: Path, step: int) -> bool:
         described = json.loads((folder / bridge.MANIFEST).read_text(encoding="utf-8"))
         content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         return bridge.changed_file(folder, described) is None and content["step"] == step
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

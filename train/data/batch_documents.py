@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from bridge import listed
 from train.data.batches import Rows, Windows, training_batches
-from train.data.token_files import read_tokens
 from train.settings.config import Config
 
 _NAMED = 20
@@ -34,7 +33,7 @@ def documents_of(
         next(again)
     found = {}
     for domain, source in noted.items():
-        ends = read_tokens(config.data_dir, domain, "train").ends
+        ends = rows[domain].ends
         numbers: set[int] = set()
         for row in source.read:
             first, last = np.searchsorted(ends, source.span(row), side="right").tolist()

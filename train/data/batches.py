@@ -94,8 +94,7 @@ class Windows:
     learned: npt.NDArray[np.bool_] | None = None
 
     def __init__(self, data_dir: str, domain: str, split: str, length: int) -> None:
-        file = read_tokens(data_dir, domain, split)
-        self.tokens, self.learned = file.tokens, file.learned
+        self.tokens, self.ends, self.learned = vars(read_tokens(data_dir, domain, split)).values()
         self.length = length
         if not len(self):
             raise UserError(
@@ -130,9 +129,9 @@ class DocumentRows:
 
     def __init__(self, data_dir: str, domain: str, length: int) -> None:
         """Packs the split "train" into rows of `length` + 1 tokens."""
-        self.tokens, ends, self.learned = vars(read_tokens(data_dir, domain, "train")).values()
+        self.tokens, self.ends, self.learned = vars(read_tokens(data_dir, domain, "train")).values()
         self.length = length
-        self.bounds = row_bounds(ends, length)
+        self.bounds = row_bounds(self.ends, length)
         if not len(self):
             raise UserError(f"{data_dir}: {domain}/train has one token: prepare more documents")
         _check_learned(self, len(self.tokens) - 1, f"{data_dir}: {domain}/train")

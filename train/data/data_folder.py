@@ -239,7 +239,7 @@ def _reading_manifest(data_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a manifest of train.prepare ({error}): prepare into another data_dir"
         ) from error

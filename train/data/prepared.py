@@ -13,6 +13,7 @@ from train.data.batches import (
     training_rows,
 )
 from train.data.data_folder import TOKENIZER, load_manifest
+from train.data.token_files import read_tokens
 from train.data.tokenizer import Tokenizer
 from train.settings.config import Config
 from train.system.errors import UserError
@@ -22,10 +23,13 @@ from train.system.terminal import console
 class PreparedData:
     """What training reads from a prepared folder.
 
+    All is opened at the start: who prepares the folder anew meanwhile gives a run no other data.
+
     Attributes:
         tokenizer: the folder's tokenizer.
         splits: the validation splits of "text" and "code".
         rows: what training batches are drawn from, by domain.
+        counted: the training tokens that the baselines count.
         batches: endless training batches, whose position can be read and set.
         padding: the share of padding in the batches.
         order: identifies the order of the batches, see `fingerprint`.
@@ -47,6 +51,7 @@ class PreparedData:
             for domain in ("text", "code")
         }
         self.rows = training_rows(config)
+        self.counted = read_tokens(config.data_dir, config.training.domain, "train")
         self.batches = training_batches(config, stage, self.rows)
         self.padding = padding_share(config, self.rows)
         self.order = fingerprint(config, manifest, stage)

@@ -45,7 +45,7 @@ def _listed(folder: Path) -> set[str]:
     try:
         described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return {name for name, entry in described.items() if {"bytes", "sha256"} == set(entry)}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return set()
 
 

@@ -43,6 +43,8 @@ _INPUTS = {
 
 Identity = dict[str, Any]
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 
 class PipelineRecord:
     """What a pipeline has done so far, and what is left to do."""
@@ -73,8 +75,8 @@ class PipelineRecord:
             try:
                 self._record = json.loads(self._path.read_text(encoding="utf-8"))
                 for entry in self._record.values():
-                    entry["identity"], entry["result"]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                    entry["identity"].items(), entry["result"], Path(entry.get("file", ""))
+            except _UNREADABLE as error:
                 raise UserError(
                     f"cannot read {self._path}: remove it to rerun all stages"
                 ) from error

@@ -56,7 +56,7 @@ def read_scores(run_dir: Path, split: str) -> Scores:
             domain: {name: Score(**values) for name, values in of_domain.items()}
             for domain, of_domain in content["scores"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 

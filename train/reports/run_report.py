@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from mmrec_jax.sampling import Sampling
-from train.data.token_files import read_tokens
 from train.data.tokenizer import Tokenizer
 from train.generation.texts import continuation
 from train.run.metrics import plot_losses
@@ -41,8 +40,7 @@ def report(session: Session, config: Config) -> None:
     model = session.trainer.model_of(session.trainer.devices.here(session.state))
     if not processes.is_first():
         return
-    counted = read_tokens(config.data_dir, config.training.domain, "train")
-    baselines = baseline_scores(counted, splits, token_bytes)
+    baselines = baseline_scores(session.data.counted, splits, token_bytes)
     scores = {domain: {"model": of_model[domain], **baselines[domain]} for domain in splits}
     samples = {
         prompt: sampled(model, tokenizer, prompt, config, config.seed + i)

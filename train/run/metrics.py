@@ -146,17 +146,26 @@ class _Events:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All records of a run, without an unfinished line that a killed run may leave."""
+    """All records of a run, without lines that are damaged, or that a killed run left unfinished."""
     path = run / METRICS
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if _is_record(record):
+                records.append(record)
     return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it is what `MetricsWriter.write` writes."""
+    return (
+        isinstance(record, dict)
+        and type(record.get("step")) is int
+        and all(type(value) in (int, float) for value in record.values())
+    )
 
 
 def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:

@@ -26,7 +26,9 @@ def test_an_export_is_replaced_and_nothing_else(tmp_path):
         check_export(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"mine.txt": 1}', '{"mine.txt": {"bytes": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"mine.txt": 1}', '{"mine.txt": {"bytes": 3}}', "[" * 5000]
+)
 def test_another_programs_manifest_lists_nothing(tmp_path, content):
     folder = tmp_path / "export"
     folder.mkdir()

@@ -1,9 +1,13 @@
 """What a pipeline's scores are said to show."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from train.pipeline.scores import claims
+from train.pipeline.record import RECORD, PipelineRecord
+from train.pipeline.scores import claims, read_scores
 from train.scoring.score import Score
+from train.system.errors import UserError
 
 NAMES = ("base", "continued base", "text expert", "code expert", "fusion", "fusion at step 0")
 
@@ -29,3 +33,16 @@ def test_a_claim_that_fails_is_a_plain_sentence(losses, name, holds):
     sentences = {(claim.text if claim.holds else claim.denial): claim for claim in found(**losses)}
     (said,) = [sentence for sentence in sentences if name in sentence]
     assert sentences[said].holds == holds
+
+
+DAMAGED = ("", "\0", "5", "[]", '{"scores": 5}', '{"scores": {"text": 3}}', "[" * 5000)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_scores_and_records_are_one_line(tmp_path, content):
+    for name in ("evaluation-test.json", RECORD):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=r"^cannot read .*evaluation-test\.json: "):
+        read_scores(tmp_path, "test")
+    with pytest.raises(UserError, match=r"^cannot read .*pipeline.json: remove it to rerun all"):
+        PipelineRecord(SimpleNamespace(run_dir=str(tmp_path)), overwrite=False)

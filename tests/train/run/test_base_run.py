@@ -19,6 +19,7 @@ from train.checkpoints.fit import arrays_of
 from train.checkpoints.state import checkpoint_of
 from train.data.batch_documents import documents_of, named
 from train.data.batches import training_rows
+from train.data.prepared import PreparedData
 from train.generation.speaker import load_speaker
 from train.run.recorded import recorded_parts
 from train.run.resume import Added
@@ -624,6 +625,17 @@ def test_a_start_that_was_killed_can_be_repeated(prepared, finished):
     assert "parameters' norm inf" in error(done)  # not "is not a run's folder"
     assert bridge.steps(folder) == []
     assert not list(folder.glob("*.pt")) + list(folder.glob(".*"))
+
+
+def test_data_that_are_removed_or_replaced_under_a_run_are_still_its_own(prepared, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(prepared / "data", data_dir)
+    options = ["--config", str(prepared / "c.yaml"), "--data_dir", str(data_dir)]
+    data = PreparedData(parse_config(options, ""), "base")
+    before = data.documents([0]), data.counted.tokens.tolist()
+    shutil.rmtree(data_dir)
+    assert (data.documents([0]), data.counted.tokens.tolist()) == before
+    assert len(next(data.batches).inputs)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import errno
 import struct
 from types import SimpleNamespace
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from train.run.metrics import MetricsWriter, plot_losses, read_metrics
@@ -54,6 +55,19 @@ def test_metrics_after_the_restored_step_are_dropped(tmp_path):
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3]
     assert read_metrics(tmp_path)[-1]["loss"] == 9.0
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"5", b"[]", b"null", b'{"loss": 1.0}', b'{"step": "3"}', b'{"step": 3, "loss": null}', b"\xff",
+     b"[" * 5000, b'{"step": 1.5}', b"\0\0\0"]
+)  # fmt: skip
+def test_lines_that_are_damaged_are_left_out(tmp_path, line):
+    good = b'{"step": 1, "loss": 2.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(good + line + b"\n")
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    with MetricsWriter(tmp_path, 3):
+        assert (tmp_path / "metrics.jsonl").read_bytes() == good
 
 
 def test_plot(tmp_path):

@@ -90,6 +90,14 @@ def test_another_programs_config_is_no_run(tmp_path):
     assert (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.parametrize("content", ["5", "[", "[" * 5000, "\0", "a: {b"])
+def test_a_damaged_config_is_one_line(tmp_path, content):
+    (tmp_path / "config.yaml").write_text(content)
+    for delete in (delete_run, functools.partial(check_may_begin, overwrite=True)):
+        with pytest.raises(UserError, match=r"^cannot read .*config.yaml: |is not a run's config"):
+            delete(tmp_path)
+
+
 def test_leftovers_of_killed_starts_are_removed_at_the_start(tmp_path):
     """What was being written, and what --overwrite was deleting."""
     run = tmp_path / "checkpoints_base"
