@@ -108,8 +108,8 @@ def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
     document, plot = (folder / f"{name}.{suffix}" for suffix in ("json", "png"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(document, {"scores": as_plain(scores)})
         _plot(scores, plot)
+        write_json(document, {"scores": as_plain(scores)})  # last: with it, a pipeline is done
     except OSError as error:
         raise UserError(f"cannot write {folder / name}: {error.strerror}") from error
     return document, plot

@@ -7,6 +7,7 @@ import pytest
 from train.pipeline.record import RECORD, PipelineRecord
 from train.pipeline.scores import claims, read_scores
 from train.scoring.score import Score
+from train.scoring.scoreboard import write_scores
 from train.system.errors import UserError
 
 NAMES = ("base", "continued base", "text expert", "code expert", "fusion", "fusion at step 0")
@@ -46,3 +47,11 @@ def test_damaged_scores_and_records_are_one_line(tmp_path, content):
         read_scores(tmp_path, "test")
     with pytest.raises(UserError, match=r"^cannot read .*pipeline.json: remove it to rerun all"):
         PipelineRecord(SimpleNamespace(run_dir=str(tmp_path)), overwrite=False)
+
+
+def test_scores_whose_picture_cannot_be_written_are_not_there(tmp_path):
+    scores = {"base": Score(1.0, 1.0, 1.0, 1)}
+    (tmp_path / "evaluation-test.png").mkdir()
+    with pytest.raises(UserError, match=r"^cannot write .*evaluation-test: "):
+        write_scores(tmp_path, "evaluation-test", dict.fromkeys(("text", "code"), scores))
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation-test.png"]
