@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The fast tests, and those of faults, are compiled without optimizations, in a tenth of the time.
+    """The fast tests, and those of faults, are compiled without optimizations, ten times as fast.
 
     `make slow` compiles as for users, the golden tests too.
     """

@@ -1,4 +1,4 @@
-"""Every file of a state, flipped, cut, emptied, removed or swapped, at many places: always found."""
+"""Every file of a state, flipped, cut, emptied, removed or swapped: always found."""
 
 import random
 import shutil

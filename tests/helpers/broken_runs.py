@@ -4,22 +4,22 @@ import json
 import re
 
 import numpy as np
-from helpers import warm_python
-from helpers.command_lines import write_sources
 
 import bridge
 from bridge.weights import variables
+from helpers import warm_python
+from helpers.command_lines import write_sources
 
 STEPS = 10
-CONFIG = f"""
+CONFIG = """
 data_dir: data
 run_dir: runs
 seed: 3
 prompts: []
-prepare: {{text: [raw/text], code: [raw/code], validation_fraction: 0.2, test_fraction: 0.2}}
+prepare: {text: [raw/text], code: [raw/code], validation_fraction: 0.2, test_fraction: 0.2}
 model:
-  {{vocab_size: 300, model_dim: 16, num_layers: 2, num_heads: 2, ffn_dim: 24, dropout: 0.1,
-   fusion_method: weighted}}
+  {vocab_size: 300, model_dim: 16, num_layers: 2, num_heads: 2, ffn_dim: 24, dropout: 0.1,
+   fusion_method: weighted}
 """
 OPTIMIZER = "optimizer: {learning_rate: 1.0e-2, warmup_steps: 3}"
 TRAINING = (
@@ -101,7 +101,7 @@ def difference(run, whole):
             return f"the {kind} has another step or mean loss"
     if metrics(run) != metrics(whole):
         return f"its metrics differ: steps {[r['step'] for r in metrics(run)]}"
-    if not bridge.steps(run) == bridge.steps(whole):
+    if bridge.steps(run) != bridge.steps(whole):
         return f"its states are {bridge.steps(run)}"
     leftovers = [*run.rglob("*.partial*"), *run.rglob("*.tmp"), *run.parent.glob(".*")]
     return f"{leftovers[0]} is left over" if leftovers else None

@@ -60,7 +60,7 @@ def start(folder, *words, environment=(), limits=(), stdout=None, stderr=None):
         "environment": dict(environment),
         "limits": dict(limits),
     }
-    files = [file or tempfile.TemporaryFile() for file in (stdout, stderr)]
+    files = [file or tempfile.TemporaryFile() for file in (stdout, stderr)]  # noqa: SIM115
     reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         descriptors = [file.fileno() for file in (*files, theirs)]

@@ -146,7 +146,7 @@ class _Events:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All records of a run, without lines that are damaged, or that a killed run left unfinished."""
+    """All records of a run, without damaged lines, such as one that a killed run left cut off."""
     path = run / METRICS
     if not path.is_file():
         return []

@@ -59,8 +59,8 @@ def test_metrics_after_the_restored_step_are_dropped(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    [b"5", b"[]", b"null", b'{"loss": 1.0}', b'{"step": "3"}', b'{"step": 3, "loss": null}', b"\xff",
-     b"[" * 5000, b'{"step": 1.5}', b"\0\0\0"]
+    [b"5", b"[]", b"null", b'{"loss": 1.0}', b'{"step": "3"}', b'{"step": 3, "loss": null}',
+     b"\xff", b"[" * 5000, b'{"step": 1.5}', b"\0\0\0"]
 )  # fmt: skip
 def test_lines_that_are_damaged_are_left_out(tmp_path, line):
     good = b'{"step": 1, "loss": 2.0}\n'
