@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 
@@ -54,6 +55,8 @@ def started(folder, run, *words, **options):
 def resumed(folder, run, *words):
     """Runs a command again as its last message says: with --resume, if the run has begun."""
     resume = ("--resume",) if (run / "config.yaml").exists() else ()
+    if not resume and run.exists():  # removed, while it was saved
+        shutil.rmtree(run)
     return started(folder, run, *words, *resume).wait()
 
 

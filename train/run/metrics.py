@@ -192,7 +192,8 @@ def plot_losses(run: Path, levels: dict[str, float] | None = None) -> Path:
         axes.axhline(loss, linestyle=":", label=name, color=_colour(name.rpartition(", ")[2]))
     axes.set(xlabel="optimizer step", ylabel="nats per token (lower is better)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.has_data():  # or matplotlib warns of a legend of nothing
+        axes.legend()
     path = run / "loss.png"
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)

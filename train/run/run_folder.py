@@ -217,6 +217,19 @@ def describe_run(
         raise UserError(f"cannot write {run}: {error.strerror}") from error
 
 
+def check_still_there(run: Path) -> None:
+    """Makes sure that a run's folder was not removed while the run was at work.
+
+    Raises:
+        UserError: it was.
+    """
+    if not (run / CONFIG).is_file():
+        raise UserError(
+            f"{run} was removed or moved while it was trained: move it back and continue with "
+            "--resume, or start again"
+        )
+
+
 def newest_step(run: Path) -> int:
     """The newest saved step of a run.
 

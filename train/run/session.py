@@ -32,7 +32,7 @@ from train.run.resume import (
     data_position,
     restore_newest,
 )
-from train.run.run_folder import check_may_begin, delete_run, describe_run
+from train.run.run_folder import check_may_begin, check_still_there, delete_run, describe_run
 from train.run.watch import Watch
 from train.scoring.score import score
 from train.settings.config import Config
@@ -316,6 +316,7 @@ class Session:
     def _write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
         """Writes a state that was fetched; in a thread, so it reads nothing that steps change."""
         training, stage = self._config.training, self._stage
+        check_still_there(self.run)
         content = checkpoint_of(self.trainer, state, avg_loss, metadata)
         content = dataclasses.replace(content, model=stage.saved(content.model))
         run_states.check_space(self.run, content)
@@ -325,3 +326,4 @@ class Session:
         run_states.remove_exports(
             self.run, stage.checkpoint_name, content.step, training.keep_exports
         )
+        check_still_there(self.run)  # a save makes folders that are missing
