@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from helpers import warm_python
-from helpers.broken_runs import BASE, PIPELINE, difference, one_line, resumed, started
+from helpers.broken_runs import BASE, PIPELINE, difference, one_line, resumed, started, there
 from helpers.full_disks import disk, empty, fill, filled_when, resize
 
 import bridge
@@ -23,27 +23,23 @@ def sizes():
     return [moments.randint(low, low + 60) for low in (4, 24, 90, 200, 400, 460, 520, 580, 800)]
 
 
-def wrote(run, pattern):
-    return run.is_dir() and any(run.glob(pattern))
-
-
 def reached(run, step):
     path = run / "metrics.jsonl"
     return path.exists() and f'"step": {step},' in path.read_text()
 
 
 MOMENTS = {
-    "the first state": (functools.partial(wrote, pattern="state/2.partial"), 0),
-    "the arrays": (functools.partial(wrote, pattern="state/*.partial/arrays*/**/d/*"), 9 * KB),
-    "a later state": (functools.partial(wrote, pattern="state/6.partial"), 70 * KB),
-    "the last state": (functools.partial(wrote, pattern="state/10.partial"), 180 * KB),
-    "the first .pt": (functools.partial(wrote, pattern=".base_model_step_2.pt.*"), 0),
-    "a later .pt": (functools.partial(wrote, pattern=".base_model_step_8.pt.*"), 20 * KB),
-    "the last .pt": (functools.partial(wrote, pattern=".base_model_step_10.pt.*"), 100 * KB),
+    "the first state": (functools.partial(there, pattern="state/2.partial"), 0),
+    "the arrays": (functools.partial(there, pattern="state/*.partial/arrays*/**/d/*"), 9 * KB),
+    "a later state": (functools.partial(there, pattern="state/6.partial"), 70 * KB),
+    "the last state": (functools.partial(there, pattern="state/10.partial"), 180 * KB),
+    "the first .pt": (functools.partial(there, pattern=".base_model_step_2.pt.*"), 0),
+    "a later .pt": (functools.partial(there, pattern=".base_model_step_8.pt.*"), 20 * KB),
+    "the last .pt": (functools.partial(there, pattern=".base_model_step_10.pt.*"), 100 * KB),
     "metrics and events": (functools.partial(reached, step=3), 0),
     "the metrics' last": (functools.partial(reached, step=9), 0),
-    "the report": (functools.partial(wrote, pattern="base_model_step_10.pt"), 0),
-    "the picture": (functools.partial(wrote, pattern="report.json"), 3 * KB),
+    "the report": (functools.partial(there, pattern="base_model_step_10.pt"), 0),
+    "the picture": (functools.partial(there, pattern="report.json"), 3 * KB),
     "the config": (lambda run: run.is_dir(), 0),
 }
 

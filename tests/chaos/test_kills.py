@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from helpers.broken_runs import BASE, difference, resumed, started
+from helpers.broken_runs import BASE, difference, resumed, started, there
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
@@ -13,7 +13,7 @@ RUNS, KILLS = 10, 5
 
 def is_saving(run):
     """Whether a state or a .pt file is being written."""
-    return any((run / "state").glob("*.partial")) or any(run.glob(".*.pt.*.tmp"))
+    return there(run, "state/*.partial") or there(run, ".*.pt.*.tmp")
 
 
 def in_a_save(process, run, moments):

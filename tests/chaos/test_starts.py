@@ -3,10 +3,11 @@
 import json
 import random
 import shutil
+import time
 
 import pytest
 from helpers import warm_python
-from helpers.broken_runs import BASE, PIPELINE, difference, one_line
+from helpers.broken_runs import BASE, PIPELINE, difference, one_line, there
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
@@ -47,8 +48,8 @@ def test_starts_in_one_run(folder, whole, tmp_path, figure):
         run = tmp_path / str(number) / "checkpoints_base"
         first = (*BASE, "--run_dir", str(run.parent))
         process = warm_python.start(folder, *first)
-        while not list(run.glob("*_4.pt")) and process.running():
-            pass
+        while not there(run, "*_4.pt") and process.running():
+            time.sleep(0.002)
         process.kill()
         process.wait()
         flags = moments.choices(("--resume", "--overwrite"), k=moments.choice((2, 3)))

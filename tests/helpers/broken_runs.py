@@ -1,5 +1,6 @@
 """Small runs to be killed, starved and damaged, and what is left of them."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -45,6 +46,13 @@ def write_configs(folder):
     training = f"{OPTIMIZER}\ntraining: {{steps: {STEPS}, {TRAINING}}}\n"
     (folder / "c.yaml").write_text(CONFIG + training)
     (folder / "p.yaml").write_text(CONFIG + STAGES)
+
+
+def there(folder, pattern):
+    """Whether a folder, which may come and go, has what fits a pattern."""
+    with contextlib.suppress(OSError):
+        return any(folder.glob(pattern))
+    return False
 
 
 def started(folder, run, *words, **options):

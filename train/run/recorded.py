@@ -70,7 +70,7 @@ def recorded_parts(run: Path) -> list[dict[str, Any]]:
         return []
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}: restore a copy, or remove it") from error
     # Older runs have only their newest part.
     parts = [parts] if isinstance(parts, dict) else parts

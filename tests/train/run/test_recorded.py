@@ -139,6 +139,7 @@ def test_damaged_settings_are_one_line(tmp_path, content, message):
     ("content", "message"),
     [
         ("{", "restore a copy, or remove it"),
+        ("[" * 5000, "restore a copy, or remove it"),
         ("[1]", "does not list a run's parts: restore a copy, or remove it"),
         ('[{"schedule": "stretch"}]', "does not say how the run was extended: restore a copy"),
         ('[{"schedule": "stretch", "changed": {"training.steps": [1]}}]', "does not say how the"),
