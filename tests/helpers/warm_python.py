@@ -103,9 +103,9 @@ class Started:
 
 
 def _printed(file):
+    if not file.readable():  # the caller's own
+        return ""
     with file:
-        if not file.seekable():
-            return ""
         file.seek(0)
         return file.read().decode()
 

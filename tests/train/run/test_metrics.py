@@ -79,6 +79,10 @@ def test_plot(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plot_of_nothing_warns_of_nothing(tmp_path):
+    assert plot_losses(tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 

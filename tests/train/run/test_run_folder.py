@@ -1,6 +1,9 @@
 """Whether a run may begin in a folder, and what is deleted for it: said before anything is read."""
 
+import dataclasses
 import functools
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from helpers.command_lines import contents
@@ -14,8 +17,9 @@ from train.run.run_folder import (
     describe_run,
     locked_runs,
 )
+from train.run.session import Session
 from train.settings.cli import parse_command
-from train.settings.config import Config
+from train.settings.config import Config, TrainingConfig
 from train.settings.pipeline_config import PipelineConfig
 from train.stage_command import added_steps, steps_of
 from train.system.errors import ResumableError, UserError
@@ -289,6 +293,31 @@ def test_a_pipeline_says_what_resumes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.PipelineRecord, "prepare", fail)
     with pytest.raises(UserError, match=r"^no room: continue with the same command and --skip"):
         pipeline.main(config, overwrite=False)
+
+
+@pytest.mark.parametrize("left", [(), ("state",)])
+def test_a_save_into_a_folder_that_was_removed_ends_the_run(tmp_path, monkeypatch, left):
+    """Before it makes the folder anew; or after it, if it was removed meanwhile."""
+    run = tmp_path / "checkpoints_base"
+    session = Session.__new__(Session)
+    session.run, session.trainer = run, None
+    session._stage = SimpleNamespace(saved=lambda m: m, file=str, checkpoint_name="base_model")
+    session._config = SimpleNamespace(training=TrainingConfig())
+    checkpoint = dataclasses.make_dataclass("Checkpoint", ["model", "step"])
+
+    def saved(*_):
+        shutil.rmtree(run)
+        (run / "state").mkdir(parents=True)
+
+    monkeypatch.setattr("train.run.session.checkpoint_of", lambda *_: checkpoint(None, 5))
+    monkeypatch.setattr("train.run.session.run_states.check_space", lambda *_: None)
+    monkeypatch.setattr("train.run.session.run_states.save", saved)
+    monkeypatch.setattr("train.run.session.run_states.export_torch", lambda *_: None)
+    if left:
+        run_with(run)
+    with pytest.raises(UserError, match=r"checkpoints_base was removed or moved while it was"):
+        session._write(None, 1.0, {})
+    assert [path.name for path in tmp_path.rglob("state")] == list(left)
 
 
 @pytest.mark.parametrize("name", ["file/checkpoints_base", "/proc/runs/checkpoints_base"])
