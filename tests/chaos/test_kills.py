@@ -1,14 +1,29 @@
 """SIGKILL at random moments of real runs: each resumes, and ends as if nothing had been."""
 
 import random
+import re
 import time
 
 import pytest
-from helpers.broken_runs import BASE, difference, resumed, started, there
+from helpers.broken_runs import BASE, STEPS, difference, resumed, started, there
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 RUNS, KILLS = 10, 5
+
+
+@pytest.fixture(scope="module")
+def compiled(folder, whole):
+    """All that a run compiles that is resumed: who is killed may leave half a file of it."""
+    assert resumed(folder, whole, *BASE).returncode == 0
+
+
+def steps_made(run):
+    path = run / "metrics.jsonl"
+    try:
+        return max(map(int, re.findall(r'"step": (\d+),', path.read_text())), default=0)
+    except OSError:
+        return 0
 
 
 def is_saving(run):
@@ -16,46 +31,34 @@ def is_saving(run):
     return there(run, "state/*.partial") or there(run, ".*.pt.*.tmp")
 
 
-def in_a_save(process, run, moments):
-    """Waits until a run saves, and then for less or more than a save's length."""
-    while process.running() and not is_saving(run):
-        time.sleep(0.0005)
-    time.sleep(moments.choice((0, moments.uniform(0, 0.1), moments.uniform(0, 0.5))))
+def wait(process, run, step, in_a_save, moments):
+    """Waits until a run has made so many steps, or saves after them, and then for a moment."""
+    while process.running() and (steps_made(run) < step or (in_a_save and not is_saving(run))):
+        time.sleep(0.0005 if in_a_save else 0.002)
+    time.sleep(moments.choice((0, moments.uniform(0, 0.1), moments.uniform(0, 0.6))))
 
 
-def test_50_kills(folder, whole, tmp_path, figure):
-    seconds = time.monotonic()
-    assert resumed(folder, whole, *BASE).returncode == 0  # all is compiled now
-    seconds = time.monotonic() - seconds
-    killed, wrong, at = 0, [], []
-    for seed in range(RUNS):
-        moments = random.Random(seed)
-        run = tmp_path / str(seed) / "checkpoints_base"
-        for number in range(KILLS):
-            for _ in range(20):  # some are done before their moment
-                resume = ("--resume",) if (run / "config.yaml").exists() else ()
-                process = started(folder, run, *BASE, *resume)
-                if number % 2 == 0:  # the first of all is in the first save
-                    in_a_save(process, run, moments)
-                else:
-                    time.sleep(moments.uniform(0, 1.5 * seconds))
-                alive = process.running()
-                process.kill()
-                done = process.wait()
-                if alive and done.returncode == -9:
-                    break
-                if done.returncode:
-                    wrong.append(f"run {seed}, kill {number}: {done.stderr[-2000:]}")
-                    break
-            killed += 1
-            at.append(len(list(run.glob("*.pt"))))
-        done = resumed(folder, run, *BASE)
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_a_run_that_is_killed_five_times(folder, whole, compiled, tmp_path, figure, seed):
+    moments = random.Random(seed)
+    run = tmp_path / "checkpoints_base"
+    at = []
+    while len(at) < KILLS:
+        step = min(moments.randint(0, 1) + 2 * len(at), STEPS - 1)
+        resume = ("--resume",) if (run / "config.yaml").exists() else ()
+        process = started(folder, run, *BASE, *resume)
+        if len(at) == 1 and seed % 2:
+            time.sleep(moments.uniform(0, 3))  # while it starts
+        else:
+            wait(process, run, step, len(at) % 2 == 0, moments)  # the first in its first save
+        process.kill()
+        done = process.wait()
+        assert done.returncode in (-9, 0), done.stderr
         if done.returncode:
-            wrong.append(f"run {seed} does not resume: {done.stderr[-2000:]}")
-        elif different := difference(run, whole):
-            wrong.append(f"run {seed}: {different}")
-    figure(
-        f"SIGKILL: {killed} in {RUNS} runs, {RUNS - len(wrong)} of {RUNS} ended bitwise equal; "
-        f".pt files at the kills: {at}"
-    )
-    assert not wrong, "\n".join(wrong)
+            at.append(f"{steps_made(run)}{'s' if is_saving(run) else ''}")
+    done = resumed(folder, run, *BASE)
+    assert done.returncode == 0, done.stderr
+    different = difference(run, whole)
+    end = different or "bitwise equal, metrics without a gap"
+    figure(f"SIGKILL, run {seed}: {KILLS} kills after steps {', '.join(at)} (s: in a save): {end}")
+    assert not different

@@ -196,9 +196,10 @@ def test_a_folder_that_becomes_read_only(folder, whole, tmp_path, figure):
         with disk(tmp_path / f"{part}-{step}") as place:
             run = place / "runs" / "checkpoints_base"
             target = {"run_dir": run.parent, "run": run}.get(part, run / part)
-            target.mkdir(parents=True)
             process = None
-            if step:
+            if not step:
+                target.mkdir(parents=True)
+            else:
                 process = started(folder, run, *BASE)
                 wait_for(process, run, step)
                 while process.running() and not target.exists():
