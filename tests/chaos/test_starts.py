@@ -54,7 +54,7 @@ def test_starts_in_one_run(folder, whole, tmp_path, figure):
         process.wait()
         flags = moments.choices(("--resume", "--overwrite"), k=moments.choice((2, 3)))
         ends = at_once(folder, [(*first, flag) for flag in flags])
-        said += [done.stderr.strip() for done in ends if done.returncode]
+        said += [done.stderr.strip().replace(str(run), "RUN") for done in ends if done.returncode]
         found = judged(ends) or difference(run, whole)
         if found:
             wrong.append(f"{number}, {flags}: {found}")
