@@ -143,7 +143,7 @@ def test_two_processes_have_the_numbers_of_one(prepared, on_one, start):
     assert "step" not in second.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_what_the_first_process_refuses_all_refuse(prepared, start):
     finish(start("again", 2, 1, 2))
     before = contents(prepared / "again")
@@ -162,7 +162,7 @@ def test_a_mesh_that_is_not_there_is_one_error(prepared):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("model", [1, 2])
 def test_fifty_steps_of_several_processes_are_those_of_one(prepared, count, model, start):
@@ -174,7 +174,7 @@ def test_fifty_steps_of_several_processes_are_those_of_one(prepared, count, mode
     assert_same_run(prepared / name / "checkpoints_base", prepared / "long" / "checkpoints_base")
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_what_four_processes_saved_goes_on_in_one_and_in_two(prepared, on_one, start):
     """Those save the state that they resumed from again: it is the same, bit for bit."""
     finish(start("four", 4, 2, 2))
@@ -195,8 +195,9 @@ def test_what_four_processes_saved_goes_on_in_one_and_in_two(prepared, on_one, s
         assert_same_state(written, bridge.load_orbax(bridge.state_folder(newest, 3)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize(
+    "killed", [pytest.param(0, marks=pytest.mark.chaos), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_when_one_is_killed_the_others_end_in_one_line(prepared, killed, start):
     name = f"killed{killed}"
     processes = start(name, 2, 2, 1, "--training.steps", "5000")
@@ -224,14 +225,14 @@ runpy.run_module("train.base", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_the_others_wait_for_a_process_that_sleeps_in_a_step(prepared, start, on_one):
     (prepared / "sleeping.py").write_text(SLEEPING)
     finish(start("sleeping", 4, 2, 2, module="sleeping"))
     assert_same_run(prepared / "sleeping" / "checkpoints_base", on_one)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_processes_with_different_settings_are_one_error(start):
     processes = [
         start("different", 2, 2, 1, "--seed", seed, only=index) for index, seed in enumerate((3, 4))
@@ -243,7 +244,7 @@ def test_processes_with_different_settings_are_one_error(start):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_process_that_stands_still_ends_the_run_in_one_line(prepared, start):
     options = ("--training.steps", "5000", "--training.hang_seconds", "15")
     processes = start("still", 2, 2, 1, *options, "--distributed.heartbeat_seconds", "99")
@@ -254,7 +255,7 @@ def test_a_process_that_stands_still_ends_the_run_in_one_line(prepared, start):
     assert errors.startswith("error: no micro-batch was done in 15 s: ")
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_signal_to_one_process_ends_all_after_the_same_step(prepared, on_one, start):
     processes = start("signal", 2, 2, 1)
     wait_for_step(prepared / "signal" / "checkpoints_base", 4)
