@@ -173,10 +173,11 @@ def test_interrupted_and_resumed(prepared, finished, number, code):
         assert (
             message.strip() == f"interrupted at step {step}, which is saved: continue with --resume"
         )
-    before = bridge.steps(folder)[-1]
-    assert 3 <= before < STEPS
+    saved = bridge.steps(folder)  # by a thread, which is killed with the rest
+    assert set(saved) <= set(range(3, STEPS)) and (saved or number == "SIGKILL")
     done = run(prepared, *arguments, "--resume")
-    assert f"resuming from step {before}" in done.stdout
+    begins = f"resuming from step {saved[-1]}" if saved else "no saved state yet: starting from"
+    assert begins in done.stdout
     assert losses(folder) == losses(finished[0])
     name = f"base_model_step_{STEPS}.pt"
     expected = variables(bridge.load_torch(finished[0] / name).model)
@@ -649,4 +650,4 @@ def test_a_cpu_without_bfloat16_says_so_and_trains_in_float32(prepared):
     done = run(prepared, "without_bfloat16", "--config", "c.yaml", *options)
     assert "cannot multiply in bfloat16: training in float32" in done.stdout
     recorded = json.loads((prepared / "without/checkpoints_base/environment.json").read_text())
-    assert recorded["precision"] == "float32"
+    assert recorded[-1]["precision"] == "float32"
