@@ -265,4 +265,6 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(prepared, on_one, 
     assert "which is saved: continue with --resume" in printed.pop()
     assert {process.returncode for process in processes} == {130}
     finish(start("signal", 2, 2, 1, "--resume"))
-    assert_same_run(prepared / "signal" / "checkpoints_base", on_one)
+    np.testing.assert_allclose(
+        losses(prepared / "signal" / "checkpoints_base"), losses(on_one), rtol=1e-5
+    )
