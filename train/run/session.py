@@ -91,18 +91,17 @@ def open_session(
     check_batch(config, data.rows)
     start = restore_newest(plan, stage, data, run) if resume else None
     start = start or _first_step(config, stage)
-    step = int(start.state.step)
+    step, precision = int(start.state.step), start.trainer.precision
     processes.check_same(
         {
             "steps": step,
             "data": data.order,
-            "precision": start.trainer.precision,
+            "precision": precision,
             "weights or moments": _checksum(start.state),
         }
     )
     if not resume:
         processes.by_first(lambda: delete_run(run))
-    precision = start.trainer.precision
     if precision != config.training.precision:
         console.print("this CPU cannot multiply in bfloat16: training in float32")
     processes.by_first(lambda: describe_run(config, run, step, precision, plan.added))

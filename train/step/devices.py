@@ -50,11 +50,10 @@ class Devices:
                 f"{'the processes have' if several else 'there are'} {len(available)}: set "
                 "mesh.data and mesh.model to as many"
             )
-        self._groups = config.model
+        self._in_group = config.model
         chosen = np.array(available[: self.count]).reshape(config.data, config.model)
         self._mesh = Mesh(chosen, _AXES)
-        copied = functools.partial(jax.jit, lambda tree: tree)
-        self._copy = copied(out_shardings=self.shardings(WHOLE))
+        self._copy = jax.jit(lambda tree: tree, out_shardings=self.shardings(WHOLE))
         if not self.is_one:
             self._meet()
 
@@ -75,19 +74,13 @@ class Devices:
         """Arrays that every process has, as arrays of the mesh."""
         if self.is_one:
             return tree
-
-        def put(array: jax.Array) -> jax.Array:
-            whole = np.asarray(array)
-            sharding = NamedSharding(self._mesh, self._spec(whole))
-            return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
-
-        return jax.tree.map(put, tree)
+        return jax.tree.map(lambda array: self._put(array, self._spec(array)), tree)
 
     def here(self, tree: Tree) -> Tree:
         """Whole arrays on this process's first device; all processes must call it."""
         if self.is_one:
             return tree
-        whole = tree if self._groups == 1 else self._copy(tree)
+        whole = tree if self._in_group == 1 else self._copy(tree)
         return jax.tree.map(lambda array: array.addressable_data(0), whole)
 
     def rows(self, batch: Batch) -> Batch:
@@ -103,12 +96,13 @@ class Devices:
         """A batch that every process has, as a batch of the mesh."""
         if self.is_one:
             return batch
-        sharding = NamedSharding(self._mesh, ROWS)
+        return jax.tree.map(lambda array: self._put(array, ROWS), batch)
 
-        def put(array: Any) -> jax.Array:
-            return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
-
-        return jax.tree.map(put, batch)
+    def _put(self, array: Any, spec: PartitionSpec) -> jax.Array:
+        """An array that every process has, cut over the mesh."""
+        whole = np.asarray(array)
+        sharding = NamedSharding(self._mesh, spec)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
     def shardings(self, spec: Tree) -> Tree:
         """The shardings of a tree of specs; None where there is one device."""
@@ -122,16 +116,12 @@ class Devices:
 
     def _spec(self, array: Any) -> PartitionSpec:
         """Cuts the longest axis that the devices of a group divide, of arrays of weights."""
-        axis = self._cut_axis(array.shape)
-        if axis is None or not jnp.issubdtype(array.dtype, jnp.floating):
+        axes = [axis for axis, size in enumerate(array.shape) if size % self._in_group == 0]
+        is_weights = array.ndim >= 2 and jnp.issubdtype(array.dtype, jnp.floating)
+        if self._in_group == 1 or not is_weights or not axes:
             return WHOLE
-        return PartitionSpec(*[None] * axis, "model")
-
-    def _cut_axis(self, shape: tuple[int, ...]) -> int | None:
-        axes = [axis for axis, size in enumerate(shape) if size % self._groups == 0]
-        if self._groups == 1 or len(shape) < 2 or not axes:
-            return None
-        return max(axes, key=lambda axis: shape[axis])
+        longest = max(axes, key=lambda axis: array.shape[axis])
+        return PartitionSpec(*[None] * longest, "model")
 
     def on_each(
         self, function: Callable[..., Any], specs: tuple[Tree, ...], out: Tree
@@ -176,7 +166,7 @@ class Devices:
             if "model" not in spec:
                 return array
             axis = spec.index("model")
-            size = array.shape[axis] // self._groups
+            size = array.shape[axis] // self._in_group
             start = jax.lax.axis_index("model") * size
             return jax.lax.dynamic_slice_in_dim(array, start, size, axis)
 
