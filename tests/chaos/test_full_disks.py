@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from helpers import warm_python
-from helpers.broken_runs import BASE, PIPELINE, difference, one_line, resumed, started, there
+from helpers.broken_runs import BASE, PIPELINE, one_line, resumed_to_the_end, started, there
 from helpers.full_disks import disk, empty, fill, filled_when, resize
 
 import bridge
@@ -48,10 +48,7 @@ def gone_on(folder, run, whole, done, codes=(2,)):
     """What is wrong with a run whose disk was full, once there is room again."""
     if wrong := one_line(done, codes) if done.returncode else None:
         return wrong
-    again = resumed(folder, run, *BASE)
-    if again.returncode:
-        return f"does not resume: {again.stderr[-1500:]}"
-    return difference(run, whole)
+    return resumed_to_the_end(folder, run, whole)
 
 
 def counted(cases, wrong, figure, kind):

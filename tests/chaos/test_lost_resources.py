@@ -9,7 +9,7 @@ import time
 
 import pytest
 from helpers import warm_python
-from helpers.broken_runs import BASE, PIPELINE, difference, one_line, resumed, started
+from helpers.broken_runs import BASE, PIPELINE, difference, one_line, resumed_to_the_end, started
 from helpers.command_lines import command
 from helpers.full_disks import disk, mount
 
@@ -30,11 +30,7 @@ def wait_for(process, run, step):
 
 def again(folder, run, whole, done):
     """What is wrong with a run that goes on if it has to, and ends as if nothing had been."""
-    if done.returncode:
-        done = resumed(folder, run, *BASE)
-    if done.returncode:
-        return f"does not resume: {done.stderr[-1500:]}"
-    return difference(run, whole)
+    return resumed_to_the_end(folder, run, whole) if done.returncode else difference(run, whole)
 
 
 def counted(figure, kind, tried, wrong):

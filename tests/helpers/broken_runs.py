@@ -116,3 +116,9 @@ def difference(run, whole):
         return f"its states are {bridge.steps(run)}"
     leftovers = [*run.rglob("*.partial*"), *run.rglob("*.tmp"), *run.parent.glob(".*")]
     return f"{leftovers[0]} is left over" if leftovers else None
+
+
+def resumed_to_the_end(folder, run, whole):
+    """What is wrong with a base once it is resumed; None if it ends as if nothing had been."""
+    done = resumed(folder, run, *BASE)
+    return f"does not resume: {done.stderr[-1500:]}" if done.returncode else difference(run, whole)
