@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers import corpora, models, training
+from benchmarks.peers import corpora, models, recall, training
 from benchmarks.peers.training import Plan, parameter_count, windows
 from train.scoring.kneser_ney import KneserNey
 from train.system.errors import UserError
@@ -72,7 +72,8 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
     corpus = corpora.load(job.corpus)
     build = models.build(job.model, job.size, corpora.VOCAB_SIZE)
     begun = time.monotonic()
-    state, losses = training.train(*arguments(build, corpus, plan))
+    rows = windows(corpus.tokens["train"], plan.length)
+    state, losses = training.train(*training.arguments(build, rows, plan))
     seconds = time.monotonic() - begun
     held_out = windows(corpus.tokens["validation"], plan.length)
     validation = training.token_losses(build, state, held_out).mean((1, 2))
@@ -94,23 +95,6 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
             for length in (plan.length, LONGER * plan.length)
         },
     }
-
-
-def arguments(build: models.Build, corpus: corpora.Corpus, plan: Plan) -> tuple[Any, ...]:
-    """What `training.train` needs for all rates and seeds of a plan, from random weights."""
-    rows, seeds = windows(corpus.tokens["train"], plan.length), [seed for _, seed in plan.runs]
-    orders = {
-        seed: training.batch_order(plan.steps, plan.batch, np.arange(len(rows)), seed)
-        for seed in plan.seeds
-    }
-    return (
-        build,
-        training.started(build, seeds),
-        rows,
-        np.stack([orders[seed] for seed in seeds], axis=1),
-        np.stack([training.rates_of(plan.steps, rate) for rate, _ in plan.runs], axis=1),
-        seeds,
-    )
 
 
 def _scores(
@@ -164,7 +148,8 @@ def cpu_seconds() -> dict[str, dict[str, float]]:
     for size, model in [(size, model) for size, of in models.SIZES.items() for model in of]:
         with jax.default_device(jax.devices("cpu")[0]):
             build = models.build(model, size, corpora.VOCAB_SIZE)
-            runs, times = arguments(build, corpus, plan), []
+            rows = windows(corpus.tokens["train"], plan.length)
+            runs, times = training.arguments(build, rows, plan), []
             for _ in range(4):  # the first compiles
                 begun = time.monotonic()
                 training.train(*runs)
@@ -184,7 +169,8 @@ def nanogpt_loss() -> dict[str, float]:
         models.Peer, models.Attention, len(corpus.token_bytes), 128, 4, 344, dropout=0.0
     )
     plan = Plan(learning_rates=(1e-3,), seeds=(0,), steps=2000, batch=12, length=64)
-    state, _ = training.train(*arguments(build, corpus, plan))
+    rows = windows(corpus.tokens["train"], plan.length)
+    state, _ = training.train(*training.arguments(build, rows, plan))
     losses = training.token_losses(build, state, windows(corpus.tokens["validation"], plan.length))
     return {"parameters": parameter_count(build), "nats a character": float(losses.mean())}
 
@@ -206,5 +192,6 @@ MEASURES: dict[str, Callable[[], Any]] = {
     COUNTED: counted_scores,
     CPU_TIMES: cpu_seconds,
     NANOGPT: nanogpt_loss,
+    **recall.MEASURES,
 }
 """What is measured once, beside the jobs, by the name of its result."""

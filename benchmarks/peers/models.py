@@ -173,10 +173,20 @@ class MMRec(nnx.Module):
         *,
         chunk_size: int | None = None,
         cut: int | None = None,
+        initial_decay: tuple[float, float] | None = None,
     ) -> None:
-        """With `chunk_size`, the memory is written so often; with `cut`, nothing is carried on."""
+        """With `chunk_size`, the memory is written so often; with `cut`, nothing is carried on.
+
+        With `initial_decay`, the decay is about this before training, from the first channel's to
+        the last one's.
+        """
         self.model = MMRecModel(config, rngs=rngs)
         self.chunk_size, self.cut = chunk_size, cut
+        if initial_decay is not None:
+            factor = jnp.sqrt(jnp.linspace(*initial_decay, config.model_dim))
+            for block_ in self.model.blocks:
+                for network in (block_.mdi.W_gamma, block_.mdi.W_context):
+                    network.linear_out.bias[...] = jnp.log(factor / (1 - factor))
 
     def __call__(self, ids: jax.Array, key: jax.Array | None = None) -> Output:
         """As `Peer` has it."""
@@ -215,14 +225,17 @@ def config_of(vocab_size: int, dim: int, layers: int, hidden: int, **changes: An
     )
 
 
-def build(name: str, size: str, vocab_size: int) -> Build:
-    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers."""
+def build(name: str, size: str, vocab_size: int, **options: Any) -> Build:
+    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers.
+
+    `options` are those of `MMRec`.
+    """
     if name in MIXERS:
         dim, layers, hidden = SIZES[size][name]
         return functools.partial(Peer, MIXERS[name], vocab_size, dim, layers, hidden)
-    options, changes = ABLATIONS.get(name, ({}, {}))
+    of_name, changes = ABLATIONS.get(name, ({}, {}))
     config = config_of(vocab_size, *SIZES[size]["MM-Rec"], **changes)
-    return functools.partial(MMRec, config, **options)
+    return functools.partial(MMRec, config, **of_name | options)
 
 
 MIXERS: dict[str, type[nnx.Module]] = {
@@ -253,6 +266,9 @@ SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
 ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no recurrence": ({}, {}),
     "no update term": ({}, {}),
+    "initial decay 0.5": ({"initial_decay": (0.5, 0.5)}, {}),
+    "initial decay 0.8": ({"initial_decay": (0.8, 0.8)}, {}),
+    "initial decay 0.1 to 0.85": ({"initial_decay": (0.1, 0.85)}, {}),
     "memory every 64": ({"chunk_size": 64}, {}),
     "cut every 64": ({"cut": 64}, {}),
     "memory every 128": ({"chunk_size": 128}, {}),

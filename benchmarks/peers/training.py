@@ -77,6 +77,22 @@ def started(build: Build, seeds: Sequence[int]) -> nnx.State:
     return jax.jit(jax.vmap(lambda key: nnx.state(build(nnx.Rngs(key)))))(keys)
 
 
+def arguments(build: Build, rows: Tokens, plan: Plan) -> tuple[Any, ...]:
+    """What `train` needs for all rates and seeds of a plan, from random weights."""
+    seeds = [seed for _, seed in plan.runs]
+    orders = {
+        seed: batch_order(plan.steps, plan.batch, np.arange(len(rows)), seed) for seed in plan.seeds
+    }
+    return (
+        build,
+        started(build, seeds),
+        rows,
+        np.stack([orders[seed] for seed in seeds], axis=1),
+        np.stack([rates_of(plan.steps, rate) for rate, _ in plan.runs], axis=1),
+        seeds,
+    )
+
+
 def everything(path: Path) -> bool:
     """Nothing is frozen."""
     return True
