@@ -1,7 +1,7 @@
 """The stages of both the plan and its controls: what each starts from, reads, and trains.
 
-The plan is 800 steps of the base, 400 of both experts together, and 400 of the fusion, each of
-16,384 tokens: about an hour on two cores. Every variant is trained with three seeds and some
+The plan is that of configs/hour.yaml: 2,000 steps of the base, 800 of both experts together, and
+600 of the fusion, each of 8,192 tokens. Every variant is trained with three seeds and some
 learning rates; which rate is reported is chosen on the validation split.
 """
 
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.experts import models
-from benchmarks.peers.models import Build, MMRec, config_of
+from benchmarks.peers.models import LSTM, Build, MMRec, Peer, config_of
 from benchmarks.peers.training import everything
 
 LENGTH = 256
-BATCH = 64
+BATCH = 32
 SEEDS = (0, 1, 2)
-BASE_STEPS = 800
-EXPERT_STEPS = {"demo": {"text": 130, "code": 270}, "second": {"text": 200, "code": 200}}
+BASE_STEPS = 2000
+EXPERT_STEPS = {"demo": {"text": 260, "code": 540}, "second": {"text": 400, "code": 400}}
 """By corpus, about in the ratio of the domains' tokens."""
-FUSION_STEPS = 400
+FUSION_STEPS = 600
 DROP = 0.15
 VOCAB_SIZE = 2048
 
@@ -27,6 +27,8 @@ CONFIG = config_of(VOCAB_SIZE, 128, 4, 512, fusion_method="weighted")
 BASE = functools.partial(MMRec, CONFIG)
 WIDER = functools.partial(MMRec, config_of(VOCAB_SIZE, 192, 4, 896))
 """With as many parameters as the fusion."""
+OF_LSTM = functools.partial(Peer, LSTM, VOCAB_SIZE, 128, 4, 656)
+"""With as many parameters as the base."""
 WIDE_HEAD = functools.partial(models.WideHead, CONFIG)
 FUSED = functools.partial(models.Fused, CONFIG)
 DROPPING = functools.partial(models.Fused, CONFIG, drop=DROP)
@@ -88,84 +90,62 @@ def parts(corpus: str) -> dict[str, Part]:
     operations = experts * of_base + FUSION_STEPS * models.forward_flops(FUSED)
     all_operations = BASE_STEPS * of_base + operations
 
+    def tried(
+        name: str, start: str, reads: str, steps: int, rates: tuple[float, ...]
+    ) -> list[Variant]:
+        return [Variant(name, start, reads, steps, rate) for rate in rates]
+
+    def base(build: Build, name: str) -> Part:
+        return Part(
+            build,
+            {"": build},
+            everything,
+            tried(name, "", "mixed", BASE_STEPS, (4e-3, 8e-3, 1.6e-2)),
+        )
+
     def expert(name: str, reads: str, steps: int) -> list[Variant]:
-        return [Variant(name, "base", reads, steps, rate) for rate in (1e-3, 2e-3)]
+        return tried(name, "base", reads, steps, (1e-3, 2e-3, 4e-3))
 
-    def joined(how: str) -> list[Variant]:
-        return [
-            Variant(f"{kind}, {how}", kind, "mixed", FUSION_STEPS, rate)
-            for kind in ("domains", "halves")
-            for rate in (2e-3, 4e-3)
-        ]
+    def joined(
+        kind: str, how: str, build: Build, trained: Callable[[tuple[Any, ...]], bool]
+    ) -> Part:
+        of_kind = tried(f"{kind}, {how}", kind, "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3))
+        return Part(build, both | alone, trained, of_kind)
 
-    def control(name: str, start: str, steps: dict[str, int], rates: list[float]) -> list[Variant]:
-        return [
-            Variant(f"{name}, equal {what}", start, "mixed", count, rate)
-            for what, count in steps.items()
-            for rate in rates
-        ]
+    def further(what: str, steps: int) -> Part:
+        name = f"base further, equal {what}"
+        of_steps = tried(name, "wide head", "mixed", steps, (2e-3, 4e-3, 8e-3))
+        return Part(WIDE_HEAD, {"": WIDE_HEAD}, everything, of_steps)
+
+    def wider(what: str, steps: int) -> Part:
+        of_steps = tried(f"wider base, equal {what}", "", "mixed", steps, (4e-3, 8e-3))
+        return Part(WIDER, {"": WIDER}, everything, of_steps)
 
     one_model = {"": BASE}
     return {
-        "base": Part(
-            BASE,
-            one_model,
-            everything,
-            [Variant("base", "", "mixed", BASE_STEPS, rate) for rate in (4e-3, 8e-3)],
-        ),
-        "experts": Part(
+        "base": base(BASE, "base"),
+        "LSTM": base(OF_LSTM, "LSTM"),
+        "text-expert": Part(BASE, one_model, everything, expert("text expert", "text", of["text"])),
+        "code-expert": Part(BASE, one_model, everything, expert("code expert", "code", of["code"])),
+        "halves": Part(
             BASE,
             one_model,
             everything,
             [
-                *expert("text expert", "text", of["text"]),
-                *expert("code expert", "code", of["code"]),
                 *expert("half 0", "half 0", experts // 2),
                 *expert("half 1", "half 1", experts // 2),
-                Variant("long text expert", "base", "text", of["text"] * 3 // 2, 2e-3),
-                Variant("long code expert", "base", "code", of["code"] * 3 // 2, 2e-3),
             ],
         ),
-        "fusion-all": Part(
-            FUSED,
-            both | alone,
-            everything,
-            [
-                *joined("all trained"),
-                Variant(
-                    "long domains, all trained", "long domains", "mixed", FUSION_STEPS // 2, 2e-3
-                ),
-            ],
+        "domains-all": joined("domains", "all trained", FUSED, everything),
+        "domains-all-dropped": joined(
+            "domains", "all trained, one left out of some", DROPPING, everything
         ),
-        "fusion-alone": Part(FUSED, both | alone, fusion_alone, joined("fusion alone")),
-        "fusion-all-dropped": Part(
-            DROPPING, both | alone, everything, joined("all trained, one left out of some")
-        ),
-        "further": Part(
-            WIDE_HEAD,
-            {"": WIDE_HEAD},
-            everything,
-            control(
-                "base further",
-                "wide head",
-                {"tokens": again, "operations": operations // models.forward_flops(WIDE_HEAD)},
-                [2e-3, 4e-3],
-            ),
-        ),
-        "wider": Part(
-            WIDER,
-            {"": WIDER},
-            everything,
-            control(
-                "wider base",
-                "",
-                {
-                    "tokens": BASE_STEPS + again,
-                    "operations": all_operations // models.forward_flops(WIDER),
-                },
-                [4e-3, 8e-3],
-            ),
-        ),
+        "domains-alone": joined("domains", "fusion alone", FUSED, fusion_alone),
+        "halves-all": joined("halves", "all trained", FUSED, everything),
+        "further-tokens": further("tokens", again),
+        "further-operations": further("operations", operations // models.forward_flops(WIDE_HEAD)),
+        "wider-tokens": wider("tokens", BASE_STEPS + again),
+        "wider-operations": wider("operations", all_operations // models.forward_flops(WIDER)),
         "feed-forward": Part(
             BASE,
             one_model,
@@ -179,6 +159,6 @@ def parts(corpus: str) -> dict[str, Part]:
             ROUTED,
             {"": ROUTED},
             everything,
-            [Variant("routed", "routed", "mixed", FUSION_STEPS, rate) for rate in (2e-3, 4e-3)],
+            tried("routed", "routed", "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3)),
         ),
     }

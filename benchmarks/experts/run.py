@@ -132,7 +132,6 @@ class Laboratory:
             )
         pairs = {
             "domains": ("text expert", "code expert"),
-            "long domains": ("long text expert", "long code expert"),
             "halves": ("half 0", "half 1"),
             "routed": ("text feed-forward", "code feed-forward"),
         }
