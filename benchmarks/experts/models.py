@@ -112,7 +112,7 @@ def wide_head_start(config: ModelConfig, base: nnx.State, ids: jax.Array) -> nnx
 
 
 def fused_start(config: ModelConfig, text: nnx.State, code: nnx.State, ids: jax.Array) -> nnx.State:
-    """Two experts with the base's embedding as their ensemble (section 3.6)."""
+    """Two experts with the first one's embedding as their ensemble (section 3.6)."""
     models = [_model(functools.partial(MMRec, config), state).model for state in (text, code)]
     experts = [without_embedding(model) for model in models]
     joined = join_experts(*experts, models[0].embedding, config, rngs=nnx.Rngs(1))

@@ -1,7 +1,7 @@
 """The stages of both the plan and its controls: what each starts from, reads, and trains.
 
-The plan is that of configs/hour.yaml: 2,000 steps of the base, 800 of both experts together, and
-600 of the fusion, each of 8,192 tokens. Every variant is trained with three seeds and some
+The plan is much that of configs/hour.yaml: 2,000 steps of the base, 800 of both experts together,
+and 600 of the fusion, each of 8,192 tokens. Every variant is trained with three seeds and some
 learning rates; which rate is reported is chosen on the validation split.
 """
 

@@ -6,7 +6,6 @@ There the sign says which name comes next, and nothing else does.
 """
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,6 @@ def measure(name: str) -> dict[str, Any]:
     chosen = slice(best * len(PLAN.seeds), (best + 1) * len(PLAN.seeds))
     return {
         "learning_rate": PLAN.learning_rates[best],
-        "chance": math.log(NAMES),
         **{what: losses[chosen].tolist() for what, losses in scores["test"].items()},
     }
 
@@ -87,4 +85,9 @@ def _scores(
     }
 
 
-MEASURES = {f"recall-{name}".replace(" ", "_"): functools.partial(measure, name) for name in MODELS}
+def result_name(name: str) -> str:
+    """The name of a model's result."""
+    return f"recall-{name}".replace(" ", "_")
+
+
+MEASURES = {result_name(name): functools.partial(measure, name) for name in MODELS}

@@ -120,7 +120,9 @@ def test_a_state_of_another_run(folder, whole, other, tmp_path, monkeypatch, fig
         copy(other / name, run / name)
         config = parse_config(["--config", "c.yaml", "--run_dir", str(run.parent)], "")
         with pytest.raises(UserError) as raised:
-            resume.restore_newest(config, BaseStage(config), PreparedData(config, "base"), run)
+            resume.restore_newest(
+                resume.Plan(config), BaseStage(config), PreparedData(config, "base"), run
+            )
         found.append(str(raised.value))
     figure(f"another run's state or .pt file as a whole: {len(found)} of 2 found: {found[0]}")
 

@@ -318,7 +318,7 @@ def damage(run, kind, number, junk, name, value, share):
         path.write_bytes(content)
     elif kind == "swap":
         other = listed[(number // 7) % len(listed)]
-        if path.is_file() and other.is_file():
+        if path.is_file() and other.is_file() and not path.samefile(other):
             shutil.copy(other, path)
     else:
         clear(path)
