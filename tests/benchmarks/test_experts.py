@@ -13,6 +13,7 @@ from flax import nnx
 from benchmarks.experts import models, plan
 from benchmarks.experts.corpora import Domains
 from benchmarks.peers.models import MMRec, abstract, config_of, parameter_shapes
+from benchmarks.peers.training import parameter_count
 
 CONFIG = dataclasses.replace(
     config_of(50, 8, 1, 16, fusion_method="weighted"), num_heads=2, dropout=0.0
@@ -36,14 +37,18 @@ def test_the_wider_base_has_as_many_parameters_as_the_fusion():
     assert abs(wider / fused - 1) < 0.03
 
 
+def test_the_lstm_has_as_many_parameters_as_the_base():
+    lstm, base = (parameter_count(build) for build in (plan.OF_LSTM, plan.BASE))
+    assert abs(lstm / base - 1) < 0.02
+
+
 @pytest.mark.parametrize("corpus", plan.EXPERT_STEPS)
 def test_the_controls_cost_as_much_as_the_plan(corpus):
     parts = plan.parts(corpus)
-    names = ("base", "fusion-all", "further", "wider")
-    cost = {name: models.forward_flops(parts[name].build) for name in names}
+    cost = {name: models.forward_flops(part.build) for name, part in parts.items()}
     steps = {each.name: each.steps for part in parts.values() for each in part.variants}
     experts, fusion = steps["text expert"] + steps["code expert"], steps["domains, all trained"]
-    again = experts * cost["base"] + fusion * cost["fusion-all"]
+    again = experts * cost["base"] + fusion * cost["domains-all"]
     for name, control, operations, tokens in (
         ("base further", "further", again, experts + fusion),
         (
@@ -53,7 +58,7 @@ def test_the_controls_cost_as_much_as_the_plan(corpus):
             experts + fusion + steps["base"],
         ),
     ):
-        of_control = steps[f"{name}, equal operations"] * cost[control]
+        of_control = steps[f"{name}, equal operations"] * cost[f"{control}-operations"]
         assert of_control == pytest.approx(operations, rel=0.01)
         assert steps[f"{name}, equal tokens"] == tokens
     assert steps["half 0"] + steps["half 1"] == experts

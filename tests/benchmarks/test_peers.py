@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks.peers import models
+from benchmarks.peers import models, recall
 from benchmarks.peers.training import batch_order, parameter_count, windows
 from mmrec_jax import ModelConfig
 
@@ -68,3 +68,23 @@ def test_an_ablation_changes_the_model_and_only_within():
     np.testing.assert_array_equal(before, logits())
     np.testing.assert_allclose(before[0, 0], without[0, 0], rtol=1e-5, atol=1e-6)  # h is 0 anyway
     assert np.abs(before[0, 1:] - without[0, 1:]).max() > 1e-3
+
+
+def test_a_model_begins_with_the_decay_that_it_is_given():
+    config = ModelConfig(vocab_size=VOCAB_SIZE, model_dim=16, num_layers=1, num_heads=2, ffn_dim=8)
+    model = models.MMRec(config, nnx.Rngs(0), initial_decay=(0.1, 0.85)).model
+    decay = np.asarray(model.blocks[0].decay(jnp.zeros((1, 1, 16)), jnp.zeros((1, 1, 16))))
+    assert np.abs(decay[0, 0] - np.linspace(0.1, 0.85, 16)).max() < 0.12  # hidden biases move it
+
+
+def test_each_name_comes_again_after_its_sign():
+    rows = np.arange(3 * (recall.LENGTH + 1), dtype=np.int32).reshape(3, -1) % VOCAB_SIZE
+    changed, places = recall.with_names(rows, VOCAB_SIZE, seed=0)
+    assert places.shape == (3, recall.PAIRS)
+    at = np.arange(3)[:, None]
+    for back in (0, 1):  # the name, and the sign before it
+        seen, again = changed[at, places - recall.DISTANCE - back], changed[at, places - back]
+        np.testing.assert_array_equal(seen, again)
+        assert (again >= VOCAB_SIZE).all()
+    assert (changed != rows).sum() == 4 * recall.PAIRS * 3
+    assert len({*changed[0, places[0] - 1]}) == recall.PAIRS
