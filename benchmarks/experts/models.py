@@ -111,9 +111,11 @@ def wide_head_start(config: ModelConfig, base: nnx.State, ids: jax.Array) -> nnx
     return nnx.state(wide)
 
 
-def fused_start(config: ModelConfig, text: nnx.State, code: nnx.State, ids: jax.Array) -> nnx.State:
+def fused_start(
+    config: ModelConfig, first: nnx.State, second: nnx.State, ids: jax.Array
+) -> nnx.State:
     """Two experts with the first one's embedding as their ensemble (section 3.6)."""
-    models = [_model(functools.partial(MMRec, config), state).model for state in (text, code)]
+    models = [_model(functools.partial(MMRec, config), state).model for state in (first, second)]
     experts = [without_embedding(model) for model in models]
     joined = join_experts(*experts, models[0].embedding, config, rngs=nnx.Rngs(1))
     x = joined.embedding(ids)

@@ -1,8 +1,8 @@
 """The stages of both the plan and its controls: what each starts from, reads, and trains.
 
-The plan is much that of configs/hour.yaml: 2,000 steps of the base, 800 of both experts together,
-and 600 of the fusion, each of 8,192 tokens. Every variant is trained with three seeds and some
-learning rates; which rate is reported is chosen on the validation split.
+The plan is similar to that of configs/hour.yaml: 2,000 steps of the base, 800 of both experts
+together, and 600 of the fusion, each of 8,192 tokens. Every variant is trained with three seeds and
+some learning rates; which rate is reported is chosen on the validation split.
 """
 
 import functools
@@ -95,7 +95,7 @@ def parts(corpus: str) -> dict[str, Part]:
     ) -> list[Variant]:
         return [Variant(name, start, reads, steps, rate) for rate in rates]
 
-    def base(build: Build, name: str) -> Part:
+    def from_scratch(build: Build, name: str) -> Part:
         return Part(
             build,
             {"": build},
@@ -123,8 +123,8 @@ def parts(corpus: str) -> dict[str, Part]:
 
     one_model = {"": BASE}
     return {
-        "base": base(BASE, "base"),
-        "LSTM": base(OF_LSTM, "LSTM"),
+        "base": from_scratch(BASE, "base"),
+        "LSTM": from_scratch(OF_LSTM, "LSTM"),
         "text-expert": Part(BASE, one_model, everything, expert("text expert", "text", of["text"])),
         "code-expert": Part(BASE, one_model, everything, expert("code expert", "code", of["code"])),
         "halves": Part(
@@ -151,8 +151,9 @@ def parts(corpus: str) -> dict[str, Part]:
             one_model,
             feed_forward,
             [
-                Variant(f"{domain} feed-forward", "base", domain, of[domain], 2e-3)
+                variant
                 for domain in ("text", "code")
+                for variant in tried(f"{domain} feed-forward", "base", domain, of[domain], (2e-3,))
             ],
         ),
         "routed": Part(

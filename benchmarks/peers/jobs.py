@@ -144,15 +144,15 @@ def cpu_seconds() -> dict[str, dict[str, float]]:
     """Seconds of a training step of one run by size and model, the least of a few, on the CPU."""
     corpus = corpora.load(next(iter(corpora.CORPORA)))
     plan = Plan(learning_rates=(1e-3,), seeds=(0,), steps=4)
+    rows = windows(corpus.tokens["train"], plan.length)
     found: dict[str, dict[str, float]] = {size: {} for size in models.SIZES}
     for size, model in [(size, model) for size, of in models.SIZES.items() for model in of]:
         with jax.default_device(jax.devices("cpu")[0]):
             build = models.build(model, size, corpora.VOCAB_SIZE)
-            rows = windows(corpus.tokens["train"], plan.length)
-            runs, times = training.arguments(build, rows, plan), []
+            given, times = training.arguments(build, rows, plan), []
             for _ in range(4):  # the first compiles
                 begun = time.monotonic()
-                training.train(*runs)
+                training.train(*given)
                 times.append((time.monotonic() - begun) / plan.steps)
         found[size][model] = min(times)
     return found

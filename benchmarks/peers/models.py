@@ -177,8 +177,8 @@ class MMRec(nnx.Module):
     ) -> None:
         """With `chunk_size`, the memory is written so often; with `cut`, nothing is carried on.
 
-        With `initial_decay`, the decay is about this before training, from the first channel's to
-        the last one's.
+        With `initial_decay`, the decay is about these values before training, from the first
+        channel's to the last one's.
         """
         self.model = MMRecModel(config, rngs=rngs)
         self.chunk_size, self.cut = chunk_size, cut
@@ -225,17 +225,14 @@ def config_of(vocab_size: int, dim: int, layers: int, hidden: int, **changes: An
     )
 
 
-def build(name: str, size: str, vocab_size: int, **options: Any) -> Build:
-    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers.
-
-    `options` are those of `MMRec`.
-    """
+def build(name: str, size: str, vocab_size: int) -> Build:
+    """A model of a name in SIZES[size], or one of the ABLATIONS of MM-Rec, from random numbers."""
     if name in MIXERS:
         dim, layers, hidden = SIZES[size][name]
         return functools.partial(Peer, MIXERS[name], vocab_size, dim, layers, hidden)
-    of_name, changes = ABLATIONS.get(name, ({}, {}))
+    options, changes = ABLATIONS.get(name, ({}, {}))
     config = config_of(vocab_size, *SIZES[size]["MM-Rec"], **changes)
-    return functools.partial(MMRec, config, **of_name | options)
+    return functools.partial(MMRec, config, **options)
 
 
 MIXERS: dict[str, type[nnx.Module]] = {

@@ -1,4 +1,4 @@
-"""Text that asks for recall: names that a model has seen 500 tokens before.
+"""Text that asks for recall: names that a model has seen 512 tokens before.
 
 Windows of the Brown corpus, in which eight pairs of a sign and a name take the place of words. Each
 pair stands in the first half of the window and once more in the second, `DISTANCE` tokens later.
@@ -53,7 +53,7 @@ def measure(name: str) -> dict[str, Any]:
     """Nats per recalled name and per other token of the test split, with the best rate."""
     corpus = corpora.load("brown")
     vocab_size = len(corpus.token_bytes)
-    build = models.build(name, SIZE, vocab_size + PAIRS + NAMES, **WAYS.get(name, {}))
+    build = _build(name, vocab_size + PAIRS + NAMES)
     rows = {
         split: with_names(windows(tokens, LENGTH).repeat(copies, axis=0), vocab_size, number)
         for number, (split, tokens, copies) in enumerate(
@@ -70,6 +70,13 @@ def measure(name: str) -> dict[str, Any]:
         "learning_rate": PLAN.learning_rates[best],
         **{what: losses[chosen].tolist() for what, losses in scores["test"].items()},
     }
+
+
+def _build(name: str, vocab_size: int) -> models.Build:
+    if name not in WAYS:
+        return models.build(name, SIZE, vocab_size)
+    config = models.config_of(vocab_size, *models.SIZES[SIZE]["MM-Rec"])
+    return functools.partial(models.MMRec, config, **WAYS[name])
 
 
 def _scores(
