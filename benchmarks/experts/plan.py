@@ -7,11 +7,11 @@ some learning rates; which rate is reported is chosen on the validation split.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.experts import models
 from benchmarks.peers.models import LSTM, Build, MMRec, Peer, config_of
-from benchmarks.peers.training import everything
+from benchmarks.peers.training import Path, everything
 
 LENGTH = 256
 BATCH = 32
@@ -65,16 +65,16 @@ class Part(NamedTuple):
 
     build: Build
     scored: dict[str, Build]
-    trained: Callable[[tuple[Any, ...]], bool]
+    trained: Callable[[Path], bool]
     variants: list[Variant]
 
 
-def fusion_alone(path: tuple[Any, ...]) -> bool:
+def fusion_alone(path: Path) -> bool:
     """What `fusion.trainable` has by default: not the experts, nor the embedding."""
     return not {"text_expert", "code_expert", "embedding"} & set(map(str, path))
 
 
-def feed_forward(path: tuple[Any, ...]) -> bool:
+def feed_forward(path: Path) -> bool:
     """The feed-forward layers alone."""
     return "ffn" in map(str, path)
 
@@ -95,46 +95,37 @@ def parts(corpus: str) -> dict[str, Part]:
     ) -> list[Variant]:
         return [Variant(name, start, reads, steps, rate) for rate in rates]
 
+    def plain(
+        build: Build, *variants: list[Variant], trained: Callable[[Path], bool] = everything
+    ) -> Part:
+        return Part(build, {"": build}, trained, [each for some in variants for each in some])
+
     def from_scratch(build: Build, name: str) -> Part:
-        return Part(
-            build,
-            {"": build},
-            everything,
-            tried(name, "", "mixed", BASE_STEPS, (4e-3, 8e-3, 1.6e-2)),
-        )
+        return plain(build, tried(name, "", "mixed", BASE_STEPS, (4e-3, 8e-3, 1.6e-2)))
 
     def expert(name: str, reads: str, steps: int) -> list[Variant]:
         return tried(name, "base", reads, steps, (1e-3, 2e-3, 4e-3))
 
-    def joined(
-        kind: str, how: str, build: Build, trained: Callable[[tuple[Any, ...]], bool]
-    ) -> Part:
+    def joined(kind: str, how: str, build: Build, trained: Callable[[Path], bool]) -> Part:
         of_kind = tried(f"{kind}, {how}", kind, "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3))
         return Part(build, both | alone, trained, of_kind)
 
     def further(what: str, steps: int) -> Part:
         name = f"base further, equal {what}"
-        of_steps = tried(name, "wide head", "mixed", steps, (2e-3, 4e-3, 8e-3))
-        return Part(WIDE_HEAD, {"": WIDE_HEAD}, everything, of_steps)
+        return plain(WIDE_HEAD, tried(name, "wide head", "mixed", steps, (2e-3, 4e-3, 8e-3)))
 
     def wider(what: str, steps: int) -> Part:
-        of_steps = tried(f"wider base, equal {what}", "", "mixed", steps, (4e-3, 8e-3))
-        return Part(WIDER, {"": WIDER}, everything, of_steps)
+        return plain(WIDER, tried(f"wider base, equal {what}", "", "mixed", steps, (4e-3, 8e-3)))
 
-    one_model = {"": BASE}
     return {
         "base": from_scratch(BASE, "base"),
         "LSTM": from_scratch(OF_LSTM, "LSTM"),
-        "text-expert": Part(BASE, one_model, everything, expert("text expert", "text", of["text"])),
-        "code-expert": Part(BASE, one_model, everything, expert("code expert", "code", of["code"])),
-        "halves": Part(
+        "text-expert": plain(BASE, expert("text expert", "text", of["text"])),
+        "code-expert": plain(BASE, expert("code expert", "code", of["code"])),
+        "halves": plain(
             BASE,
-            one_model,
-            everything,
-            [
-                *expert("half 0", "half 0", experts // 2),
-                *expert("half 1", "half 1", experts // 2),
-            ],
+            expert("half 0", "half 0", experts // 2),
+            expert("half 1", "half 1", experts // 2),
         ),
         "domains-all": joined("domains", "all trained", FUSED, everything),
         "domains-all-dropped": joined(
@@ -146,20 +137,13 @@ def parts(corpus: str) -> dict[str, Part]:
         "further-operations": further("operations", operations // models.forward_flops(WIDE_HEAD)),
         "wider-tokens": wider("tokens", BASE_STEPS + again),
         "wider-operations": wider("operations", all_operations // models.forward_flops(WIDER)),
-        "feed-forward": Part(
+        "feed-forward": plain(
             BASE,
-            one_model,
-            feed_forward,
-            [
-                variant
-                for domain in ("text", "code")
-                for variant in tried(f"{domain} feed-forward", "base", domain, of[domain], (2e-3,))
-            ],
+            tried("text feed-forward", "base", "text", of["text"], (2e-3,)),
+            tried("code feed-forward", "base", "code", of["code"], (2e-3,)),
+            trained=feed_forward,
         ),
-        "routed": Part(
-            ROUTED,
-            {"": ROUTED},
-            everything,
-            tried("routed", "routed", "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3)),
+        "routed": plain(
+            ROUTED, tried("routed", "routed", "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3))
         ),
     }

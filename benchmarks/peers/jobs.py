@@ -77,9 +77,8 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
     seconds = time.monotonic() - begun
     held_out = windows(corpus.tokens["validation"], plan.length)
     validation = training.token_losses(build, state, held_out).mean((1, 2))
-    by_rate = validation.reshape(len(plan.learning_rates), len(plan.seeds)).mean(1)
-    best = int(np.argmin(by_rate))
-    chosen = slice(best * len(plan.seeds), (best + 1) * len(plan.seeds))
+    by_rate = plan.by_rate(validation)
+    rate, chosen = plan.best(validation)
     state = jax.tree.map(lambda leaf: leaf[chosen], state)
     test = corpus.tokens["test"]
     return {
@@ -89,7 +88,7 @@ def run(job: Job, plan: Plan) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "training_loss": losses[-50:].mean(0).tolist(),
         "validation_loss": dict(zip(map(str, plan.learning_rates), by_rate.tolist(), strict=True)),
-        "learning_rate": plan.learning_rates[best],
+        "learning_rate": rate,
         "test": {
             str(length): _scores(build, state, test, corpus.token_bytes, length)
             for length in (plan.length, LONGER * plan.length)

@@ -63,11 +63,9 @@ def measure(name: str) -> dict[str, Any]:
     }
     state, _ = training.train(*training.arguments(build, rows["train"][0], PLAN))
     scores = {split: _scores(build, state, *rows[split]) for split in ("validation", "test")}
-    of_rates = scores["validation"]["name"].reshape(len(PLAN.learning_rates), -1).mean(1)
-    best = int(np.argmin(of_rates))
-    chosen = slice(best * len(PLAN.seeds), (best + 1) * len(PLAN.seeds))
+    rate, chosen = PLAN.best(scores["validation"]["name"])
     return {
-        "learning_rate": PLAN.learning_rates[best],
+        "learning_rate": rate,
         **{what: losses[chosen].tolist() for what, losses in scores["test"].items()},
     }
 

@@ -42,6 +42,16 @@ class Plan:
         """The rate and the seed of each run."""
         return [(rate, seed) for rate in self.learning_rates for seed in self.seeds]
 
+    def by_rate(self, losses: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The mean of the seeds' losses [rates], from those of all runs [runs]."""
+        return losses.reshape(len(self.learning_rates), len(self.seeds)).mean(1)
+
+    def best(self, losses: npt.NDArray[Any]) -> tuple[float, slice]:
+        """The rate with the least loss of all runs [runs], and the places of its runs."""
+        place = int(np.argmin(self.by_rate(losses)))
+        count = len(self.seeds)
+        return self.learning_rates[place], slice(place * count, (place + 1) * count)
+
 
 def batch_order(
     steps: int, batch: int, rows: npt.ArrayLike, seed: int | Sequence[int]
