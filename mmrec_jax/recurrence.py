@@ -18,6 +18,10 @@ from mmrec_jax.remat import saveable
 UPDATE_SHARE = 0.1
 """How much of the update u_t is added to the new state h_t."""
 
+_UNROLLED_ON_ACCELERATORS = 4
+"""Tokens per iteration of the scan on a GPU, where an iteration takes longer to start than to
+compute (docs/performance.md). On a CPU it is 1, as an iteration starts at once there."""
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 """The recurrence is always float32, whatever other products are, because its errors add up."""
 
@@ -66,6 +70,10 @@ def step(h: jax.Array, z: jax.Array, decay: jax.Array, s: jax.Array, m: jax.Arra
     return z * s + decay * h + UPDATE_SHARE * update(h, z, decay, m)
 
 
+def _unroll() -> int:
+    return 1 if jax.default_backend() == "cpu" else _UNROLLED_ON_ACCELERATORS
+
+
 @jax.custom_vjp
 def _scan(
     z: jax.Array, decay: jax.Array, gate_z: jax.Array, W_h: jax.Array, b: jax.Array, h: jax.Array
@@ -75,7 +83,7 @@ def _scan(
         h = step(h, z, decay, *gates(h, gate_z, W_h, b))
         return h, h
 
-    return jax.lax.scan(token, h, (z, decay, gate_z))[1]
+    return jax.lax.scan(token, h, (z, decay, gate_z), unroll=_unroll())[1]
 
 
 def _scan_forward(*inputs: jax.Array) -> tuple[jax.Array, Any]:
@@ -101,8 +109,9 @@ def _scan_backward(saved: Any, d_states: jax.Array) -> tuple[jax.Array, ...]:
         d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
         return d_h * by_h + jnp.matmul(d_gates, W_h_T, precision=_HIGHEST), d_h
 
+    backward = (d_states, by_s, by_m, by_h)
     d_initial, d_h = jax.lax.scan(
-        token, jnp.zeros_like(h), (d_states, by_s, by_m, by_h), reverse=True
+        token, jnp.zeros_like(h), backward, reverse=True, unroll=_unroll()
     )
     d_gates = jnp.concatenate([d_h * by_s, d_h * by_m], axis=-1)
     dim = h.shape[-1]

@@ -22,6 +22,8 @@ EXPERT_STEPS = {"demo": {"text": 260, "code": 540}, "second": {"text": 400, "cod
 FUSION_STEPS = 600
 DROP = 0.15
 VOCAB_SIZE = 2048
+FIXED = "fixed embedding"
+"""In the names of experts that read the base's embedding, and of their fusions."""
 
 CONFIG = config_of(VOCAB_SIZE, 128, 4, 512, fusion_method="weighted")
 BASE = functools.partial(MMRec, CONFIG)
@@ -72,6 +74,11 @@ class Part(NamedTuple):
 def fusion_alone(path: Path) -> bool:
     """What `fusion.trainable` has by default: not the experts, nor the embedding."""
     return not {"text_expert", "code_expert", "embedding"} & set(map(str, path))
+
+
+def but_embedding(path: Path) -> bool:
+    """What `train.expert` trains: its experts read the base's embedding."""
+    return "embedding" not in map(str, path)
 
 
 def feed_forward(path: Path) -> bool:
@@ -133,6 +140,14 @@ def parts(corpus: str) -> dict[str, Part]:
         ),
         "domains-alone": joined("domains", "fusion alone", FUSED, fusion_alone),
         "halves-all": joined("halves", "all trained", FUSED, everything),
+        "text-expert-fixed": plain(
+            BASE, expert(f"text expert, {FIXED}", "text", of["text"]), trained=but_embedding
+        ),
+        "code-expert-fixed": plain(
+            BASE, expert(f"code expert, {FIXED}", "code", of["code"]), trained=but_embedding
+        ),
+        "fixed-all": joined(f"domains, {FIXED}", "all trained", FUSED, everything),
+        "fixed-alone": joined(f"domains, {FIXED}", "fusion alone", FUSED, fusion_alone),
         "further-tokens": further("tokens", again),
         "further-operations": further("operations", operations // models.forward_flops(WIDE_HEAD)),
         "wider-tokens": wider("tokens", BASE_STEPS + again),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from benchmarks.experts import corpora, models
-from benchmarks.experts.plan import BASE, BATCH, CONFIG, LENGTH, SEEDS, Variant, parts
+from benchmarks.experts.plan import BASE, BATCH, CONFIG, FIXED, LENGTH, SEEDS, Variant, parts
 from benchmarks.peers import training
 from benchmarks.peers.jobs import read
 from benchmarks.peers.models import Build, abstract, parameter_shapes
@@ -132,6 +132,7 @@ class Laboratory:
             )
         pairs = {
             "domains": ("text expert", "code expert"),
+            f"domains, {FIXED}": (f"text expert, {FIXED}", f"code expert, {FIXED}"),
             "halves": ("half 0", "half 1"),
             "routed": ("text feed-forward", "code feed-forward"),
         }

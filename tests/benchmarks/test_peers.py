@@ -77,14 +77,9 @@ def test_a_model_begins_with_the_decay_that_it_is_given():
     assert np.abs(decay[0, 0] - np.linspace(0.1, 0.85, 16)).max() < 0.12  # hidden biases move it
 
 
-def test_each_name_comes_again_after_its_sign():
-    rows = np.arange(3 * (recall.LENGTH + 1), dtype=np.int32).reshape(3, -1) % VOCAB_SIZE
-    changed, places = recall.with_names(rows, VOCAB_SIZE, seed=0)
-    assert places.shape == (3, recall.PAIRS)
-    at = np.arange(3)[:, None]
-    for back in (0, 1):  # the name, and the sign before it
-        seen, again = changed[at, places - recall.DISTANCE - back], changed[at, places - back]
-        np.testing.assert_array_equal(seen, again)
-        assert (again >= VOCAB_SIZE).all()
-    assert (changed != rows).sum() == 4 * recall.PAIRS * 3
-    assert len({*changed[0, places[0] - 1]}) == recall.PAIRS
+def test_each_window_is_read_twice():
+    tokens = np.arange(3 * recall.DISTANCE + 9, dtype=np.int32)
+    rows = recall.repeating(tokens)
+    assert rows.shape == (3, 2 * recall.DISTANCE + 1)
+    np.testing.assert_array_equal(rows[:, recall.DISTANCE :], rows[:, : recall.DISTANCE + 1])
+    np.testing.assert_array_equal(rows[:, : recall.DISTANCE].ravel(), tokens[: 3 * recall.DISTANCE])

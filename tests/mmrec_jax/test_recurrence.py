@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrec_jax import recurrence as module
 from mmrec_jax.recurrence import previous_states, recurrence
 
 
@@ -80,3 +81,16 @@ def test_bfloat16_products_leave_the_recurrence_in_float32():
     with jax.default_matmul_precision("bfloat16"):
         found = value_and_gradients(recurrence)(cotangent, *arguments)
     jax.tree.map(np.testing.assert_array_equal, found, exact)
+
+
+def test_an_accelerator_makes_several_tokens_an_iteration(monkeypatch):
+    arguments = inputs(2, 7, 5, seed=3)
+    cotangent = jax.random.normal(jax.random.key(4), arguments[0].shape)
+    on_cpu = value_and_gradients(recurrence)(cotangent, *arguments)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = str(jax.make_jaxpr(lambda *given: recurrence(*given) + 0)(*arguments))
+    assert f"unroll={module._UNROLLED_ON_ACCELERATORS}" in text
+    unrolled = value_and_gradients(recurrence)(cotangent, *arguments)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), on_cpu, unrolled
+    )
