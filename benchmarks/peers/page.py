@@ -83,8 +83,8 @@ ABOUT_RECALL = """\
 In windows of {length:,} tokens of Brown, the second half repeats the first one, token by token.
 A model that recalls what it has read {distance} tokens before knows all of the second half. Every
 model with {size} parameters trains for {steps:,} steps of {batch} such windows, with three seeds
-and the better of {rates} learning rates, by the second half of the validation split. Figures are nats
-per token of the test split.
+and the better of {rates} learning rates, by the second half of the validation split. Figures are
+nats per token of the test split.
 
 The GPT learns to repeat what it has read, and knows the second half. MM-Rec and the LSTM recall
 nothing: they find the second half as hard as the first one. The memory, written every 64 tokens and

@@ -218,7 +218,7 @@ from train.step.trainer import Trainer
 step = Trainer.step
 def slow_step(self, state, batches, note):
     if "3" == sys.argv[-1] and int(state.step) in (0, 4):
-        time.sleep(40)
+        time.sleep(60)
     return step(self, state, batches, note)
 Trainer.step = slow_step
 runpy.run_module("train.base", run_name="__main__", alter_sys=True)
