@@ -49,6 +49,26 @@ class BlockOutput(NamedTuple):
     health: Health
 
 
+class Mixed(NamedTuple):
+    """What a block computes before its feed-forward layer.
+
+    Attributes:
+        k, v, z: projections of the normalised input [B, T, D].
+        decay: g [B, T, D].
+        gate_inputs: gate_z, W_h and b, as `gates` takes them.
+        states: h after each token [B, T, D].
+        attention: what was read from the memory [B, T, D].
+    """
+
+    k: jax.Array
+    v: jax.Array
+    z: jax.Array
+    decay: jax.Array
+    gate_inputs: tuple[jax.Array, jax.Array, jax.Array]
+    states: jax.Array
+    attention: jax.Array
+
+
 class MDI(nnx.Module):
     """The decay networks, the gate of h, and the networks of UBOO's planning loss.
 
@@ -127,23 +147,30 @@ class MMRecBlock(nnx.Module):
             remat: what the backward pass computes again of the feed-forward layer.
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        n = self.norm1(x)  # 2.1
-        q, k, v, z = self.project(n)  # 2.2
-        decay = self.decay(z, k)  # 2.3
-        gate_z, W_h, b = self.recurrence_weights(z)  # 2.4
-        states = recurrence(z, decay, gate_z, W_h, b, h)
-        attention = self.multi_mem_attention(states, q, memory)  # 2.5 and 2.6
-        r = x + dropout(states + attention + VALUE_SHARE * v, self.config.dropout, keys[0])  # 2.7
+        mixed = self.mix(x, memory, h)
+        states = mixed.states
+        added = states + mixed.attention + VALUE_SHARE * mixed.v
+        r = x + dropout(added, self.config.dropout, keys[0])  # 2.7
         y = r + self.feed_forward(self.norm2(r), real, router_threshold, keys[1], remat)  # 2.8
         planning_loss = jnp.zeros(())
         if self.config.use_uboo:  # 2.10
             previous = previous_states(states, h)
-            _, m = gates(previous, gate_z, W_h, b)
-            e = update(previous, z, self.mdi.decay(z, k), m)
+            _, m = gates(previous, *mixed.gate_inputs)
+            e = update(previous, mixed.z, self.mdi.decay(mixed.z, mixed.k), m)
             planning_loss = _mean(self.mdi.planning_error(e, previous), real)
         max_state = jnp.abs(states if real is None else jnp.where(real[..., None], states, 0)).max()
-        health = Health(planning_loss, max_state, _mean(decay, real))
+        health = Health(planning_loss, max_state, _mean(mixed.decay, real))
         return BlockOutput(y, _at_last(states, real), health)
+
+    def mix(self, x: jax.Array, memory: LongTermMemory | None, h: jax.Array) -> Mixed:
+        """The first half of the block, in which tokens meet; arguments as in `__call__`."""
+        n = self.norm1(x)  # 2.1
+        q, k, v, z = self.project(n)  # 2.2
+        decay = self.decay(z, k)  # 2.3
+        gate_inputs = self.recurrence_weights(z)  # 2.4
+        states = recurrence(z, decay, *gate_inputs, h)
+        attention = self.multi_mem_attention(states, q, memory)  # 2.5 and 2.6
+        return Mixed(k, v, z, decay, gate_inputs, states, attention)
 
     def project(self, n: jax.Array) -> tuple[jax.Array, ...]:
         """q, k, v, z of the normalised input, all [B, T, D] (section 2.2)."""

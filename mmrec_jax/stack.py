@@ -82,7 +82,7 @@ class BlockStack(nnx.Module):
         Raises:
             ValueError: the memory or chunk_size does not fit.
         """
-        start = self._first_state(x.shape[0], memory, chunk_size_for(x.shape[1], chunk_size))
+        start = self.first_state(x.shape[0], memory, chunk_size_for(x.shape[1], chunk_size))
         y, health, state = _run(
             *stacked(self.blocks), x, start, real, router_threshold, dropout_key, remat
         )
@@ -113,7 +113,7 @@ class BlockStack(nnx.Module):
                 "the sparse variant routes whole chunks of tokens, later ones included: it has no "
                 "token-by-token decoding"
             )
-        state = self._first_state(batch, memory, chunk_size)
+        state = self.first_state(batch, memory, chunk_size)
         if chunk_size is None:
             return state
         return dataclasses.replace(state, memory=memory_per_sequence(state))
@@ -175,9 +175,10 @@ class BlockStack(nnx.Module):
         y, state = _continue(graphdef, layers, x, state)
         return self.norm(y), state
 
-    def _first_state(
+    def first_state(
         self, batch: int, memory: Sequence[LongTermMemory] | None, chunk_size: int | None
     ) -> DecodeState:
+        """The state before the first token of `batch` sequences; see `start_decoding`."""
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
         pooled = pool_layers(memory, self.config, batch)
@@ -205,14 +206,14 @@ def _run(
     the memory of the sequences whose chunk is full is written. The other arguments are those of
     `BlockStack.hidden_states`.
     """
-    run_piece = functools.partial(_run_piece, graphdef, layers, router_threshold, remat)
+    run = functools.partial(run_piece, graphdef, layers, router_threshold, remat)
     tokens, size = x.shape[1], piece_tokens or state.chunk_size
     if size is None or size >= tokens:
-        return run_piece(state, (x, real, dropout_key))
+        return run(state, (x, real, dropout_key))
     whole, rest = divmod(tokens, size)
     keys = None if dropout_key is None else jax.random.split(dropout_key, whole + bool(rest))
     pieces = jax.tree.map(lambda array: split_tokens(array[:, : whole * size], size), (x, real))
-    y, health, after = run_piece(state, item((*pieces, keys), 0))
+    y, health, after = run(state, item((*pieces, keys), 0))
     if piece_tokens is None:
         # All slots of a written memory are equal, so reading one of them gives the same result.
         # With all of them, queries would get a gradient that is only rounding errors.
@@ -220,7 +221,7 @@ def _run(
         after = dataclasses.replace(after, memory=LongTermMemory(slot, slot))
 
     def next_piece(state: DecodeState, inputs: Any) -> tuple[DecodeState, Any]:
-        y, health, after = run_piece(with_full_chunks_written(state), inputs)
+        y, health, after = run(with_full_chunks_written(state), inputs)
         if real is not None:  # a sequence that ended in an earlier piece keeps its last state
             after = select(inputs[1].any(axis=1), after, state)
         return after, (y, health)
@@ -263,7 +264,7 @@ def _continue(
     return y, state
 
 
-def _run_piece(
+def run_piece(
     graphdef: nnx.GraphDef[MMRecBlock],
     layers: nnx.State | list[nnx.State],
     router_threshold: jax.Array | float,

@@ -13,7 +13,7 @@ PACKAGES = ("mmrec_jax", "bridge", "train")
 ORDER = {
     "mmrec_jax": """
         config remat matmul layers recurrence memory ffn block layer_paths block_forms
-        decode_state stack model expert fusion block_rates transfer sampling decoding
+        decode_state stack tracing model expert fusion block_rates transfer sampling decoding
         generate
     """,
     "bridge": """
@@ -22,8 +22,8 @@ ORDER = {
         partial twin commands __main__
     """,
     "train": """
-        system settings data step scoring checkpoints stages run generation reports
-        preparation stage_command base expert fusion evaluate prepare pipeline
+        system settings data step scoring checkpoints stages run generation trained_model
+        reports preparation stage_command base expert fusion evaluate prepare pipeline init commands
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

@@ -19,7 +19,7 @@ from train.system.terminal import for_terminal
 def command() -> None:
     """Prints the prompts of the command line with their continuations."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec_jax.generate",
+        prog=sys.argv[0] if sys.argv[0] == "mmrec generate" else "python -m mmrec_jax.generate",
         description="Continue prompts with a trained model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,

@@ -19,6 +19,7 @@ import yaml
 
 import bridge
 from train.settings.config import Config
+from train.settings.packaged import config_path
 from train.settings.paths import with_home
 from train.settings.yaml_keys import is_text, key_lines, read_config
 from train.system.command_line import exit_after, one_line, option_names, without_value
@@ -71,7 +72,7 @@ def parse_command(
         raise UserError("--config needs the path of a YAML file") from error
     if len(given.config) > 1:
         raise UserError(f"--config is given {len(given.config)} times: name one file")
-    path = os.path.expanduser(given.config[0]) if given.config else None
+    path = config_path(os.path.expanduser(given.config[0])) if given.config else None
     stray = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
     if path is None and stray is not None:
         raise UserError(f"{stray} is not an option: write --config {stray}")
@@ -174,7 +175,8 @@ def _parser(
         action="config",
         required=True,
         metavar="FILE",
-        help="YAML file with the settings below; options override it.",
+        help="YAML file with the settings below, or one of the project's by its name, such as "
+        "demo; options override it.",
     )
     if add_flags is not None:
         add_flags(parser)

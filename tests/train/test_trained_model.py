@@ -1,0 +1,96 @@
+"""A trained model in Python (train/trained_model.py): what `mmrec.load` gives."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers.small_models import SMALL
+
+import bridge
+import mmrec
+from mmrec_jax import MMRec100M, MMRecModel
+from train.data.tokenizer import Tokenizer
+
+CONFIG = dataclasses.replace(SMALL, vocab_size=260, dropout=0.0)
+TEXT = "the cat sat on the mat"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A base, and a run_dir with a fusion too."""
+    root = tmp_path_factory.mktemp("runs")
+    base = MMRecModel(CONFIG, rngs=nnx.Rngs(0))
+    fusion = MMRec100M(CONFIG, rngs=nnx.Rngs(1))
+    for model, stage in ((base, "a/base"), (base, "b/base"), (fusion, "b/fusion")):
+        folder = root / stage.replace("/", "/checkpoints_")
+        bridge.save_orbax(folder / "state" / "3", model, step=3)
+        Tokenizer.train([TEXT * 3], 260).save(folder / "tokenizer.json")
+    return root
+
+
+def test_a_run_folder_gives_its_last_stage(runs):
+    assert repr(mmrec.load(runs / "a")).startswith("MMRecModel of ")
+    lm = mmrec.load(str(runs / "b"))
+    assert "checkpoints_fusion: " in repr(lm) and " parameters, 2 layers of 12 channels" in repr(lm)
+    assert len(repr(lm).splitlines()) == 1
+
+
+@pytest.mark.parametrize("run", ["a", "b"])
+def test_a_score_is_the_loss_of_each_token(runs, run):
+    lm = mmrec.load(runs / run)
+    found = lm.score(TEXT)
+    ids = [lm.tokenizer.end_of_text, *lm.tokenizer.encode(TEXT)]
+    logits = jax.nn.log_softmax(lm.model(jnp.asarray([ids[:-1]])).logits[0])
+    expected = [-float(row[label]) for row, label in zip(logits, ids[1:], strict=True)]
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-5)
+    assert "".join(found.tokens) == TEXT
+    assert found.bits_per_byte == pytest.approx(sum(expected) / np.log(2) / len(TEXT), rel=1e-5)
+    assert repr(found).endswith(f"bits per byte, {len(expected)} tokens")
+
+
+def test_a_trace_has_every_token_and_layer(runs):
+    lm = mmrec.load(runs / "b")
+    found = lm.trace(TEXT)
+    assert found.layers == ["text 0", "text 1", "code 0", "code 1"]
+    assert found.states.shape == (4, len(found.tokens), 12)
+    assert "".join(found.tokens) == TEXT  # the end of text before it is no text
+    assert repr(found).startswith(f"trace of {len(found.tokens)} tokens in 4 layers")
+
+
+def test_a_text_comes_in_pieces_and_can_be_read_again(runs):
+    text = mmrec.load(runs / "a").generate("the", seed=1)
+    pieces = list(text)
+    assert pieces[0].startswith("the") and len(pieces) > 1
+    assert repr(text) == str(text) == "".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lm: lm.score(""), "text: it is empty: there is nothing to predict"),
+        (lambda lm: lm.score(np.zeros(3)), "text: expected a string, not ndarray"),
+        (lambda lm: lm.trace(b"a"), "text: expected a string, not bytes"),
+        (lambda lm: lm.generate(["a"]), "prompt: expected a string, not list"),
+        (lambda lm: lm.generate("\ud800"), "prompt: it has half of a surrogate pair"),
+        (lambda lm: lm.generate("a", length=0), "^length must be at least 1, not 0"),
+        (lambda lm: lm.generate("a", temperature=-1), "temperature must be at least 0"),
+        (lambda lm: mmrec.load(3), "path: expected a string or a Path, not int"),
+        (lambda lm: mmrec.load("nowhere"), "nowhere: cannot be read: No such file"),
+        (lambda lm: mmrec.load(__file__), r"has no tokenizer.json beside it: .* by tokenizer$"),
+        (lambda lm: mmrec.config("nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (lambda lm: mmrec.train(None, "bse"), "stage: expected one of base, text, .*, not bse"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(runs, call, message):
+    with pytest.raises(mmrec.UserError, match=message):
+        call(mmrec.load(runs / "a"))
+
+
+def test_a_config_of_the_project_with_other_settings():
+    config = mmrec.config("base-22m", {"training.log_every": 7, "seed": 3, "run_dir": "here"})
+    assert (config.training.log_every, config.seed, config.run_dir) == (7, 3, "here")
+    with pytest.raises(mmrec.UserError, match=r"training.stepz.*did you mean"):
+        mmrec.config("base-22m", {"training.stepz": 7})
