@@ -187,7 +187,9 @@ def find_state(path: PathLike) -> Path:
         if not folder.is_dir():
             raise UnreadableFileError("no such folder: name a run's, or one of its states")
         runs = [run for run in (folder.parent, *sorted(folder.iterdir())) if steps(run)]
-        hint = f": did you mean {runs[0]}?" if runs else ", neither itself nor in state/"
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".pt", ".safetensors"))
+        meant = [*runs, *files]
+        hint = f": did you mean {meant[0]}?" if meant else ", neither itself nor in state/"
         raise UnreadableFileError(f"holds no complete checkpoint{hint}")
 
 

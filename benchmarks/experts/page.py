@@ -67,11 +67,15 @@ hundredth or so. The plan has three warm-ups, the base further two, and the othe
 - The LSTM is better than the base, by 0.065 and 0.091. The base is better than the 5-gram, by 0.45
   and 0.12.
 - The base of `configs/hour.yaml` itself, trained on two cores of a CPU in 25 minutes, has 3.671 on
-  text, 3.141 on code and 3.251 on mixed data of Python's library (`train.evaluate`, test split): 0.33,
-  0.48 and 0.45 below the 5-gram. Its later stages have not been run to their end on a CPU.
+  text, 3.141 on code and 3.251 on mixed data of Python's library, by `train.evaluate` on the test
+  split: 0.33, 0.48 and 0.45 below the 5-gram. Its later stages have not been run to their end on a
+  CPU.
+
+Differences are of the losses before rounding.
 
 Train one model instead of experts. One expert of a fusion alone costs as much as the base that is
-trained further, and is 0.02 to 0.08 worse on its own domain. Use experts if you have them already.
+trained further, and is worse on its own domain: by 0.02 to 0.08 if one was left out in training,
+else by 0.08 to 0.17. Use experts if you have them already.
 """
 
 _HEADING = ["", "parameters", "cost", "steps", *SCORED, "against domains", "one alone"]
@@ -90,13 +94,14 @@ def sections(results: Path) -> list[str]:
 def _rows(results: Path, corpus: str) -> Iterator[list[str]]:
     """A row for each variant of each part that was measured."""
     plan = _plan(results, corpus)
-    for part in parts(corpus):
+    for part, planned in parts(corpus).items():
+        names = list(dict.fromkeys(variant.name for variant in planned.variants))
         of_part = result_name(corpus, part)
         if not (results / f"{of_part}.json").exists():
-            yield [f"{part}: not measured yet", *[""] * (len(_HEADING) - 1)]
+            yield [f"{names[0]}: not measured yet", *[""] * (len(_HEADING) - 1)]
             continue
         result = read(results, of_part)
-        for name in dict.fromkeys(variant["name"] for variant in result["variants"]):
+        for name in names:
             chosen = best(result, name, domain_of(name))
             test = chosen["scores"][""]["test"]
             cost = f"{result['forward_flops'] / 1e6:.1f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from bridge.errors import ConfigError, UnreadableFileError, errors_about
-from bridge.files.disk import PathLike
+from bridge.files.disk import PathLike, where_to_look
 
 Place = tuple[str, int, yaml.Node]
 """A key, the line that it stands on, and its value."""
@@ -37,9 +37,15 @@ def read_yaml(path: PathLike) -> yaml.Node | None:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            raise UnreadableFileError(f"cannot be read: {error.strerror or error}") from None
+            missing = isinstance(error, FileNotFoundError)
+            remedy = where_to_look(path) if missing else "name a YAML file"
+            raise UnreadableFileError(
+                f"cannot be read: {error.strerror or error}; {remedy}"
+            ) from None
         except UnicodeDecodeError as error:
-            raise ConfigError(f"is not UTF-8 text: {error.reason}") from None
+            raise ConfigError(
+                f"is not UTF-8 text: {error.reason}: save it as UTF-8, or name another file"
+            ) from None
         try:
             node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:

@@ -40,7 +40,7 @@ def opened(path: PathLike) -> Iterator[BinaryIO]:
                 raise UnreadableFileError("cannot be read: it is a pipe")
             file = stack.enter_context(open(path, "rb"))
         except FileNotFoundError as error:
-            raise UnreadableFileError(f"{_unreadable(error)}; {_where_to_look(path)}") from None
+            raise UnreadableFileError(f"{_unreadable(error)}; {where_to_look(path)}") from None
         except (OSError, ValueError) as error:
             raise _unreadable(error) from None
         if not size(file):
@@ -49,7 +49,7 @@ def opened(path: PathLike) -> Iterator[BinaryIO]:
         yield file
 
 
-def _where_to_look(path: PathLike) -> str:
+def where_to_look(path: PathLike) -> str:
     """What to do about a file that does not exist."""
     place = pathlib.Path(path)
     try:

@@ -208,7 +208,10 @@ def test_files_beside_and_unlisted(copy, checkpoint, tmp_path):
 
 
 def test_other_folders_are_said_not_to_be_checkpoints(tmp_path):
-    with pytest.raises(UnreadableFileError, match="holds no complete checkpoint"):
+    with pytest.raises(UnreadableFileError, match="holds no complete checkpoint, neither"):
+        load(tmp_path)
+    (tmp_path / "exported.safetensors").touch()
+    with pytest.raises(UnreadableFileError, match=r"did you mean .*/exported\.safetensors\?"):
         load(tmp_path)
     with pytest.raises(UnreadableFileError, match="no such folder"):
         load_orbax(tmp_path / "none")

@@ -116,7 +116,7 @@ def read_tokenizer(
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{path}: has {tokenizer.vocab_size} tokens, and model.vocab_size is {vocab_size}: "
-            f"set model.vocab_size: {tokenizer.vocab_size}"
+            f"set model.vocab_size: {tokenizer.vocab_size}, or name the tokenizer of that model"
         )
     return tokenizer
 

@@ -90,6 +90,11 @@ def command() -> None:
             base_model=options.base_model,
             num_heads=options.num_heads,
         )
+        if options.chunk_size is not None and speaker.config is not None:
+            raise UserError(
+                f"--chunk_size: the run of {options.checkpoint} states training.chunk_size: "
+                f"{speaker.chunk_size or 'null'}: leave it out"
+            )
         prompts = options.prompt or [""]
         pieces = continuations(
             speaker.network,

@@ -601,6 +601,8 @@ def test_damaged_runs(prepared, finished):
     assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
     assert "holds no complete checkpoint" in error(run(prepared, *sample, folder / "state", code=2))
     assert "none: cannot be read: No such" in error(run(prepared, *sample, "none", code=2))
+    other_chunks = error(run(prepared, *sample, folder, "--chunk_size", 3, code=2))
+    assert "states training.chunk_size: null: leave it out" in other_chunks
 
 
 def test_other_data_are_refused(prepared, finished):
