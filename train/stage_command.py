@@ -95,7 +95,7 @@ def steps_of(text: str | None) -> range:
     """The steps that --skip-steps names, as "N-M" or "N"; raises UserError if it names none."""
     if text is None:
         return NO_STEPS
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text)
     steps = range(int(found[1]), int(found[2] or found[1]) + 1) if found else NO_STEPS
     if not steps or not steps[0]:
         raise UserError(f"--skip-steps: expected steps as N-M, such as 120-122, not {text}")

@@ -1,6 +1,7 @@
 """Exports the models of all stages as files for other programs."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from train.system.write import refuse_link, write_json
 EXPORT = "export"
 """The folder in run_dir."""
 
+_EXPORTED = re.compile(
+    r"[a-z]+_(model|expert)\.safetensors|tokenizer\.json|manifest\.json|\.[^/]+\.tmp"
+)
+"""The files of an export."""
+
 
 def check_export(run_dir: str) -> None:
     """Makes sure that the folder of the exports, if there is one, has nothing but exports.
@@ -32,7 +38,14 @@ def check_export(run_dir: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder: move it, or choose another run_dir")
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    foreign = files - {MANIFEST, *_listed(folder)} if MANIFEST in files else files
+    _refuse(folder, files - {MANIFEST, *_listed(folder)} if MANIFEST in files else files)
+    # Where the folder is while it is filled and replaced, and what a killed pipeline left there.
+    for place in (folder.with_name(f"{EXPORT}.partial"), folder.with_name(f".{EXPORT}.mmrec-old")):
+        names = {p.relative_to(place).as_posix() for p in place.rglob("*") if not p.is_dir()}
+        _refuse(place, {name for name in names if not _EXPORTED.fullmatch(name)})
+
+
+def _refuse(folder: Path, foreign: set[str]) -> None:
     if foreign:
         raise UserError(
             f"{folder} has files that no pipeline has exported, such as {min(foreign)}, and is not "

@@ -128,7 +128,8 @@ class _Events:
         folder.mkdir(exist_ok=True)
         self._scalar, self._event = summary.scalar, event_pb2.Event
         suffix = f".{time.time_ns()}"  # the name has seconds only
-        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        # Absolute: a relative path that begins with "gs:" or "s3:" would be a cloud's.
+        self._file = event_file_writer.EventsWriter(str(folder.absolute() / "events"), suffix)
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(first, session_log=start)
         self._file.flush()

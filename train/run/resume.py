@@ -160,9 +160,9 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
     free = set() if is_import else set(_RATES)
     free |= {STEPS} if is_older else set()
     free |= _WARMUP if restarts else set()
-    check_training(config, saved, free)
-    check_model(config.model, saved.model, IMPORT_AGAIN)
     try:
+        check_training(config, saved, free)
+        check_model(config.model, saved.model, IMPORT_AGAIN)
         check_finite(saved)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -175,7 +175,7 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
     position = _position(metadata.pop(POSITION, None), step)
     skipped = 0
     if position is not None:
-        loss_sum, skipped = _move_to(position, config, data, run), position.skipped
+        loss_sum, skipped = _move_to(position, config, data, path), position.skipped
     else:
         # Another program wrote it, or trained it further, or it starts at step 0 with the weights
         # of another run: skip the data of the steps so far.
@@ -267,12 +267,13 @@ def _position(noted: Any, step: int) -> _Position | None:
     return position if position.next_index >= 0 else None
 
 
-def _move_to(position: _Position, config: Config, data: PreparedData, run: Path) -> float:
-    """Moves the data to a position; returns its sum of losses."""
+def _move_to(position: _Position, config: Config, data: PreparedData, path: Path) -> float:
+    """Moves the data to a position, of the checkpoint in `path`; returns its sum of losses."""
     if position.order != data.order:
         raise UserError(
-            f"{config.data_dir} is not what {run} was trained on: prepare the same data again to "
-            "resume, or choose another run_dir"
+            f"{config.data_dir} is not what {path} was trained on, or not with this seed: prepare "
+            "the same data again to resume, move a checkpoint of another run away, or choose "
+            "another run_dir"
         )
     data.skip(position.next_index)
     return position.loss_sum

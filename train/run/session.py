@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from bridge import state_folder
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.background_save import BackgroundSave
@@ -227,7 +228,9 @@ class Session:
             (training.checkpoint_every, save),
             (1, lambda *_: metrics.open_events()),
         ]
-        missing = [not self.checkpoint_path.exists()]  # killed before it was written, or lost
+        # Killed before it was written, or lost; or the state is, and a .pt file was read.
+        whole = run_states.is_whole(state_folder(self.run, start), start)
+        missing = [not (self.checkpoint_path.exists() and whole)]
         with progress, metrics, self._watchdog:
             if start and processes.gathered(missing)[0, 0]:
                 save(self.state, {})

@@ -27,7 +27,7 @@ class Watch:
         self._decay_is_high = False
         self._quiet_until = 0
         for record in records:
-            if "max_state" in record:
+            if {"loss", "max_state", "mean_decay"} <= record.keys():
                 self.look(int(record["step"]), record)
 
     def look(self, step: int, values: Mapping[str, float]) -> list[str]:

@@ -51,8 +51,10 @@ def interrupt_on_signals() -> None:
 def end_at_once() -> None:
     """Makes Ctrl-C end a command at once while it starts, until `command_line.exit_after` runs.
 
-    Nothing has begun yet, and libraries lose a KeyboardInterrupt while they are imported.
+    Nothing has begun yet, and libraries lose a KeyboardInterrupt while they are imported. SAVING
+    does nothing, as there is nothing to save: by default it would end the command.
     """
+    signal.signal(SAVING, _nothing)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

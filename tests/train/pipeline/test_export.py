@@ -47,3 +47,16 @@ def test_what_is_no_folder_is_kept(tmp_path):
     (tmp_path / "export").touch()
     with pytest.raises(UserError, match="export is a file, not a folder"):
         check_export(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["export.partial", ".export.mmrec-old"])
+def test_folders_that_an_export_is_made_in_are_not_replaced_where_they_are_somebodys(
+    tmp_path, name
+):
+    (tmp_path / name).mkdir()
+    for own in ("base_model.safetensors", "tokenizer.json", "manifest.json", ".a.1234abcd.tmp"):
+        (tmp_path / name / own).touch()
+    check_export(str(tmp_path))
+    (tmp_path / name / "mine").touch()
+    with pytest.raises(UserError, match="such as mine, and is not replaced"):
+        check_export(str(tmp_path))

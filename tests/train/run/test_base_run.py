@@ -338,7 +338,8 @@ def test_an_import_of_another_training_is_refused(prepared, finished):
         ("--training.steps", 20, "training.steps is 12 in the checkpoint and 20 in the config"),
         ("--model.ffn_dim", 32, "model.ffn_dim is 24 in the checkpoint and 32 in the config"),
     ):
-        assert message in error(run(prepared, *base, option, value, code=2))
+        said = error(run(prepared, *base, option, value, code=2))
+        assert said.startswith("error: elsewhere/checkpoints_base/state/6: ") and message in said
     assert contents(folder) == before
 
 
@@ -605,6 +606,16 @@ def test_damaged_runs(prepared, finished):
     assert "states training.chunk_size: null: leave it out" in other_chunks
 
 
+def test_a_complete_run_has_its_last_state_again(prepared, finished):
+    folder = prepared / "mended" / "checkpoints_base"
+    shutil.copytree(finished[0], folder)
+    (folder / "state" / str(STEPS) / "checkpoint.json").write_text("{}")
+    resume = ("train.base", "--config", "c.yaml", "--run_dir", "mended", "--resume")
+    assert f"resuming from step {STEPS}, " in run(prepared, *resume).stdout
+    assert bridge.compare(bridge.load(folder), bridge.load(finished[0])).agrees()
+    assert "is complete" in run(prepared, *resume).stdout
+
+
 def test_other_data_are_refused(prepared, finished):
     shutil.copytree(finished[0], prepared / "other" / "checkpoints_base")
     shutil.copytree(prepared / "raw", prepared / "raw2")
@@ -614,7 +625,7 @@ def test_other_data_are_refused(prepared, finished):
     other = ("--run_dir", "other", "--resume", "--extend", 6, "--data_dir", "data2")
     before = contents(prepared / "other")
     done = run(prepared, "train.base", "--config", "c.yaml", *other, code=2)
-    assert "is not what" in error(done)
+    assert f"data2 is not what other/checkpoints_base/state/{STEPS} was trained" in error(done)
     assert contents(prepared / "other") == before
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,16 @@ def test_tensorboard_has_what_the_metrics_have_whenever_the_process_dies(tmp_pat
         metrics.write(4, {"loss": 8.0})
         assert events(tmp_path)[4, "loss"] == 8.0
         assert sorted({step for step, _ in events(tmp_path)}) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["gs:", "s3:"])
+def test_a_folder_that_is_called_as_a_cloud_is_one_on_this_disk(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    run = Path(name) / "bucket"
+    run.mkdir(parents=True)
+    with MetricsWriter(run, 0) as metrics:
+        metrics.write(1, {"loss": 2.0})
+    assert events(run) == {(1, "loss"): 2.0}
 
 
 def test_metrics_after_the_restored_step_are_dropped(tmp_path):

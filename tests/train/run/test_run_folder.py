@@ -235,7 +235,9 @@ def test_steps_to_skip(text, steps):
     assert steps_of(text) == steps
 
 
-@pytest.mark.parametrize("text", ["", "0", "0-3", "5-4", "a-b", "3-", "-3", "3,4", "1-2-3"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0-3", "5-4", "a-b", "3-", "-3", "3,4", "1-2-3", f"1-{10**21}"]
+)
 def test_wrong_steps_to_skip_are_one_line(text):
     with pytest.raises(UserError, match=r"^--skip-steps: expected steps as N-M, such as 120-122"):
         steps_of(text)

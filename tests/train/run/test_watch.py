@@ -46,5 +46,5 @@ def test_what_is_warned_of_and_how_often(name, of_step, expected, said):
 
 def test_a_run_that_goes_on_is_compared_with_its_beginning():
     records = [{"step": step, **values(step)} for step in range(1, 30)]
-    watch = Watch([*records, {"step": 30, "loss/text": 3.0}])
+    watch = Watch([*records, {"step": 30, "loss/text": 3.0}, {"step": 30, "max_state": 1.0}])
     assert len(watch.look(31, values(31, largest=16.0))) == 1

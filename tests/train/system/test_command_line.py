@@ -10,6 +10,7 @@ import time
 
 import pytest
 from helpers.command_lines import command, run_anew
+from helpers.paths import ROOT
 
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
@@ -256,3 +257,12 @@ def test_an_output_that_is_full_or_closed_is_one_line(tmp_path):
             )
             said = "" if reason is None else f"error: {reason}\n"
             assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_who_asks_to_save_before_a_command_has_begun_does_not_end_it():
+    ask = (
+        "import sys; sys.argv[0] = '-m'; import signal, train; signal.raise_signal(signal.SIGUSR1)"
+    )
+    line = [sys.executable, "-c", ask]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
