@@ -5,7 +5,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from bridge import state_folder
+from bridge import BridgeError, compare, load_orbax, load_torch, state_folder
 from train.checkpoints.language_model import stage_folder
 from train.checkpoints.run_states import is_whole
 from train.reports.run_report import report, reported
@@ -73,9 +73,24 @@ def train_stage(
 
 
 def _is_complete(run: Path, stage: Stage, steps: int) -> bool:
-    """Whether a run has made all its steps, and saved them and its report."""
-    state = state_folder(run, steps)
-    return is_whole(state, steps) and (run / stage.file(steps)).is_file() and reported(run, steps)
+    """Whether a run has made all its steps, and saved them and its report.
+
+    Raises:
+        UserError: its last state and the .pt file of that step do not hold the same.
+    """
+    state, file = state_folder(run, steps), run / stage.file(steps)
+    if not (is_whole(state, steps) and file.is_file() and reported(run, steps)):
+        return False
+    try:
+        same = compare(load_orbax(state), load_torch(file)).agrees()
+    except BridgeError as error:
+        raise UserError(f"{error}; remove it, and --resume writes it again") from error
+    if not same:
+        raise UserError(
+            f"{state} and {file} differ, so one of them is not of this run: move that one away, "
+            "and --resume writes it again"
+        )
+    return True
 
 
 def added_steps(extend: str | None, schedule: str | None) -> Added | None:

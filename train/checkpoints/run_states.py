@@ -4,6 +4,7 @@ state/N/       what --resume continues from (bridge/orbax_folder.py)
 NAME_step_N.pt the same for PyTorch, written after it
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -62,6 +63,24 @@ def is_whole(folder: Path, step: int) -> bool:
         return bridge.changed_file(folder, described) is None and content["step"] == step
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
+
+
+def content_digest(folder: Path) -> str:
+    """The SHA-256 of the weights and moments in a state, whatever its files are called.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        trees = arrays_of(bridge.load_orbax(folder))
+    except bridge.BridgeError as error:
+        raise UserError(str(error)) from error
+    digest = hashlib.sha256()
+    for name, tree in sorted(trees.items()):
+        for path, array in sorted(tree.items()):
+            digest.update(f"{name} {path} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def restore_newest(run: Path, name: str) -> tuple[Path, bridge.LoadedCheckpoint] | None:

@@ -69,6 +69,9 @@ class PreparedData:
             left_out: the steps whose batches are left out, where step 1 has the first ones.
         """
         count = self._config.training.accumulation
+        if left_out and self.position // count >= left_out[-1]:
+            steps = f"{left_out[0]} to {left_out[-1]}"
+            console.print(f"the data of steps {steps} are behind: nothing is left out")
         while True:
             if self.position // count + 1 in left_out:
                 console.print(f"leaving out the data of steps {left_out[0]} to {left_out[-1]}")

@@ -1,8 +1,9 @@
 """Records which stages of a pipeline are complete, and their settings and inputs.
 
 A stage's identity is its settings and the results of the stages before it. pipeline.json has the
-identity of every stage that was started, and a digest of its result when it is complete. So a
-result is never used for settings that it was not made with.
+identity of every stage that was started, and a digest of its result when it is complete: that of
+the weights and moments in its last state. So a result is never used for settings that it was not
+made with.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Any
 
 from bridge import MANIFEST, state_folder, steps
 from train.checkpoints.language_model import file_digest, stage_folder
-from train.checkpoints.run_states import remove_leftovers
+from train.checkpoints.run_states import content_digest, is_whole, remove_leftovers
 from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
@@ -122,6 +123,7 @@ class PipelineRecord:
         last = config.training.steps
         result = state_folder(folder, last) / MANIFEST
         files = (folder / stage.file(last)).exists() and steps(folder)[-1:] == [last]
+        files = files and is_whole(result.parent, last)
         identity = self._identity(name, config)
         if files and self._complete(name, identity, result):
             console.print(f"{name}: complete, step {last}")
@@ -170,7 +172,7 @@ class PipelineRecord:
             and with_defaults(entry["identity"], identity) == identity
             and entry["result"] is not None
             and result.is_file()
-            and entry["result"] == file_digest(result)
+            and _is_result(entry, name, result)
         )
 
     def _begin(self, name: str, identity: Identity, folder: Path, result: Path) -> None:
@@ -179,7 +181,11 @@ class PipelineRecord:
         old = with_defaults(entry["identity"], identity) if entry else {}
         if entry and old == identity:
             # Another command may have trained it anew since, or extended it.
-            known = not result.is_file() or entry["result"] in (None, file_digest(result))
+            known = (
+                entry["result"] is None
+                or not is_whole(result.parent, identity[STEPS])
+                or _is_result(entry, name, result)
+            )
             config = recorded_settings(folder) if (folder / CONFIG).exists() else identity
             old = old if known and config.get(STEPS) == identity[STEPS] else {}
         if old != identity and folder.exists():
@@ -191,7 +197,7 @@ class PipelineRecord:
         self._write()
 
     def _finish(self, name: str, result: Path) -> None:
-        self._record[name]["result"] = file_digest(result)
+        self._record[name] |= {"result": _digest(name, result), "file digest": file_digest(result)}
         self._write()
 
     def _write(self) -> None:
@@ -214,3 +220,20 @@ class PipelineRecord:
             f"{name}: what is in {folder} was made {reason}: give --overwrite to rerun it and all "
             "later stages, or choose another run_dir and data_dir"
         )
+
+
+def _digest(name: str, result: Path) -> str:
+    """What equal results have in common: a stage's state has random names and times in its files.
+
+    Args:
+        name: of what was made.
+        result: the manifest of a stage's state, or the file that was written last.
+    """
+    return content_digest(result.parent) if name in STAGES else file_digest(result)
+
+
+def _is_result(entry: dict[str, Any], name: str, result: Path) -> bool:
+    """Whether a file is what was recorded, or a stage's state was written again with the same."""
+    # Older records have the digest of the file alone.
+    unchanged = entry.get("file digest", entry["result"]) == file_digest(result)
+    return unchanged or entry["result"] == _digest(name, result)

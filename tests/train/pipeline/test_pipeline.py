@@ -15,6 +15,7 @@ from helpers.command_lines import command, contents, error, run, write_sources
 import bridge
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
+from train.checkpoints.run_states import is_whole
 from train.pipeline.scores import claims, read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -207,6 +208,24 @@ def test_a_file_that_is_lost_is_written_again(folder, finished):
     done = run(folder, *PIPELINE, "--run_dir", "lost")
     assert bridge.compare(bridge.load_torch(path), before).agrees()
     assert "fusion: complete" in done.stdout
+
+
+@pytest.mark.parametrize("left", ["file", "nothing"])
+def test_a_stage_whose_state_is_damaged_is_made_again_and_the_others_are_not(
+    folder, finished, left
+):
+    shutil.copytree(folder / "runs", folder / f"damaged {left}")
+    base = folder / f"damaged {left}" / "checkpoints_base"
+    state = bridge.state_folder(base, 30)
+    array = max(state.rglob("ocdbt*/d/*"), key=lambda path: path.stat().st_size)
+    array.write_bytes(array.read_bytes()[:-1])
+    if left == "nothing":
+        (base / FILES["base"][0]).unlink()
+    done = run(folder, *PIPELINE, "--run_dir", f"damaged {left}").stdout
+    assert is_whole(state, 30) and (base / FILES["base"][0]).is_file()
+    assert re.findall(r"(\w+): complete", done) == [
+        *("prepare", "text", "code", "fusion", "continued", "evaluate", "export")
+    ]
 
 
 def test_a_stage_that_another_command_trained_anew_is_not_taken_for_ours(folder, finished):

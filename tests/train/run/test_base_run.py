@@ -602,7 +602,7 @@ def test_damaged_runs(prepared, finished):
     assert "damaged: the SHA-256 of" in error(run(prepared, *sample, folder, code=2))
     assert "holds no complete checkpoint" in error(run(prepared, *sample, folder / "state", code=2))
     assert "none: cannot be read: No such" in error(run(prepared, *sample, "none", code=2))
-    other_chunks = error(run(prepared, *sample, folder, "--chunk_size", 3, code=2))
+    other_chunks = error(run(prepared, *sample, finished[0], "--chunk_size", 3, code=2))
     assert "states training.chunk_size: null: leave it out" in other_chunks
 
 
@@ -613,6 +613,23 @@ def test_a_complete_run_has_its_last_state_again(prepared, finished):
     resume = ("train.base", "--config", "c.yaml", "--run_dir", "mended", "--resume")
     assert f"resuming from step {STEPS}, " in run(prepared, *resume).stdout
     assert bridge.compare(bridge.load(folder), bridge.load(finished[0])).agrees()
+    assert "is complete" in run(prepared, *resume).stdout
+
+
+def test_a_complete_run_with_the_state_of_another_says_so(prepared, finished):
+    folder = prepared / "swapped" / "checkpoints_base"
+    shutil.copytree(finished[0], folder)
+    resume = ("train.base", "--config", "c.yaml", "--run_dir", "swapped", "--resume")
+    assert "is complete" in run(prepared, *resume).stdout
+    state = bridge.state_folder(folder, STEPS)
+    other = bridge.load_orbax(state)
+    other.model.norm.scale[...] += 1
+    shutil.rmtree(state)
+    bridge.save_orbax(state, other.model, **other.training_state())
+    message = error(run(prepared, *resume, code=2))
+    assert f"state/{STEPS} and " in message and "one of them is not of this run" in message
+    shutil.rmtree(state)
+    run(prepared, *resume)
     assert "is complete" in run(prepared, *resume).stdout
 
 
@@ -650,6 +667,16 @@ def test_data_that_are_removed_or_replaced_under_a_run_are_still_its_own(prepare
     shutil.rmtree(data_dir)
     assert (data.documents([0]), data.counted.tokens.tolist()) == before
     assert len(next(data.batches).inputs)
+
+
+def test_steps_to_leave_out_that_are_behind_are_said(prepared, capsys):
+    options = ["--config", str(prepared / "c.yaml"), "--data_dir", str(prepared / "data")]
+    data = PreparedData(parse_config(options, ""), "base")
+    data.skip(5 * data._config.training.accumulation)
+    next(data.batches_without(range(2, 6)))
+    assert "the data of steps 2 to 5 are behind: nothing is left out" in capsys.readouterr().out
+    next(data.batches_without(range(6, 8)))
+    assert "leaving out the data of steps 6 to 7" in capsys.readouterr().out
 
 
 @pytest.mark.slow
