@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from train.checkpoints.language_model import stage_folder
 from train.settings.cli import parse_config
 from train.settings.config import Config
-from train.stage_command import stage_folder, train_stage
+from train.stage_command import train_stage
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.trained_model import TextScore, TextTrace, TrainedModel, load

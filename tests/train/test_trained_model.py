@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers.command_lines import run, write_sources
 from helpers.small_models import SMALL
 
 import bridge
@@ -16,6 +17,14 @@ from train.data.tokenizer import Tokenizer
 
 CONFIG = dataclasses.replace(SMALL, vocab_size=260, dropout=0.0)
 TEXT = "the cat sat on the mat"
+TRAINED = """
+data_dir: data
+run_dir: runs
+prepare: {text: [raw/text], code: [raw/code], validation_fraction: 0.2}
+model: {vocab_size: 300, model_dim: 16, num_layers: 2, num_heads: 2, ffn_dim: 24}
+optimizer: {warmup_steps: 1}
+training: {steps: 2, batch_size: 4, sequence_length: 16, accumulation: 1, validation_batches: 2}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +103,18 @@ def test_a_config_of_the_project_with_other_settings():
     assert (config.training.log_every, config.seed, config.run_dir) == (7, 3, "here")
     with pytest.raises(mmrec.UserError, match=r"training.stepz.*did you mean"):
         mmrec.config("base-22m", {"training.stepz": 7})
+
+
+def test_training_gives_what_the_command_saves(tmp_path, monkeypatch):
+    write_sources(tmp_path)
+    (tmp_path / "c.yaml").write_text(TRAINED)
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path, "train.prepare", "--config", "c.yaml")
+    lm = mmrec.train(mmrec.config("c.yaml", {"training.steps": 3}))
+    assert lm.path == "runs/checkpoints_base"
+    saved = bridge.load_torch(tmp_path / "runs/checkpoints_base/base_model_step_3.pt")
+    found = bridge.variables(lm.model)
+    for path, array in bridge.variables(saved.model).items():
+        np.testing.assert_array_equal(found[path], array)
+    with pytest.raises(mmrec.UserError, match=r"--overwrite"):
+        mmrec.train(mmrec.config("c.yaml", {"training.steps": 3}))
