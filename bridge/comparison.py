@@ -100,7 +100,12 @@ class Comparison:
 
 
 def compare(
-    a: LoadedCheckpoint, b: LoadedCheckpoint, seed: int = 0, tolerance: float = 0.0
+    a: LoadedCheckpoint,
+    b: LoadedCheckpoint,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    *,
+    outputs: bool = True,
 ) -> Comparison:
     """Compares everything in two checkpoints, except additional entries in their metadata.
 
@@ -110,6 +115,7 @@ def compare(
         seed: for the random tokens [2, 33] and memories that both models get, in float32.
         tolerance: numbers of the training state (the loss, rates) that differ by no more count as
             equal. Above 0, torch's switches that only choose how AdamW is computed are ignored.
+        outputs: run both models too; equal weights have equal outputs, which takes seconds to see.
     """
     with_moments = a.optimizer_state is not None and b.optimizer_state is not None
     in_a, in_b = (dict(_arrays(side, with_moments)) for side in (a, b))
@@ -137,7 +143,7 @@ def compare(
         only_in_b=tuple(_words(*key) for key in in_b if key not in in_a),
         misshapen=tuple(misshapen),
         tensors=tuple(sorted(tensors, key=lambda item: -item.difference)),
-        outputs=_output_differences(a.model, b.model, seed) if alike else {},
+        outputs=_output_differences(a.model, b.model, seed) if alike and outputs else {},
     )
 
 

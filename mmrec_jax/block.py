@@ -35,20 +35,6 @@ class Health(NamedTuple):
     mean_decay: jax.Array
 
 
-class BlockOutput(NamedTuple):
-    """What a block computes.
-
-    Attributes:
-        y: [B, T, D].
-        h: the recurrence's state after the last real token of each sequence [B, D].
-        health: over the real tokens.
-    """
-
-    y: jax.Array
-    h: jax.Array
-    health: Health
-
-
 class Mixed(NamedTuple):
     """What a block computes before its feed-forward layer.
 
@@ -67,6 +53,22 @@ class Mixed(NamedTuple):
     gate_inputs: tuple[jax.Array, jax.Array, jax.Array]
     states: jax.Array
     attention: jax.Array
+
+
+class BlockOutput(NamedTuple):
+    """What a block computes.
+
+    Attributes:
+        y: [B, T, D].
+        h: the recurrence's state after the last real token of each sequence [B, D].
+        health: over the real tokens.
+        mixed: what it computed on the way.
+    """
+
+    y: jax.Array
+    h: jax.Array
+    health: Health
+    mixed: Mixed
 
 
 class MDI(nnx.Module):
@@ -160,7 +162,7 @@ class MMRecBlock(nnx.Module):
             planning_loss = _mean(self.mdi.planning_error(e, previous), real)
         max_state = jnp.abs(states if real is None else jnp.where(real[..., None], states, 0)).max()
         health = Health(planning_loss, max_state, _mean(mixed.decay, real))
-        return BlockOutput(y, _at_last(states, real), health)
+        return BlockOutput(y, _at_last(states, real), health, mixed)
 
     def mix(self, x: jax.Array, memory: LongTermMemory | None, h: jax.Array) -> Mixed:
         """The first half of the block, in which tokens meet; arguments as in `__call__`."""

@@ -33,6 +33,17 @@ class DecodeState:
         """The memory that a full pass over the same tokens returns, one per layer (section 2.9)."""
         return memories_of(self.means.astype(self.h.dtype))
 
+    def after(self, h: jax.Array, total: jax.Array, tokens: jax.Array | int) -> "DecodeState":
+        """The state after a piece.
+
+        Args:
+            h: each layer's recurrent state after it [L, B, D].
+            total: the sum of each layer's outputs in it [L, B, D].
+            tokens: the number of its tokens, of all sequences or of each [B].
+        """
+        total, tokens = self.total + total, self.tokens + tokens
+        return dataclasses.replace(self, h=h, total=total, tokens=tokens)
+
     @property
     def means(self) -> jax.Array:
         """The mean of each layer's outputs since the memory was last written [L, B, D]."""

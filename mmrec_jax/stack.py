@@ -206,14 +206,14 @@ def _run(
     the memory of the sequences whose chunk is full is written. The other arguments are those of
     `BlockStack.hidden_states`.
     """
-    run = functools.partial(run_piece, graphdef, layers, router_threshold, remat)
+    run_piece = functools.partial(_run_piece, graphdef, layers, router_threshold, remat)
     tokens, size = x.shape[1], piece_tokens or state.chunk_size
     if size is None or size >= tokens:
-        return run(state, (x, real, dropout_key))
+        return run_piece(state, (x, real, dropout_key))
     whole, rest = divmod(tokens, size)
     keys = None if dropout_key is None else jax.random.split(dropout_key, whole + bool(rest))
     pieces = jax.tree.map(lambda array: split_tokens(array[:, : whole * size], size), (x, real))
-    y, health, after = run(state, item((*pieces, keys), 0))
+    y, health, after = run_piece(state, item((*pieces, keys), 0))
     if piece_tokens is None:
         # All slots of a written memory are equal, so reading one of them gives the same result.
         # With all of them, queries would get a gradient that is only rounding errors.
@@ -221,7 +221,7 @@ def _run(
         after = dataclasses.replace(after, memory=LongTermMemory(slot, slot))
 
     def next_piece(state: DecodeState, inputs: Any) -> tuple[DecodeState, Any]:
-        y, health, after = run(with_full_chunks_written(state), inputs)
+        y, health, after = run_piece(with_full_chunks_written(state), inputs)
         if real is not None:  # a sequence that ended in an earlier piece keeps its last state
             after = select(inputs[1].any(axis=1), after, state)
         return after, (y, health)
@@ -264,7 +264,7 @@ def _continue(
     return y, state
 
 
-def run_piece(
+def _run_piece(
     graphdef: nnx.GraphDef[MMRecBlock],
     layers: nnx.State | list[nnx.State],
     router_threshold: jax.Array | float,
@@ -300,13 +300,7 @@ def run_piece(
     else:
         body = jax.checkpoint(run_layer, policy=policy(remat), prevent_cse=False)
         x, (h, total, health) = jax.lax.scan(body, x, (layers, state.memory, state.h, keys))
-    after = dataclasses.replace(
-        state,
-        h=h,
-        total=state.total + total,
-        tokens=state.tokens + (x.shape[1] if real is None else real.sum(axis=1)),
-    )
-    return x, health, after
+    return x, health, state.after(h, total, x.shape[1] if real is None else real.sum(axis=1))
 
 
 def _mean_health(pieces: Health, tokens: jax.Array) -> Health:

@@ -13,7 +13,7 @@ from mmrec_jax.block_forms import item, stacked
 from mmrec_jax.config import chunk_size_for
 from mmrec_jax.decode_state import DecodeState, memory_per_sequence, with_full_chunks_written
 from mmrec_jax.recurrence import gates, previous_states
-from mmrec_jax.stack import BlockStack, run_piece
+from mmrec_jax.stack import BlockStack
 
 
 class Trace(NamedTuple):
@@ -68,13 +68,13 @@ def _trace_piece(
     """A piece of the sequence; before a later one, the memory of the one before it is written."""
     if later:
         state = with_full_chunks_written(state)
-    _, _, after = run_piece(graphdef, layers, 0.0, "products", state, (x, None, None))
-    found = []
+    traces, ends = [], []
     for index in range(len(state.h)):
         layer, memory, h = item((layers, state.memory, state.h), index)
-        block = nnx.merge(graphdef, layer)
-        mixed = block.mix(x, memory, h)
+        out = nnx.merge(graphdef, layer)(x, memory, h)
+        mixed, x = out.mixed, out.y
         of_gates = gates(previous_states(mixed.states, h), *mixed.gate_inputs)
-        found.append(Trace(mixed.decay, *of_gates, mixed.states, mixed.attention))
-        x = block(x, memory, h).y
-    return jax.tree.map(lambda *each: jnp.stack(each), *found), after
+        traces.append(Trace(mixed.decay, *of_gates, mixed.states, mixed.attention))
+        ends.append((out.h, x.sum(axis=1, dtype=jnp.float32)))
+    found, (h, total) = (jax.tree.map(lambda *e: jnp.stack(e), *each) for each in (traces, ends))
+    return found, state.after(h, total, x.shape[1])

@@ -17,11 +17,14 @@ from flax import nnx
 from mmrec_jax import MMRec100M, ModelConfig
 from mmrec_jax.sampling import Sampling
 from mmrec_jax.tracing import Trace, trace
+from train.data.batches import Batch, batch_of
 from train.data.tokenizer import Tokenizer
 from train.generation.speaker import load_speaker
 from train.generation.texts import continuations
 from train.settings.config import Config
+from train.settings.yaml_keys import is_text
 from train.step.frozen import Network
+from train.step.loss import model_token_losses
 from train.system.errors import UserError
 
 Array = npt.NDArray[np.float32]
@@ -115,15 +118,15 @@ class TrainedModel:
     Attributes:
         model: a flax.nnx module.
         tokenizer: its tokenizer.
-        config: its dimensions and variants.
         settings: the config of its run; None where the checkpoint is in no run's folder.
+        chunk_size: after how many tokens the memory is written, as in training; None never writes.
         path: where it was read from.
     """
 
     model: Network
     tokenizer: Tokenizer
-    config: ModelConfig
     settings: Config | None
+    chunk_size: int | None
     path: str
 
     def __repr__(self) -> str:
@@ -135,9 +138,9 @@ class TrainedModel:
         )
 
     @property
-    def chunk_size(self) -> int | None:
-        """After how many tokens the memory is written, as in training; None never writes it."""
-        return None if self.settings is None else self.settings.training.chunk_size
+    def config(self) -> ModelConfig:
+        """The model's dimensions and variants."""
+        return self.model.config
 
     def generate(
         self,
@@ -185,11 +188,10 @@ class TrainedModel:
             raise UserError("text: it is empty: there is nothing to predict")
         count = len(ids) - 1
         # The sparse variant routes chunks of tokens, so padding would change what it computes.
-        padded = np.zeros(count if self.config.use_sparse else _room(count), np.int32)
-        padded[:count] = ids[:-1]
-        logits = _logits(self.model, jnp.asarray(padded)[None], self.chunk_size)[0, :count]
-        losses = -jax.nn.log_softmax(logits)[np.arange(count), ids[1:]]
-        return TextScore(self._pieces(ids[1:]), np.asarray(losses), len(text.encode()))
+        padded = np.zeros(1 + (count if self.config.use_sparse else _room(count)), np.int32)
+        padded[: count + 1] = ids
+        losses = _losses(*nnx.split(self.model), batch_of(padded[None]), self.chunk_size)
+        return TextScore(self._pieces(ids[1:]), np.asarray(losses)[0, :count], len(text.encode()))
 
     def trace(self, text: str) -> TextTrace:
         """What the model computes inside while it reads a text, as a whole document.
@@ -252,8 +254,7 @@ def load(
         )
     except UserError as error:
         raise UserError(_with_arguments(str(error))) from error
-    network, found, settings = speaker
-    return TrainedModel(network, found, network.config, settings, str(place))
+    return TrainedModel(*speaker, speaker.chunk_size, str(place))
 
 
 def _stage_in(path: Path) -> Path:
@@ -265,10 +266,8 @@ def _stage_in(path: Path) -> Path:
 def _check_text(text: object, name: str) -> None:
     if not isinstance(text, str):
         raise UserError(f"{name}: expected a string, not {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{name}: it has half of a surrogate pair, which is no text") from error
+    if not is_text(text):
+        raise UserError(f"{name}: it has half of a surrogate pair, which is no text")
 
 
 def _naming_arguments(pieces: Iterator[str]) -> Iterator[str]:
@@ -288,11 +287,8 @@ def _room(count: int) -> int:
     return max(64, 1 << (count - 1).bit_length())
 
 
-def _logits(model: Network, ids: jax.Array, chunk_size: int | None) -> jax.Array:
-    return _run(*nnx.split(model), ids, chunk_size)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _run(graphdef: Any, state: Any, ids: jax.Array, chunk_size: int | None) -> jax.Array:
-    logits: jax.Array = nnx.merge(graphdef, state)(ids, chunk_size=chunk_size).logits
-    return logits
+def _losses(
+    graphdef: nnx.GraphDef[Network], state: nnx.State, batch: Batch, chunk_size: int | None
+) -> jax.Array:
+    return model_token_losses(nnx.merge(graphdef, state), batch, chunk_size=chunk_size)

@@ -14,12 +14,11 @@ def mmrec(tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     wheels, site = folder / "wheels", folder / "site"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # pip builds in the folder that it is given.
-    source = folder / "source"
+    source = folder / "source"  # pip leaves a build folder where it builds
     source.mkdir()
-    for name in ("mmrec_jax", "bridge", "train", "configs", "mmrec.py", "setup.py", "README.md"):
+    files = ("mmrec.py", "setup.py", "pyproject.toml", "README.md")
+    for name in ("mmrec_jax", "bridge", "train", "configs", *files):
         (source / name).symlink_to(ROOT / name)
-    (source / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source)]
     subprocess.run([*pip, *build], check=True)
     (wheel,) = wheels.iterdir()
