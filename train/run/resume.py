@@ -76,6 +76,7 @@ class StartingPoint(NamedTuple):
         loss_sum: the sum of the losses of all steps so far.
         metadata: the metadata of all of the run's checkpoints, without the position.
         skipped: the steps that were skipped so far, see `Session`.
+        from_state: whether that was read from a state, and not from a .pt file.
     """
 
     trainer: Trainer
@@ -83,6 +84,7 @@ class StartingPoint(NamedTuple):
     loss_sum: float
     metadata: dict[str, Any]
     skipped: int = 0
+    from_state: bool = False
 
 
 def check_may_resume(
@@ -189,7 +191,7 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
     ]
     for note in filter(None, notes):
         console.print(note)
-    return StartingPoint(trainer, state, loss_sum, metadata, skipped)
+    return StartingPoint(trainer, state, loss_sum, metadata, skipped, path.is_dir())
 
 
 def data_position(step: int, data: PreparedData, loss_sum: float, skipped: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bridge import state_folder
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.background_save import BackgroundSave
@@ -183,7 +182,7 @@ class Session:
         self._stage = stage
         self.data = data
         self.run = run
-        self.trainer, state, self._loss_sum, self._metadata, self._skipped = start
+        self.trainer, state, self._loss_sum, self._metadata, self._skipped, self._from_state = start
         self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
         self._watchdog = Watchdog(config.training.hang_seconds)
@@ -229,8 +228,7 @@ class Session:
             (1, lambda *_: metrics.open_events()),
         ]
         # Killed before it was written, or lost; or the state is, and a .pt file was read.
-        whole = run_states.is_whole(state_folder(self.run, start), start)
-        missing = [not (self.checkpoint_path.exists() and whole)]
+        missing = [not (self.checkpoint_path.exists() and self._from_state)]
         with progress, metrics, self._watchdog:
             if start and processes.gathered(missing)[0, 0]:
                 save(self.state, {})
