@@ -24,6 +24,9 @@ DROP = 0.15
 VOCAB_SIZE = 2048
 FIXED = "fixed embedding"
 """In the names of experts that read the base's embedding, and of their fusions."""
+SHORTER_BASE = "shorter base"
+LONGER = "longer experts"
+"""In the names of experts that train twice as long, after a base that is shorter by as much."""
 
 CONFIG = config_of(VOCAB_SIZE, 128, 4, 512, fusion_method="weighted")
 BASE = functools.partial(MMRec, CONFIG)
@@ -107,11 +110,11 @@ def parts(corpus: str) -> dict[str, Part]:
     ) -> Part:
         return Part(build, {"": build}, trained, [each for some in variants for each in some])
 
-    def from_scratch(build: Build, name: str) -> Part:
-        return plain(build, tried(name, "", "mixed", BASE_STEPS, (4e-3, 8e-3, 1.6e-2)))
+    def from_scratch(build: Build, name: str, steps: int = BASE_STEPS) -> Part:
+        return plain(build, tried(name, "", "mixed", steps, (4e-3, 8e-3, 1.6e-2)))
 
-    def expert(name: str, reads: str, steps: int) -> list[Variant]:
-        return tried(name, "base", reads, steps, (1e-3, 2e-3, 4e-3))
+    def expert(name: str, reads: str, steps: int, start: str = "base") -> list[Variant]:
+        return tried(name, start, reads, steps, (1e-3, 2e-3, 4e-3))
 
     def joined(kind: str, how: str, build: Build, trained: Callable[[Path], bool]) -> Part:
         of_kind = tried(f"{kind}, {how}", kind, "mixed", FUSION_STEPS, (2e-3, 4e-3, 8e-3))
@@ -122,7 +125,7 @@ def parts(corpus: str) -> dict[str, Part]:
         return plain(WIDE_HEAD, tried(name, "wide head", "mixed", steps, (2e-3, 4e-3, 8e-3)))
 
     def wider(what: str, steps: int) -> Part:
-        return plain(WIDER, tried(f"wider base, equal {what}", "", "mixed", steps, (4e-3, 8e-3)))
+        return from_scratch(WIDER, f"wider base, equal {what}", steps)
 
     return {
         "base": from_scratch(BASE, "base"),
@@ -148,6 +151,15 @@ def parts(corpus: str) -> dict[str, Part]:
         ),
         "fixed-all": joined(f"domains, {FIXED}", "all trained", FUSED, everything),
         "fixed-alone": joined(f"domains, {FIXED}", "fusion alone", FUSED, fusion_alone),
+        "shorter-base": from_scratch(BASE, SHORTER_BASE, BASE_STEPS - experts),
+        "longer-experts": plain(
+            BASE,
+            *(
+                expert(f"{domain} expert, {LONGER}", domain, 2 * steps, SHORTER_BASE)
+                for domain, steps in of.items()
+            ),
+        ),
+        "longer-all": joined(f"domains, {LONGER}", "all trained", FUSED, everything),
         "further-tokens": further("tokens", again),
         "further-operations": further("operations", operations // models.forward_flops(WIDE_HEAD)),
         "wider-tokens": wider("tokens", BASE_STEPS + again),

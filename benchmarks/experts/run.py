@@ -14,7 +14,17 @@ import numpy.typing as npt
 from flax import nnx
 
 from benchmarks.experts import corpora, models
-from benchmarks.experts.plan import BASE, BATCH, CONFIG, FIXED, LENGTH, SEEDS, Variant, parts
+from benchmarks.experts.plan import (
+    BASE,
+    BATCH,
+    CONFIG,
+    FIXED,
+    LENGTH,
+    LONGER,
+    SEEDS,
+    Variant,
+    parts,
+)
 from benchmarks.peers import training
 from benchmarks.peers.jobs import read
 from benchmarks.peers.models import Build, abstract, parameter_shapes
@@ -132,7 +142,10 @@ class Laboratory:
             )
         pairs = {
             "domains": ("text expert", "code expert"),
-            f"domains, {FIXED}": (f"text expert, {FIXED}", f"code expert, {FIXED}"),
+            **{
+                f"domains, {kind}": (f"text expert, {kind}", f"code expert, {kind}")
+                for kind in (FIXED, LONGER)
+            },
             "halves": ("half 0", "half 1"),
             "routed": ("text feed-forward", "code feed-forward"),
         }
