@@ -10,7 +10,7 @@ from train.checkpoints.language_model import stage_folder
 from train.checkpoints.run_states import is_whole
 from train.reports.run_report import report, reported
 from train.run.recorded import RESTART, STRETCH
-from train.run.resume import Added, check_may_resume
+from train.run.resume import Added, Plan, check_fits, check_may_resume
 from train.run.run_folder import locked_runs
 from train.run.session import NO_STEPS, open_session
 from train.settings.config import Config, DistributedConfig
@@ -57,8 +57,9 @@ def train_stage(
         processes.check_same({"configs": repr(everywhere), "flags": repr(flags)})
         processes.by_first(lambda: stack.enter_context(lock))
         if resume and not overwrite and added is None:
-            steps = check_may_resume(config, run, stage.sections).config.training.steps
-            complete = [_is_complete(run, stage, steps)]
+            plan = check_may_resume(config, run, stage.sections)
+            steps = plan.config.training.steps
+            complete = [_is_complete(run, stage, plan)]
             if processes.gathered(complete)[0, 0]:  # as the first process sees it
                 console.print(
                     f"the run in {run} is complete, with all of its {steps} steps: to train it "
@@ -72,17 +73,20 @@ def train_stage(
         report(session, config)
 
 
-def _is_complete(run: Path, stage: Stage, steps: int) -> bool:
+def _is_complete(run: Path, stage: Stage, plan: Plan) -> bool:
     """Whether a run has made all its steps, and saved them and its report.
 
     Raises:
-        UserError: its last state and the .pt file of that step do not hold the same.
+        UserError: its last state is not of this run, or the .pt file of that step does not hold the
+            same.
     """
+    steps = plan.config.training.steps
     state, file = state_folder(run, steps), run / stage.file(steps)
     if not (is_whole(state, steps) and file.is_file() and reported(run, steps)):
         return False
     try:
-        same = compare(load_orbax(state), load_torch(file), outputs=False).agrees()
+        saved = load_orbax(state)
+        same = compare(saved, load_torch(file), outputs=False).agrees()
     except BridgeError as error:
         raise UserError(f"{error}; remove it, and --resume writes it again") from error
     if not same:
@@ -90,6 +94,7 @@ def _is_complete(run: Path, stage: Stage, steps: int) -> bool:
             f"{state} and {file} differ, so one of them is not of this run: move that one away, "
             "and --resume writes it again"
         )
+    check_fits(plan, run, state, saved)
     return True
 
 

@@ -22,7 +22,10 @@ IMPORT_AGAIN = "set the config so, or import the weights alone (--model-only, ad
 
 
 def check_training(
-    config: Config, checkpoint: bridge.LoadedCheckpoint, free: Collection[str] = ()
+    config: Config,
+    checkpoint: bridge.LoadedCheckpoint,
+    free: Collection[str] = (),
+    advice: str = IMPORT_AGAIN,
 ) -> None:
     """Makes sure that a checkpoint was trained with the config's optimizer and schedule.
 
@@ -30,6 +33,7 @@ def check_training(
         config: the config.
         checkpoint: an import, or a run's own.
         free: the settings that may be others.
+        advice: what to do where others differ.
 
     Raises:
         UserError: it was not; the message lists all differences.
@@ -55,7 +59,7 @@ def check_training(
         if schedule.warmup_steps:
             pairs["optimizer.warmup_start"] = (schedule.start_factor, optimizer.warmup_start)
     pairs = {key: both for key, both in pairs.items() if key not in free}
-    _refuse(pairs, "the checkpoint was trained with other settings", IMPORT_AGAIN)
+    _refuse(pairs, "the checkpoint was trained with other settings", advice)
 
 
 def check_model(config: ModelConfig, model: bridge.Model, advice: str) -> None:

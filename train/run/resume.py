@@ -36,6 +36,7 @@ POSITION = "position"
 _SEPARATE = {"prepare", "expert", "fusion", "evaluate"}
 """Sections that not every stage reads; the data themselves show what matters of `prepare`."""
 
+_MOVE_AWAY = "it is not of this run: move it away, and --resume takes the newest that is left"
 _RATES = {"optimizer.learning_rate", "optimizer.min_learning_rate"}
 _WARMUP = {"optimizer.warmup_steps", "optimizer.warmup_start"}
 
@@ -65,6 +66,10 @@ class Plan(NamedTuple):
         return bool(self.extensions) and (
             ends_at is None or ends_at in {each.before for each in self.extensions}
         )
+
+    def restarts(self, ends_at: int | None) -> bool:
+        """Whether a new warm-up and cosine begin after a state whose schedule ends at this step."""
+        return self.is_older(ends_at) and self.extensions[-1].schedule == RESTART
 
 
 class StartingPoint(NamedTuple):
@@ -155,19 +160,9 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
     path, saved = found
     step = saved.step
     model = stage.resumed(saved)  # first, as a model of another class differs in all else too
-    planned = saved.scheduler_state
-    is_older = plan.is_older(None if planned is None else planned.ends_at(step))
-    restarts = is_older and plan.extensions[-1].schedule == RESTART
-    is_import = not (run / CONFIG).exists()
-    free = set() if is_import else set(_RATES)
-    free |= {STEPS} if is_older else set()
-    free |= _WARMUP if restarts else set()
-    try:
-        check_training(config, saved, free)
-        check_model(config.model, saved.model, IMPORT_AGAIN)
-        check_finite(saved)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    check_fits(plan, run, path, saved)
+    ends_at = _ends_at(saved)
+    is_older, restarts = plan.is_older(ends_at), plan.restarts(ends_at)
     origin = Origin(-step) if restarts else origin_of(saved)
     if restarts:
         _check_warmup(config, step)
@@ -185,13 +180,41 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
         loss_sum = saved.avg_loss * step
     console.print(f"resuming from step {step}{'' if path.is_dir() else f', {path}'}")
     notes = [
-        bridge.disagreement(saved) if is_import and not restarts else None,
+        bridge.disagreement(saved) if _is_import(run) and not restarts else None,
         _new_schedule(config, origin, step, restarts=restarts) if is_older else None,
         None if is_older else _other_rate(config, saved),
     ]
     for note in filter(None, notes):
         console.print(note)
     return StartingPoint(trainer, state, loss_sum, metadata, skipped, path.is_dir())
+
+
+def check_fits(plan: Plan, run: Path, path: Path, saved: bridge.LoadedCheckpoint) -> None:
+    """Makes sure that a run may go on from what was read from a path in its folder.
+
+    Raises:
+        UserError: it was trained with other settings, or is not finite.
+    """
+    is_import, ends_at = _is_import(run), _ends_at(saved)
+    free = set() if is_import else set(_RATES)
+    free |= {STEPS} if plan.is_older(ends_at) else set()
+    free |= _WARMUP if plan.restarts(ends_at) else set()
+    advice = IMPORT_AGAIN if is_import else _MOVE_AWAY
+    try:
+        check_training(plan.config, saved, free, advice)
+        check_model(plan.config.model, saved.model, advice)
+        check_finite(saved)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _is_import(run: Path) -> bool:
+    return not (run / CONFIG).exists()
+
+
+def _ends_at(saved: bridge.LoadedCheckpoint) -> int | None:
+    planned = saved.scheduler_state
+    return None if planned is None else planned.ends_at(saved.step)
 
 
 def data_position(step: int, data: PreparedData, loss_sum: float, skipped: int) -> dict[str, Any]:

@@ -628,7 +628,18 @@ def test_a_complete_run_with_the_state_of_another_says_so(prepared, finished):
     bridge.save_orbax(state, other.model, **other.training_state())
     message = error(run(prepared, *resume, code=2))
     assert f"state/{STEPS} and " in message and "one of them is not of this run" in message
+    # Now both are another run's, and agree.
+    other.optimizer_state.hyperparameters["eps"] = 1e-3
+    file = folder / f"base_model_step_{STEPS}.pt"
+    for path, save in ((state, bridge.save_orbax), (file, bridge.save_torch)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        save(path, other.model, **other.training_state())
+    message = error(run(prepared, *resume, code=2))
+    assert "optimizer.eps is 0.001 in the checkpoint" in message and "move it away" in message
     shutil.rmtree(state)
+    message = error(run(prepared, *resume, code=2))
+    assert f"{file.name}: the checkpoint was trained with other settings" in message
+    file.unlink()
     run(prepared, *resume)
     assert "is complete" in run(prepared, *resume).stdout
 
