@@ -1,11 +1,16 @@
 """`python -m train.evaluate --config C`: scores checkpoints of any stage side by side."""
 
+import contextlib
 import functools
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
+from train.reports.curves import Curve, write_curves
+from train.run.recorded import CONFIG
 from train.run.run_folder import check_run_dir, check_writable
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
@@ -14,6 +19,8 @@ from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.terminal import console, print_table
+
+_CURVES = "-curves.png"
 
 
 def main(config: Config) -> None:
@@ -45,11 +52,58 @@ def main(config: Config) -> None:
 
     networks = {path: functools.partial(load, path) for path in paths}
     scores = score_networks(networks, config, data.tokenizer)
-    split = config.evaluate.split
-    document, plot = write_scores(Path(config.run_dir), f"comparison-{split}", scores)
+    split, run_dir = config.evaluate.split, Path(config.run_dir)
+    with _new_name(run_dir, f"comparison-{split}") as name:
+        curves = run_dir / f"{name}{_CURVES}"
+        drawn = write_curves(curves, [Curve(path, run) for path, run in _runs(paths).items()])
+        document, plot = write_scores(run_dir, name, scores)
     print_table(score_table(scores, f"{split} split"))
     console.print(f"scores: {document}")
     console.print(f"plot: {plot}")
+    if drawn:
+        console.print(f"curves: {curves}")
+
+
+def _runs(paths: Sequence[str]) -> dict[str, Path]:
+    """The runs of the checkpoints that lie in a run's folder with its metrics; each run once."""
+    runs: dict[str, Path] = {}
+    for path in map(Path, paths):
+        run = path if path.is_dir() else path.parent
+        if (run / CONFIG).is_file() and run not in runs.values():
+            runs[str(run)] = run
+    return runs
+
+
+@contextlib.contextmanager
+def _new_name(folder: Path, name: str) -> Iterator[str]:
+    """A name whose files no other comparison has: NAME, or NAME-2 and so on.
+
+    It is taken with an empty file, so that of two commands each gets another one.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    for number in itertools.count(1):
+        found = name if number == 1 else f"{name}-{number}"
+        if any((folder / f"{found}{end}").exists() for end in (".json", ".png", _CURVES)):
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            claim = folder / f"{found}.json"
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {folder / found}: {error.strerror}") from error
+        try:
+            yield found
+        except BaseException as error:
+            for end in (".json", ".png", _CURVES):
+                (folder / f"{found}{end}").unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write {folder / found}: {error.strerror}") from error
+            raise
+        return
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def draw_curves(
     for name, level in (levels or {}).items():
         axes.axhline(level, linestyle=":", color="0.4", label=name)
     if drawn:
+        axes.legend(fontsize="small")
         last = max(tokens for tokens, _ in drawn)
         seen = [value for tokens, value in drawn if tokens >= _HIDDEN * last]
         seen += (levels or {}).values()
@@ -108,13 +109,10 @@ def write_curves(path: Path, curves: Sequence[Curve]) -> bool:
         UserError: a run's config cannot be read, or the path is a link.
         OSError: it cannot be written.
     """
-    figure = matplotlib.figure.Figure(figsize=(14, 4.2 + 0.25 * len(curves)), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(15, 5), layout="constrained")
     panels = figure.subplots(1, len(LOSSES))
     drawn = [draw_curves(axes, curves, loss) for axes, loss in zip(panels, LOSSES, strict=True)]
     if any(drawn):
-        figure.legend(
-            *panels[drawn.index(True)].get_legend_handles_labels(), loc="outside lower left"
-        )
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=110)
     return any(drawn)
@@ -136,8 +134,11 @@ def draw_margins(axes: matplotlib.axes.Axes, rows: Mapping[str, Mapping[str, Mar
                 label=domain if row == 0 else None,
             )
     axes.axvline(0, color="0.2", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(rows))
+    labels = [row.replace(" against ", "\nagainst ") for row in rows]
+    axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("difference in nats per token (left of 0: the first is better)")
+    axes.set_xlabel("difference in nats per token\n(left of 0, the first is better)")
     axes.grid(alpha=0.3, axis="x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 1 + 0.6 / len(rows)), ncols=3, frameon=False
+    )

@@ -108,7 +108,7 @@ def write_page(path: Path, page: Page) -> None:
         "meanings": COUNTED | dict(page.meanings),
         "margins": [*zip(margins.items(), page.pairs.values(), strict=True)],
         "margins_picture": _picture(
-            (8, 1.5 + 0.55 * len(drawn)), lambda axes: draw_margins(axes, drawn)
+            (5.6, 1.5 + 0.55 * len(drawn)), lambda axes: draw_margins(axes, drawn)
         ),
         "pictures": {name: curves(loss) for loss, name in LOSSES.items()},
         "stages": {name: _facts(stage) for name, stage in page.stages.items()},
