@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from bridge import steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
 from train.reports.curves import Curve, write_curves
-from train.run.recorded import CONFIG
+from train.run.recorded import CONFIG, recorded_settings
 from train.run.run_folder import check_run_dir, check_writable
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
@@ -47,6 +48,7 @@ def main(config: Config) -> None:
         except UserError as error:
             raise UserError(f"evaluate.checkpoints: {path}: {error}") from error
 
+    curves = _curves(paths)
     for path in paths:  # so that a mistake in the last one shows before the first is scored
         load(path)
 
@@ -54,24 +56,27 @@ def main(config: Config) -> None:
     scores = score_networks(networks, config, data.tokenizer)
     split, run_dir = config.evaluate.split, Path(config.run_dir)
     with _new_name(run_dir, f"comparison-{split}") as name:
-        curves = run_dir / f"{name}{_CURVES}"
-        drawn = write_curves(curves, [Curve(path, run) for path, run in _runs(paths).items()])
+        pictured = run_dir / f"{name}{_CURVES}"
+        drawn = write_curves(pictured, curves)
         document, plot = write_scores(run_dir, name, scores)
     print_table(score_table(scores, f"{split} split"))
     console.print(f"scores: {document}")
     console.print(f"plot: {plot}")
     if drawn:
-        console.print(f"curves: {curves}")
+        console.print(f"curves: {pictured}")
 
 
-def _runs(paths: Sequence[str]) -> dict[str, Path]:
-    """The runs of the checkpoints that lie in a run's folder with its metrics; each run once."""
-    runs: dict[str, Path] = {}
-    for path in map(Path, paths):
-        run = path if path.is_dir() else path.parent
-        if (run / CONFIG).is_file() and run not in runs.values():
-            runs[str(run)] = run
-    return runs
+def _curves(paths: Sequence[str]) -> list[Curve]:
+    """The runs that the checkpoints lie in, each once; what is in no run has no metrics.
+
+    Raises:
+        UserError: a run's config cannot be read.
+    """
+    places = [path if path.is_dir() else path.parent for path in map(Path, paths)]
+    runs = [run for run in dict.fromkeys(places) if (run / CONFIG).is_file()]
+    for run in runs:
+        recorded_settings(run)
+    return [Curve(str(run), run) for run in runs]
 
 
 @contextlib.contextmanager
@@ -83,27 +88,23 @@ def _new_name(folder: Path, name: str) -> Iterator[str]:
     Raises:
         UserError: nothing can be written there.
     """
-    for number in itertools.count(1):
-        found = name if number == 1 else f"{name}-{number}"
-        if any((folder / f"{found}{end}").exists() for end in (".json", ".png", _CURVES)):
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            claim = folder / f"{found}.json"
-            claim.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"cannot write {folder / found}: {error.strerror}") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            found = name if number == 1 else f"{name}-{number}"
+            files = [folder / f"{found}{end}" for end in (".json", ".png", _CURVES)]
+            if not any(map(os.path.lexists, files)):
+                with contextlib.suppress(FileExistsError):  # another command was first
+                    files[0].touch(exist_ok=False)
+                    break
         try:
             yield found
-        except BaseException as error:
-            for end in (".json", ".png", _CURVES):
-                (folder / f"{found}{end}").unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise UserError(f"cannot write {folder / found}: {error.strerror}") from error
+        except BaseException:
+            for file in files:
+                file.unlink(missing_ok=True)
             raise
-        return
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

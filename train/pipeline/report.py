@@ -22,14 +22,7 @@ def report(pipeline: PipelineConfig) -> None:
     """Prints what each stage gained, and writes report.html; raises UserError if it cannot."""
     run_dir, split = Path(pipeline.run_dir), pipeline.evaluate.split
     scores, models = read_scores(run_dir, split), read_samples(pipeline.run_dir)
-    verdicts = [
-        (
-            claim.holds,
-            f"{claim.text if claim.holds else claim.denial}: {claim.loss:.4f} against "
-            f"{claim.other:.4f} nats per token",
-        )
-        for claim in claims(scores)
-    ]
+    verdicts = [(claim.holds, claim.verdict) for claim in claims(scores)]
     runs = {stage: stage_folder(pipeline.stage(stage), stage) for stage in STAGES}
     files = [
         run / STAGES[stage](pipeline.stage(stage)).file(newest_step(run))

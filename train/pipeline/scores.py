@@ -109,6 +109,12 @@ class Claim(NamedTuple):
         """Whether the scores bear it out."""
         return self.loss < self.other
 
+    @property
+    def verdict(self) -> str:
+        """What is true, with both losses."""
+        said = self.text if self.holds else self.denial
+        return f"{said}: {self.loss:.4f} against {self.other:.4f} nats per token"
+
 
 def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[Claim]:
     """What training in stages should gain, with the losses that show whether it does."""

@@ -9,20 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import matplotlib
 import matplotlib.axes
 import matplotlib.figure
 from flax import nnx
 
 from train.reports.curves import LOSSES, Curve, draw_curves, draw_margins, tokens_of_step
+from train.reports.templates import template
 from train.run.metrics import read_metrics
 from train.run.recorded import STEPS, recorded_parts, recorded_settings
 from train.scoring.score import BASELINES, margin
 from train.scoring.scoreboard import Scores
 from train.step.frozen import Network
 from train.system.errors import UserError
-from train.system.terminal import written_out
 from train.system.write import write_text
 
 PAGE = "report.html"
@@ -83,12 +82,6 @@ def write_page(path: Path, page: Page) -> None:
     Raises:
         UserError: a run's record cannot be read, or the page not be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["written_out"] = written_out
     margins = {
         f"{name} against {other}": {
             domain: margin(of_domain[name], of_domain[other])
@@ -118,7 +111,8 @@ def write_page(path: Path, page: Page) -> None:
     }
     try:
         content["hashes"] = {str(file): _digest(file) for file in page.files}
-        write_text(path, environment.get_template("page.html").render(content) + "\n")
+        rendered = template(Path(__file__).with_name("page.html"), html=True).render(content)
+        write_text(path, rendered + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
