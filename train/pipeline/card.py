@@ -16,7 +16,6 @@ from train.reports.templates import template
 from train.run.recorded import recorded_parts
 from train.scoring.scoreboard import Scores
 from train.settings.pipeline_config import PipelineConfig
-from train.system.terminal import written_out
 from train.system.write import write_text
 
 CARD = "README.md"
@@ -57,7 +56,7 @@ def write_card(
     newest = recorded_parts(runs["fusion"])[-1]
     content = {
         "front_matter": _front_matter(scores, split, kinds),
-        "title": written_out(run_dir.name),
+        "title": run_dir.name,
         "models": models,
         "vocab_size": data["vocab_size"],
         "counts": {

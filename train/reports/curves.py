@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter
 from train.run.metrics import read_metrics
 from train.run.recorded import STEPS, recorded_settings
 from train.scoring.score import Margin
+from train.scoring.scoreboard import as_label
 from train.system.write import replacing
 
 LOSSES = {"loss": "training", "loss/text": "validation, text", "loss/code": "validation, code"}
@@ -77,9 +78,14 @@ def draw_curves(
         if points:
             drawn += points
             style = {"linewidth": 1} if loss == "loss" else {"marker": "o", "markersize": 3}
-            axes.plot(*zip(*points, strict=True), color=f"C{index % 10}", label=curve.name, **style)
+            axes.plot(
+                *zip(*points, strict=True),
+                color=f"C{index % 10}",
+                label=as_label(curve.name),
+                **style,
+            )
     for name, level in (levels or {}).items():
-        axes.axhline(level, linestyle=":", color="0.4", label=name)
+        axes.axhline(level, linestyle=":", color="0.4", label=as_label(name))
     if drawn:
         axes.legend(fontsize="small")
         last = max(tokens for tokens, _ in drawn)
@@ -134,7 +140,7 @@ def draw_margins(axes: matplotlib.axes.Axes, rows: Mapping[str, Mapping[str, Mar
                 label=domain if row == 0 else None,
             )
     axes.axvline(0, color="0.2", linewidth=1)
-    labels = [row.replace(" against ", "\nagainst ") for row in rows]
+    labels = [as_label(row).replace(" against ", "\nagainst ") for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("difference in nats per token\n(left of 0, the first is better)")

@@ -10,19 +10,20 @@ from train.system.terminal import written_out
 
 
 def template(path: Path, *, html: bool) -> jinja2.Template:
-    """The template in a file; in one for HTML, every value is escaped."""
+    """The template in a file; control characters are written out, and HTML's own in a page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(path.parent),
         autoescape=html,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        finalize=lambda value: written_out(value) if isinstance(value, str) else value,
     )
-    environment.filters |= {"written_out": written_out, "code": _code}
+    environment.filters["code"] = _code
     return environment.get_template(path.name)
 
 
 def _code(value: object) -> str:
     """A setting as code in Markdown, whatever it holds."""
-    text = written_out(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
