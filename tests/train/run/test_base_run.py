@@ -84,7 +84,7 @@ def test_report(finished):
         "sample, prompt 'def '",
     ):
         assert wanted in printed
-    for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.json"):
+    for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.html", "report.json"):
         assert (folder / name).is_file()
         assert name in printed
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
