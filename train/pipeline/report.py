@@ -54,7 +54,7 @@ def report(pipeline: PipelineConfig) -> None:
             *sorted((run_dir / EXPORT).glob("*.safetensors")),
             *(Path(pipeline.data_dir) / name for name in (MANIFEST, TOKENIZER)),
         ],
-        commands=commands("fusion", runs["fusion"]),
+        commands=commands("fusion", runs["fusion"], may_extend=False),
     )
     write_page(run_dir / PAGE, page)
     print_table(score_table(scores, f"{split} split", MODEL_NAMES["fusion"]))

@@ -142,7 +142,7 @@ def draw_margins(axes: matplotlib.axes.Axes, rows: Mapping[str, Mapping[str, Mar
     axes.axvline(0, color="0.2", linewidth=1)
     labels = [as_label(row).replace(" against ", "\nagainst ") for row in rows]
     axes.set_yticks(range(len(rows)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("difference in nats per token\n(left of 0, the first is better)")
     axes.grid(alpha=0.3, axis="x")
     axes.legend(

@@ -163,7 +163,7 @@ def _settings(runs: Mapping[str, Path]) -> dict[str, dict[str, dict[str, Any]]]:
     other = {key for key, values in by_key.items() if len(set(map(repr, values.values()))) > 1}
     return {
         "What differs between the stages": {key: by_key[key] for key in keys if key in other},
-        "What all of them have": {
+        "What all of them have" if len(runs) > 1 else "All settings": {
             key: {"value": next(iter(by_key[key].values()))} for key in keys if key not in other
         },
     }

@@ -116,19 +116,22 @@ def _page(
     )
 
 
-def commands(stage: str, run: Path) -> dict[str, str]:
-    """What one may run next with a stage's run, by what that does."""
+def commands(stage: str, run: Path, *, may_extend: bool = True) -> dict[str, str]:
+    """What one may run next with a stage's run, by what that does.
+
+    A pipeline's stage may not be extended, as later stages depend on it.
+    """
     config, place = shlex.quote(str(run / CONFIG)), shlex.quote(str(run))
     checkpoints = shlex.quote(f"--evaluate.checkpoints={json.dumps([str(run)])}")
     program = "expert" if stage in ("text", "code") else stage
+    extend = f"python -m train.{program} --config {config} --resume --extend 1000"
     return {
         "See what the model writes": f"python -m mmrec_jax.generate --checkpoint {place} "
         "--prompt 'def '",
-        "Train it for 1,000 more steps": f"python -m train.{program} --config {config} --resume "
-        "--extend 1000",
-        "Score it on the test split": f"python -m train.evaluate --config {config} "
-        f"--evaluate.split test {checkpoints}",
-        "Export it to PyTorch": f"python -m bridge to-torch {place} {shlex.quote(f'{stage}.pt')}",
+        **({"Train it for 1,000 more steps": extend} if may_extend else {}),
+        "Score it on the test split, beside the n-grams": f"python -m train.evaluate "
+        f"--config {config} --evaluate.split test {checkpoints}",
+        "Export it to PyTorch": f"python -m bridge to-torch {place} {stage}.pt",
     }
 
 
