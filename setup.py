@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the configs are installed inside a package."""
+"""What pyproject.toml cannot say: configs and templates are installed inside packages."""
 
 from setuptools import find_packages, setup
 
@@ -8,6 +8,11 @@ setup(
         "train.settings.configs",
     ],
     package_dir={"train.settings.configs": "configs"},
-    package_data={"train.settings.configs": ["*.yaml"], "mmrec_jax": ["py.typed"]},
+    package_data={
+        "train.settings.configs": ["*.yaml"],
+        "train.reports": ["*.html"],
+        "train.pipeline": ["*.md"],
+        "mmrec_jax": ["py.typed"],
+    },
     py_modules=["mmrec"],
 )

@@ -139,7 +139,8 @@ def test_a_pipelines_end(folder, tmp_path, figure):
         done = warm_python.run(folder, *line)
         assert done.returncode == 0, done.stderr
         shutil.copytree(run_dir, tmp_path / "whole")
-        ends = ("export", "evaluation-validation.json", "evaluation-validation.png", "report.md")
+        ends = ("export", "evaluation-validation.json", "evaluation-validation.png", "samples.json")
+        ends += ("report.html",)
         for left in (0, 5 * KB, 50 * KB, 150 * KB):
             for name in ends:
                 path = run_dir / name
@@ -153,7 +154,7 @@ def test_a_pipelines_end(folder, tmp_path, figure):
             done = warm_python.run(folder, *line)
             if done.returncode:
                 wrong.append(f"{left} bytes left, again: {done.stderr[-1500:]}")
-            for name in ("report.md", "evaluation-validation.json", "export/manifest.json"):
+            for name in ("report.html", "evaluation-validation.json", "export/manifest.json"):
                 if (run_dir / name).read_bytes() != (tmp_path / "whole" / name).read_bytes():
                     wrong.append(f"{left} bytes left: {name} differs")
     counted(cases, wrong, figure, "in a pipeline's end")

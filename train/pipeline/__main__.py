@@ -10,6 +10,7 @@ from bridge import stage_folder
 from train.pipeline.export import check_export, export
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
+from train.pipeline.samples import sample
 from train.pipeline.scores import evaluate
 from train.run.run_folder import locked_runs
 from train.settings import cli
@@ -41,6 +42,7 @@ def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = No
             for name in STAGES:
                 record.train(name)
             record.make("evaluate", evaluate)
+            record.make("samples", sample)
             record.make("export", export)
             report(config)
     except ResumableError as error:

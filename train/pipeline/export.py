@@ -9,6 +9,7 @@ import bridge
 from bridge import MANIFEST, describe_files, replacing_folder
 from train.checkpoints.language_model import stage_folder
 from train.data.data_folder import TOKENIZER
+from train.pipeline.card import write_card
 from train.run.resume import POSITION
 from train.run.run_folder import newest_step
 from train.settings.pipeline_config import PipelineConfig
@@ -22,7 +23,7 @@ EXPORT = "export"
 """The folder in run_dir."""
 
 _EXPORTED = re.compile(
-    r"[a-z]+_(model|expert)\.safetensors|tokenizer\.json|manifest\.json|\.[^/]+\.tmp"
+    r"[a-z]+_(model|expert)\.safetensors|tokenizer\.json|manifest\.json|README\.md|\.[^/]+\.tmp"
 )
 """The files of an export."""
 
@@ -63,7 +64,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def export(pipeline: PipelineConfig) -> Path:
-    """Writes every model as a .safetensors file; returns the path of the folder's manifest.
+    """Writes every model as a .safetensors file, and a card; returns the manifest's path.
 
     Before that, each stage's .pt file is compared with the state that was written with it.
 
@@ -82,6 +83,7 @@ def export(pipeline: PipelineConfig) -> Path:
 
 
 def _fill(pipeline: PipelineConfig, folder: Path) -> None:
+    kinds = {}
     for name, kind in STAGES.items():
         stage = kind(pipeline.stage(name))
         run = stage_folder(stage.config, name)
@@ -94,5 +96,7 @@ def _fill(pipeline: PipelineConfig, folder: Path) -> None:
         notes = {key: note for key, note in loaded.metadata.items() if key != POSITION}
         path = folder / f"{stage.checkpoint_name}.safetensors"
         bridge.save_safetensors(path, loaded.model, metadata=notes)
+        kinds[name] = path.name, type(loaded.model).__name__
     shutil.copy(Path(pipeline.data_dir) / TOKENIZER, folder / TOKENIZER)
+    write_card(pipeline, folder, kinds)
     write_json(folder / MANIFEST, describe_files(folder))

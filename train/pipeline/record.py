@@ -39,7 +39,8 @@ _INPUTS = {
     "fusion": ("prepare", "base", "text", "code"),
     "continued": ("prepare", "base"),
     "evaluate": ("prepare", *STAGES),
-    "export": ("prepare", *STAGES),
+    "samples": ("prepare", *STAGES),
+    "export": ("prepare", *STAGES, "evaluate", "samples"),
 }
 
 Identity = dict[str, Any]
@@ -145,12 +146,13 @@ class PipelineRecord:
         entry = self._record.get(name)
         if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):
             console.print(f"{name}: complete")
-            return
-        console.rule(name)
-        path = product(self._config)
-        file = path.relative_to(self._path.parent).as_posix()
-        self._record[name] = {"identity": identity, "file": file}
-        self._finish(name, path)
+        else:
+            console.rule(name)
+            path = product(self._config)
+            file = path.relative_to(self._path.parent).as_posix()
+            self._record[name] = {"identity": identity, "file": file}
+            self._finish(name, path)
+        self._results[name] = self._record[name]["result"]
 
     def _identity(self, name: str, config: Config) -> Identity:
         sections = {"model", "seed"}
@@ -158,10 +160,12 @@ class PipelineRecord:
             sections |= {"optimizer", "training", *STAGES[name].sections}
         if name == "evaluate":
             sections |= {"evaluate"}
+        if name == "samples":
+            sections |= {"prompts"}
         settings = {
             key: value
             for key, value in flat(dataclasses.asdict(config)).items()
-            if key.split(".")[0] in sections and key not in WITHOUT_EFFECT
+            if key.split(".")[0] in sections and (key not in WITHOUT_EFFECT or key == "prompts")
         }
         return settings | {f"result of {stage}": self._results[stage] for stage in _INPUTS[name]}
 

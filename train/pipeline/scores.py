@@ -26,6 +26,35 @@ MODEL_NAMES = {
 
 _FUSION_START = "fusion at step 0"
 
+PAIRS = {
+    ("fusion", "continued base"): "what experts and fusion gain over simply training the base "
+    "further, on as many tokens",
+    ("fusion", "base"): "what the whole plan gains over its base",
+    ("continued base", "base"): "what more tokens alone gain",
+    ("text expert", "base"): "what training on text alone gains, and costs elsewhere",
+    ("code expert", "base"): "what training on code alone gains, and costs elsewhere",
+    ("fusion", _FUSION_START): "what training the fusion gains over the mean of both experts",
+    ("fusion", "5-gram"): "how far the best stage is from counting",
+}
+"""Which models a report compares, and what their margin says."""
+
+
+def meanings(pipeline: PipelineConfig) -> dict[str, str]:
+    """What each model in the scores is, in a few words."""
+    frozen = ", its embedding kept" if pipeline.expert.freeze_embedding else ""
+    found = {
+        "base": "the language model that all others begin with, trained on text and code",
+        "continued base": "the control: the base, trained further on text and code, on as many "
+        "tokens as both experts and the fusion together",
+        "text expert": f"the base, trained further on text alone{frozen}",
+        "code expert": f"the base, trained further on code alone{frozen}",
+        "fusion": "both experts, and trained layers that join them",
+        _FUSION_START: "the fusion before its training",
+    }
+    for domain in ("text", "code"):
+        found[f"fusion, {domain} alone"] = f"the fusion with the {domain} expert running alone"
+    return found
+
 
 def evaluate(pipeline: PipelineConfig) -> Path:
     """Scores every stage, and the fusion before its first step; returns the JSON's path."""
@@ -79,6 +108,12 @@ class Claim(NamedTuple):
     def holds(self) -> bool:
         """Whether the scores bear it out."""
         return self.loss < self.other
+
+    @property
+    def verdict(self) -> str:
+        """What is true, with both losses."""
+        said = self.text if self.holds else self.denial
+        return f"{said}: {self.loss:.4f} against {self.other:.4f} nats per token"
 
 
 def claims(scores: Mapping[str, Mapping[str, Score]]) -> list[Claim]:

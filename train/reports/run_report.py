@@ -1,15 +1,22 @@
 """Reports on a finished run: scores beside those of the baselines, samples, and files."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+from bridge import MANIFEST
 from mmrec_jax.sampling import Sampling
+from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.generation.texts import continuation
+from train.reports.curves import Curve
+from train.reports.page import PAGE, Page, StageContent, parameters_of, write_page
 from train.run.metrics import plot_losses
+from train.run.recorded import CONFIG
 from train.run.session import Session
-from train.scoring.score import baseline_scores, score
-from train.scoring.scoreboard import as_plain, score_table
+from train.scoring.score import BASELINES, baseline_scores, score
+from train.scoring.scoreboard import Scores, as_plain, score_table
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.system import processes
@@ -23,7 +30,7 @@ SAMPLE_TEMPERATURE = 0.8
 
 
 def report(session: Session, config: Config) -> None:
-    """Scores the whole validation splits, samples, prints everything, and writes report.json.
+    """Scores the whole validation splits, samples, prints everything, and writes the reports.
 
     Args:
         session: a run that has finished training.
@@ -49,6 +56,7 @@ def report(session: Session, config: Config) -> None:
 
     levels = {f"5-gram, {domain}": of_domain["5-gram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
+    write_page(run / PAGE, _page(session, config, scores, parameters_of(model), samples))
     # Last, because it says that the run is complete.
     document = {
         "step": int(session.state.step),
@@ -70,9 +78,61 @@ def report(session: Session, config: Config) -> None:
     for name, path in (
         ("checkpoint", session.checkpoint_path),
         ("plot", plot),
+        ("page", run / PAGE),
         ("report", run / REPORT),
     ):
         console.print(f"{name}: {path}")
+
+
+def _page(
+    session: Session,
+    config: Config,
+    scores: Scores,
+    parameters: Mapping[str, int],
+    samples: Mapping[str, str],
+) -> Page:
+    run = session.run
+    name = run.name.removeprefix("checkpoints_")
+    return Page(
+        title=f"{run.parent.name}: {name}",
+        lead=f"One stage of training, {name}, after {int(session.state.step):,} steps on "
+        f"{config.training.domain} data.",
+        pairs={
+            ("model", counted): f"what the model gains over the {counted}" for counted in BASELINES
+        },
+        scores=scores,
+        split="validation",
+        meanings={"model": "the model that this run has trained"},
+        curves=[Curve(name, run)],
+        levels={
+            f"loss/{domain}": {"5-gram": of_domain["5-gram"].loss}
+            for domain, of_domain in scores.items()
+        },
+        curves_note="Dotted is the 5-gram. A training loss far below the validation losses is "
+        "overfitting.",
+        stages={name: StageContent(run, parameters, samples)},
+        files=[session.checkpoint_path, Path(config.data_dir) / MANIFEST, run / TOKENIZER],
+        commands=commands(name, run),
+    )
+
+
+def commands(stage: str, run: Path, *, may_extend: bool = True) -> dict[str, str]:
+    """What one may run next with a stage's run, by what that does.
+
+    A pipeline's stage may not be extended, as later stages depend on it.
+    """
+    config, place = shlex.quote(str(run / CONFIG)), shlex.quote(str(run))
+    checkpoints = shlex.quote(f"--evaluate.checkpoints={json.dumps([str(run)])}")
+    program = "expert" if stage in ("text", "code") else stage
+    extend = f"python -m train.{program} --config {config} --resume --extend 1000"
+    return {
+        "See what the model writes": f"python -m mmrec_jax.generate --checkpoint {place} "
+        "--prompt 'def '",
+        **({"Train it for 1,000 more steps": extend} if may_extend else {}),
+        "Score it on the test split, beside the n-grams": f"python -m train.evaluate "
+        f"--config {config} --evaluate.split test {checkpoints}",
+        "Export it to PyTorch": f"python -m bridge to-torch {place} {stage}.pt",
+    }
 
 
 def reported(run: Path, step: int) -> bool:

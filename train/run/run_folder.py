@@ -17,7 +17,7 @@ from train.system.lock import locked
 from train.system.write import refuse_link, write_text
 
 _OURS = re.compile(
-    r"config\.yaml|environment\.json|tokenizer\.json|metrics\.jsonl|loss\.png|report\.json"
+    r"config\.yaml|environment\.json|tokenizer\.json|metrics\.jsonl|loss\.png|report\.(json|html)"
     r"|load_report\.json|tensorboard/events.*|[a-z]+_(model|expert)_step_\d+\.pt"
     r"|state/\d+(\.partial)?/(checkpoint\.json|manifest\.json|arrays.*)|(.*/)?\.[^/]+\.tmp"
 )

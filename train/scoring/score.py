@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ BASELINES = {"unigram": 1, "bigram": 2, "5-gram": 5}
 COUNTED_TOKENS = 20_000_000
 """The most training tokens that they count, so that they need 3 GB of memory at most."""
 
+_PARTS = 32
+"""The parts of a split that are scored by themselves, or fewer where it has fewer windows."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -30,12 +34,41 @@ class Score:
         bits_per_byte: bits per byte of the tokens' text; unlike the others it can be compared
             between tokenizers.
         tokens: the number of predicted tokens.
+        parts: the loss on each of some consecutive parts of the tokens, of about equal size; older
+            files of scores have none. `margin` needs them.
     """
 
     loss: float
     perplexity: float
     bits_per_byte: float
     tokens: int
+    parts: Sequence[float] = ()
+
+
+class Margin(NamedTuple):
+    """How much lower or higher one loss is than another, on the same tokens.
+
+    Attributes:
+        difference: in nats per token; below 0 where the first one is better.
+        error: the standard error of the difference; None where it is not known. It says how much
+            other documents could change, not what another seed would.
+    """
+
+    difference: float
+    error: float | None
+
+
+def margin(score: Score, other: Score) -> Margin:
+    """The margin between two scores of the same split.
+
+    Both have the same easy and hard documents, so the error is that of the differences by part, and
+    much smaller than that of either loss.
+    """
+    error = None
+    if len(score.parts) == len(other.parts) > 1:
+        differences = np.subtract(score.parts, other.parts)
+        error = float(differences.std(ddof=1) / math.sqrt(len(differences)))
+    return Margin(score.loss - other.loss, error)
 
 
 def score(
@@ -59,12 +92,18 @@ def score(
         ValueError: the split has an id outside the vocabulary.
     """
     total, tokens, size = 0.0, 0, 0
+    by_window: list[tuple[float, int]] = []
     for rows in validation_rows(windows, batch_size, limit):
         whole = batch_of(np.resize(rows, (batch_size, rows.shape[1])), padded=True)
         for ids in whole[:2]:
             check_ids(ids, len(token_bytes))
         learned = np.asarray(whole.weights)[: len(rows)] > 0
-        losses = np.asarray(token_losses(whole), np.float64)[: len(rows)][learned]
+        of_rows = np.asarray(token_losses(whole), np.float64)[: len(rows)]
+        by_window += [
+            (float(row[own].sum()), int(own.sum()))
+            for row, own in zip(of_rows, learned, strict=True)
+        ]
+        losses = of_rows[learned]
         labels = whole.labels[: len(rows)][learned]
         total += float(np.sum(losses))
         tokens += labels.size
@@ -72,7 +111,16 @@ def score(
     if not tokens and limit:  # the answers, which alone are learned, may lie in other windows
         return score(token_losses, windows, token_bytes, batch_size)
     loss = total / tokens
-    return Score(loss, math.exp(min(loss, 700)), total / math.log(2) / max(size, 1), tokens)
+    bits = total / math.log(2)
+    return Score(
+        loss, math.exp(min(loss, 700)), bits / max(size, 1), tokens, _losses_of_parts(by_window)
+    )
+
+
+def _losses_of_parts(by_window: Sequence[tuple[float, int]]) -> list[float]:
+    """The mean losses of consecutive parts; one in which nothing is learned has none."""
+    parts = np.array_split(np.asarray(by_window), min(_PARTS, len(by_window)))
+    return [float(sums / tokens) for sums, tokens in (part.sum(0) for part in parts) if tokens]
 
 
 def baseline_scores(

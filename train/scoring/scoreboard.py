@@ -22,7 +22,7 @@ from train.settings.config import Config
 from train.step.frozen import Network
 from train.step.loss import model_token_losses
 from train.system.errors import UserError
-from train.system.terminal import console
+from train.system.terminal import console, written_out
 from train.system.write import replacing, write_json
 
 Scores = Mapping[str, Mapping[str, Score]]
@@ -115,6 +115,12 @@ def write_scores(folder: Path, name: str, scores: Scores) -> tuple[Path, Path]:
     return document, plot
 
 
+def as_label(name: str) -> str:
+    """A name, such as a path, as a picture shows it: no formula, and in letters of every font."""
+    text = written_out(name).encode("ascii", "backslashreplace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # or a legend leaves it out
+
+
 def _plot(scores: Scores, path: Path) -> None:
     names = list(next(iter(scores.values())))
     size = 9.5 + 0.08 * max(map(len, names)), 1.6 + 0.35 * len(names)
@@ -136,7 +142,7 @@ def _plot(scores: Scores, path: Path) -> None:
                 f"{value:.3f}", (value, row), (9, -3), textcoords="offset points", fontsize=8
             )
         axes.set(title=domain, xlabel="bits per byte (lower is better)", yticks=range(len(values)))
-        axes.set_yticklabels(list(of_domain))
+        axes.set_yticklabels([as_label(name) for name in of_domain])
         axes.invert_yaxis()
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)

@@ -31,7 +31,12 @@ def for_terminal(text: str) -> str:
     As it is, it could move the cursor, or hide what was printed. A file or a pipe gets the text
     unchanged.
     """
-    return text.translate(_WRITTEN_OUT) if sys.stdout.isatty() else text
+    return written_out(text) if sys.stdout.isatty() else text
+
+
+def written_out(text: str) -> str:
+    r"""A text whose control characters are written out, such as \x1b."""
+    return text.translate(_WRITTEN_OUT)
 
 
 def print_table(table: rich.table.Table) -> None:

@@ -1,5 +1,6 @@
 """Real runs of the stages' commands and of the pipeline, small ones, killed and gone on with."""
 
+import hashlib
 import json
 import random
 import re
@@ -8,8 +9,11 @@ import signal
 import subprocess
 import time
 
+import huggingface_hub
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from helpers.command_lines import command, contents, error, run, write_sources
 
 import bridge
@@ -88,13 +92,41 @@ def test_what_the_pipeline_shows(folder, finished):
     ):
         assert part in finished
     assert (folder / "runs" / f"evaluation-{SPLIT}.png").read_bytes().startswith(b"\x89PNG")
-    document = (folder / "runs" / "report.md").read_text()
+    document = (folder / "runs" / "report.html").read_text()
+    card = (folder / "runs" / "export" / "README.md").read_text()
     for name, of_domain in json.loads(scores(folder / "runs"))["scores"]["mixed"].items():
-        assert f"| {name} |" in document
+        assert f">{name}<" in document
         assert f"{of_domain['loss']:.4f}" in document
+        assert f"| {name} |" in card
+        assert f"{of_domain['loss']:.4f}" in card
+    samples = json.loads((folder / "runs" / "samples.json").read_text())
+    assert set(samples) == set(FILES)
     exported = {path.name for path in (folder / "runs" / "export").iterdir()}
-    assert len(exported) == len(FILES) + 2
+    assert len(exported) == len(FILES) + 3
     assert "tokenizer.json" in exported
+
+
+def test_the_card_of_an_export_says_what_its_files_are(folder, finished, monkeypatch, capsys):
+    export = folder / "runs" / "export"
+    text = (export / "README.md").read_text()
+    card = huggingface_hub.ModelCard(text)
+    assert "license" not in card.data.to_dict()
+    assert "No licence is stated" in card.text
+    names = [model["name"] for model in yaml.safe_load(text.split("---")[1])["model-index"]]
+    assert sorted(f"{name}.safetensors" for name in names) == sorted(
+        path.name for path in export.glob("*.safetensors")
+    )
+    for path in export.glob("*.safetensors"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in card.text
+    monkeypatch.chdir(export)
+    in_jax, in_torch = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found = {}
+    exec(in_jax, found)
+    assert isinstance(found["lm"].model, MMRec100M)
+    assert "nats per token" in capsys.readouterr().out
+    exec(in_torch, found)
+    logits = found["lm"].model(jnp.zeros((1, 8), jnp.int32)).logits
+    np.testing.assert_allclose(found["logits"].detach().numpy(), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -135,7 +167,7 @@ def test_the_ensemble_is_no_worse_than_the_better_expert(folder, finished):
 def test_nothing_is_done_twice(folder, finished):
     before = contents(folder)
     done = run(folder, *PIPELINE)
-    for name in ("prepare", *FILES, "evaluate", "export"):
+    for name in ("prepare", *FILES, "evaluate", "samples", "export"):
         assert f"{name}: complete" in done.stdout
     after = contents(folder)
     assert {path for path in after if after[path] != before.get(path)} == set()
@@ -177,8 +209,9 @@ def test_killed_at_five_random_moments_it_ends_the_same(folder, finished, kill, 
             assert "Traceback" not in printed, printed
     run(tmp_path, *PIPELINE)
     assert scores(tmp_path / "runs") == scores(folder / "runs")
-    report = (tmp_path / "runs" / "report.md").read_text()
-    assert report == (folder / "runs" / "report.md").read_text()
+    samples = (tmp_path / "runs" / "samples.json").read_text()
+    assert samples == (folder / "runs" / "samples.json").read_text()
+    assert (tmp_path / "runs" / "report.html").is_file()
 
 
 def test_killed_between_a_stages_first_state_and_its_file(folder, finished, tmp_path):
@@ -224,7 +257,7 @@ def test_a_stage_whose_state_is_damaged_is_made_again_and_the_others_are_not(
     done = run(folder, *PIPELINE, "--run_dir", f"damaged {left}").stdout
     assert is_whole(state, 30) and (base / FILES["base"][0]).is_file()
     assert re.findall(r"(\w+): complete", done) == [
-        *("prepare", "text", "code", "fusion", "continued", "evaluate", "export")
+        *("prepare", "text", "code", "fusion", "continued", "evaluate", "samples", "export")
     ]
 
 
@@ -284,6 +317,9 @@ def test_stages_by_their_own_commands(folder, finished):
     listed = [f"--evaluate.checkpoints={json.dumps([str(path) for path in files])}"]
     done = run(folder, "train.evaluate", *base, *listed)
     document = json.loads((folder / "own" / f"comparison-{SPLIT}.json").read_text())
+    curves = folder / "own" / f"comparison-{SPLIT}-curves.png"
+    assert f"curves: own/{curves.name}" in done.stdout
+    assert curves.read_bytes().startswith(b"\x89PNG")
     wanted = json.loads(scores(folder / "runs"))["scores"]["mixed"]["fusion"]
     assert document["scores"]["mixed"][str(files[3])] == wanted
     for routed in ("text alone", "code alone"):

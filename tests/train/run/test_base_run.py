@@ -1,8 +1,10 @@
 """Real runs of `python -m train.base` and `python -m mmrec_jax.generate`, small ones."""
 
 import dataclasses
+import html
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -84,7 +86,7 @@ def test_report(finished):
         "sample, prompt 'def '",
     ):
         assert wanted in printed
-    for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.json"):
+    for name in (f"base_model_step_{STEPS}.pt", "loss.png", "report.html", "report.json"):
         assert (folder / name).is_file()
         assert name in printed
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -92,6 +94,21 @@ def test_report(finished):
     assert f"bits/byte (on 128 of {tokens:,} tokens)" in printed  # 2 batches of 4 sequences of 16
     assert "left" in printed
     assert "tokens/s" in printed
+
+
+def test_the_next_commands_of_a_page_run(prepared, finished, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    page = (finished[0] / "report.html").read_text()
+    lines = [html.unescape(line) for line in re.findall(r"<pre>python -m (.*?)</pre>", page)]
+    generate, extend, evaluate, export = map(shlex.split, lines)
+    for words in (evaluate, export):
+        run(tmp_path, *words)
+    assert (tmp_path / "base.pt").is_file()
+    assert (tmp_path / "whole" / "comparison-test-curves.png").is_file()
+    assert generate[:2] == ["mmrec_jax.generate", "--checkpoint"] and len(generate) == 5
+    assert extend[0] == "train.base" and extend[3:] == ["--resume", "--extend", "1000"]
+    config = parse_config(["--config", str(tmp_path / extend[2])], "")
+    assert config.training.steps == STEPS
 
 
 def test_metrics_and_states(finished):

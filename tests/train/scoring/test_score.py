@@ -9,7 +9,7 @@ from train.data.batches import Windows, validation_rows
 from train.data.token_files import TokenFile
 from train.scoring import score as scoring
 from train.scoring.kneser_ney import KneserNey
-from train.scoring.score import BASELINES, baseline_scores, score
+from train.scoring.score import BASELINES, Score, baseline_scores, margin, score
 
 
 class TokenWindows(Windows):
@@ -107,3 +107,25 @@ def test_baselines_count_the_first_tokens_and_see_one_window(counted, monkeypatc
         ]
         assert scores[name].loss == pytest.approx(np.mean(losses))
         assert scores[name].tokens == 50
+
+
+def test_the_error_of_a_margin_is_that_of_its_differences():
+    """Documents are hard or easy for both models, and that must not hide a small steady margin."""
+    random = np.random.default_rng(0)
+    windows = TokenWindows(np.arange(64 * 10 + 1) % 7, 10)
+    hard = np.repeat(random.normal(4, 1, 64), 10).reshape(64, 10)
+    noise = random.normal(0, 0.01, (64, 1))
+
+    def scored(losses):
+        rows = iter(losses.reshape(16, 4, 10))
+        return score(lambda batch: next(rows), windows, np.ones(7, np.int32), batch_size=4)
+
+    worse, better = scored(hard), scored(hard - 0.1 + noise)
+    assert len(worse.parts) == 32
+    assert np.mean(worse.parts) == pytest.approx(worse.loss)
+    found = margin(better, worse)
+    differences = (noise - 0.1).reshape(32, 2).mean(1)
+    assert found.difference == pytest.approx((noise - 0.1).mean())
+    assert found.error == pytest.approx(differences.std(ddof=1) / math.sqrt(32))
+    assert found.error < 0.01 < np.std(worse.parts) / math.sqrt(32)
+    assert margin(Score(2, 1, 1, 1), Score(1, 1, 1, 1)) == (1, None)  # of an older file
