@@ -139,7 +139,7 @@ def reported(run: Path, step: int) -> bool:
     """Whether a run has a report on the model after so many steps."""
     try:
         return bool(json.loads((run / REPORT).read_text(encoding="utf-8"))["step"] == step)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
