@@ -18,8 +18,8 @@ ORDER = {
     """,
     "bridge": """
         utf8 errors files keys config names weights parameter_group optimizer schedule contents
-        stated checkpoint one_error orbax_folder any_format resumability comparison inspection
-        partial twin commands __main__
+        stated checkpoint one_error orbax_folder any_format language_model resumability comparison
+        inspection partial twin huggingface commands __main__
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation trained_model
