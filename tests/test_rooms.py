@@ -23,7 +23,8 @@ ORDER = {
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation trained_model
-        reports preparation stage_command base expert fusion evaluate prepare pipeline init commands
+        reports preparation stage_command base expert fusion evaluate prepare pipeline init harness
+        commands
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

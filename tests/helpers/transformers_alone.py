@@ -5,7 +5,6 @@ Run by `python -I transformers_alone.py RESULT FOLDER ...`; RESULT gets what the
 
 import json
 import sys
-import time
 
 LENGTH = 200
 PROMPTS = ["def f(x):\n", "import os, sys\nfor name in <|endoftext|>"]
@@ -35,34 +34,34 @@ def tried(folder):
         except ValueError as error:
             return result | {"error": str(error)}
     # Called once for the prompt and then for each token, whatever came before.
-    seen, times = [], []
+    seen = []
     forward = model.forward
 
     def counted(input_ids, **options):
         seen.append(input_ids.shape[1])
-        start = time.perf_counter()
-        output = forward(input_ids, **options)
-        times.append(time.perf_counter() - start)
-        return output
+        return forward(input_ids, **options)
 
     model.forward = counted
     greedy = {"do_sample": False, "eos_token_id": None}
-    whole = model.generate(first, max_new_tokens=LENGTH, **greedy)[0].tolist()
+
+    def alone(prompt, length):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        return model.generate(**inputs, max_new_tokens=length, **greedy)[0, -length:].tolist()
+
+    whole = alone(PROMPTS[0], LENGTH)
     model.forward = forward
     batch = tokenizer(PROMPTS, return_tensors="pt", padding=True)
     both = model.generate(**batch, max_new_tokens=20, **greedy)[:, -20:].tolist()
-    second = model.generate(torch.tensor(ids[1:]), max_new_tokens=20, **greedy)[:, -20:].tolist()
     beams = {"num_beams": 3, "max_new_tokens": 12, **greedy}
     with_state = model.generate(**batch, **beams).tolist()
     without = model.generate(**batch, **beams, use_cache=False).tolist()
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     model(**batch, labels=labels).loss.backward()
     return result | {
-        "whole": whole[len(ids[0]) :],
+        "whole": whole,
         "seen": seen,
-        "times": times,
         "padded": both,
-        "alone": [whole[len(ids[0]) :][:20], *second],
+        "alone": [alone(prompt, 20) for prompt in PROMPTS],
         "beams": [with_state, without],
         "gradients": all(
             p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters()
