@@ -10,7 +10,7 @@ from bridge.twin import twin
 
 CONFIG = dataclasses.replace(SMALL, dropout=0.0, use_uboo=True)
 IDS = torch.randint(0, CONFIG.vocab_size, (3, 23), generator=torch.Generator().manual_seed(1))
-LENGTHS = torch.tensor([23, 9, 14])
+LENGTHS = torch.tensor([23, 10, 14])  # with a chunk_size of 5, one ends with a full chunk
 REAL = torch.arange(23) < LENGTHS[:, None]
 
 
@@ -58,6 +58,9 @@ def test_padding_changes_nothing(model, chunk_size):
         after_alone, _, _ = model.decode(IDS[row : row + 1, :7], state_alone)
         torch.testing.assert_close(y[row, :length], y_alone[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(after[row], after_alone[0], rtol=0, atol=1e-5)
+        for in_batch, by_itself in zip(states_of(state), states_of(state_alone), strict=True):
+            means = by_itself.means[:, 0]
+            torch.testing.assert_close(in_batch.means[:, row], means, rtol=1e-5, atol=1e-5)
         losses.append(loss_alone * length)
     if chunk_size is None:
         torch.testing.assert_close(loss, sum(losses) / LENGTHS.sum(), rtol=1e-5, atol=0)
