@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bridge.twin import block as twin_block
 from bridge.twin import models as twin
-from mmrec_jax.config import MEMORY_SLOTS, POOLING, ModelConfig
+from mmrec_jax import ModelConfig
 
 STEPS = 5
 
@@ -53,10 +53,11 @@ def _step(
 def _compile(model: twin.MMRecModel) -> None:
     step = torch.compile(_step)
 
-    def recurrence(block: twin_block.MMRecBlock, z: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(
+        block: twin_block.MMRecBlock, z: Tensor, decay: Tensor, h: Tensor, real: None
+    ) -> tuple[Tensor, Tensor]:
         W_z, W_h = block.mdi.W_g.weight.chunk(2, dim=1)
         gate_z = F.linear(z, W_z, block.mdi.W_g.bias)
-        h = torch.zeros_like(z[:, 0])
         states = [h]
         for z_t, g_t, gate_t in zip(z.unbind(1), decay.unbind(1), gate_z.unbind(1), strict=True):
             h = step(h, z_t, g_t, gate_t, W_h, block.W_g.weight, block.W_g.bias)
@@ -75,26 +76,12 @@ def _compile(model: twin.MMRecModel) -> None:
 def decoding(config: ModelConfig, batch: int, tokens: int) -> float:
     """The shortest time of a token in greedy decoding that keeps each layer's state, eager."""
     model = twin.MMRecModel(config).eval()
-    slots = torch.zeros(MEMORY_SLOTS // POOLING**2, config.model_dim)
-    pooled, twin_block._pool = twin_block._pool, lambda slots: slots  # once for all tokens, as ours
-    ids = torch.zeros(batch, dtype=torch.long)
-    states = [torch.zeros(batch, config.model_dim) for _ in model.blocks]
-    try:
-        times = []
-        for _ in range(tokens):
-            start = time.perf_counter()
-            x = model.embedding(ids)
-            for layer, block in enumerate(model.blocks):
-                q, k, v, z = block.project(block.norm1(x))
-                g, h = block.decay(z, k), states[layer]
-                m = torch.sigmoid(block.mdi.W_g(torch.cat([z, h], dim=-1)))
-                update = (1 - m) * h + m * z + g * h
-                h = states[layer] = z * torch.sigmoid(block.W_g(h)) + g * h + 0.1 * update
-                attended = block.multi_mem_attention(h[:, None], q[:, None], (slots, slots))
-                r = x + h + attended[:, 0] + 0.1 * v
-                x = r + block.ffn(block.norm2(r))
-            ids = model.lm_head(model.norm(x)).argmax(dim=-1)
-            times.append(time.perf_counter() - start)
-        return min(times)
-    finally:
-        twin_block._pool = pooled
+    ids = torch.zeros(batch, 1, dtype=torch.long)
+    state = model.start_decoding(ids)
+    times = []
+    for _ in range(tokens):
+        start = time.perf_counter()
+        y, _, state = model.decode(ids, state)
+        ids = model.lm_head(y).argmax(dim=-1)
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -44,9 +44,18 @@ if TYPE_CHECKING:
     from bridge.files.manifest import MANIFEST as MANIFEST
     from bridge.files.manifest import changed_file as changed_file
     from bridge.files.manifest import describe_files as describe_files
+    from bridge.huggingface.tokenizer import NAMES_OF_END_OF_TEXT as NAMES_OF_END_OF_TEXT
+    from bridge.huggingface.tokenizer import end_of_text_in as end_of_text_in
     from bridge.inspection import Inspection as Inspection
     from bridge.inspection import inspect as inspect
     from bridge.keys import Model as Model
+    from bridge.language_model import EMBEDDING_DIGEST as EMBEDDING_DIGEST
+    from bridge.language_model import TOKENIZER_DIGEST as TOKENIZER_DIGEST
+    from bridge.language_model import embedding_digest as embedding_digest
+    from bridge.language_model import file_digest as file_digest
+    from bridge.language_model import first_file as first_file
+    from bridge.language_model import joined as joined
+    from bridge.language_model import run_folders as run_folders
     from bridge.optimizer import OptimizerState as OptimizerState
     from bridge.optimizer import adamw_hyperparameters as adamw_hyperparameters
     from bridge.orbax_folder import find_state as find_state
@@ -102,8 +111,18 @@ _NAMES = {
         "restore_folder",
     ),
     "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
+    "huggingface.tokenizer": ("NAMES_OF_END_OF_TEXT", "end_of_text_in"),
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model",),
+    "language_model": (
+        "EMBEDDING_DIGEST",
+        "TOKENIZER_DIGEST",
+        "embedding_digest",
+        "file_digest",
+        "first_file",
+        "joined",
+        "run_folders",
+    ),
     "config.metadata": ("in_full",),
     "config.wording": ("closest", "type_in_words", "unknown_argument"),
     "config.yaml_keys": ("keys_of", "read_yaml", "wrong_line"),

@@ -18,12 +18,13 @@ ORDER = {
     """,
     "bridge": """
         utf8 errors files keys config names weights parameter_group optimizer schedule contents
-        stated checkpoint one_error orbax_folder any_format resumability comparison inspection
-        partial twin commands __main__
+        stated checkpoint one_error orbax_folder any_format language_model resumability comparison
+        inspection partial twin huggingface commands __main__
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation trained_model
-        reports preparation stage_command base expert fusion evaluate prepare pipeline init commands
+        reports preparation stage_command base expert fusion evaluate prepare pipeline init harness
+        commands
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "fusion": ("train.fusion", "train the fusion of two experts"),
     "evaluate": ("train.evaluate", "compare trained models"),
     "generate": ("mmrec_jax.generate", "continue prompts with a trained model"),
+    "harness": ("train.harness", "write held-out documents as tasks for lm-evaluation-harness"),
     "bridge": ("bridge", "convert, describe and compare checkpoints"),
 }
 """The module and the purpose of each."""

@@ -40,7 +40,7 @@ def to_torch(options: argparse.Namespace) -> int:
             raise UnwritableFileError("is a folder: name a file")
         if target.exists() and not options.overwrite:
             raise UnwritableFileError("exists already: give --overwrite, or name another file")
-        _check_writable(target.parent)
+        check_writable(target.parent)
         if not target.parent.is_dir():
             raise UnwritableFileError("cannot be written: its folder does not exist; make it first")
     loaded = load(options.IN, options)
@@ -108,10 +108,10 @@ def _check_free(folder: str) -> None:
             inside = path.relative_to(place).parts
             if inside != ("state",) and not any(name.endswith(".partial") for name in inside):
                 raise UnwritableFileError("exists and is not empty: name a new folder")
-        _check_writable(place)
+        check_writable(place)
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Tries whether files can be written in a folder, or where it is to be made."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
     if not there.is_dir():

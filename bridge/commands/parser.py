@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bridge.commands import convert, describe
+from bridge.commands import convert, describe, huggingface
 from bridge.commands.next_steps import BASE_FOLDER, PROGRAM
 from bridge.config.wording import closest, unknown_argument
 from bridge.errors import BridgeError
@@ -87,6 +87,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_loading(to_torch)
     to_torch.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    to_hf = command(
+        "to-hf",
+        huggingface.to_hf,
+        "write a run, a state or a file as a folder that Hugging Face's transformers loads",
+        "The folder has the weights, the tokenizer and the model's code in PyTorch. It needs\n"
+        "torch and transformers, and nothing of this project. An expert gets the embedding\n"
+        "and the head of its base, which is found beside its run.",
+        "to-hf runs/demo/checkpoints_base demo-hf",
+    )
+    _add_input(to_hf)
+    to_hf.add_argument("OUT", type=_path, help="a new folder")
+    _add_other_weights(to_hf)
+    to_hf.add_argument(
+        "--tokenizer",
+        type=_path,
+        metavar="FILE",
+        help="its tokenizer.json (default: the one in the run's folder, or beside the file)",
+    )
+    to_hf.add_argument(
+        "--base", type=_path, help="an expert's base, a run or a file, where it is not beside it"
+    )
+    to_hf.add_argument(
+        "--chunk-size",
+        type=_whole(1),
+        metavar="N",
+        help="the chunk_size that it was trained with, for a file that is in no run's folder",
+    )
+    to_hf.add_argument(
+        "--overwrite", action="store_true", help="replace OUT if to-hf has written it"
+    )
+    to_hf.set_defaults(model_only=True)
 
     from_torch = command(
         "from-torch",
@@ -191,6 +223,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     _add_model_only(parser)
+    _add_other_weights(parser)
+
+
+def _add_other_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         dest="entry",

@@ -5,6 +5,7 @@ written for clarity, not for speed: the recurrence is a loop over tokens.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,20 @@ from torch import Tensor, nn
 
 from mmrec_jax import ModelConfig
 from mmrec_jax.config import POOLING
+
+
+class BlockOutput(NamedTuple):
+    """What a block computes.
+
+    Attributes:
+        y: [B, T, D].
+        h: the state after each sequence's last real token [B, D], without gradient.
+        planning_loss: a scalar, the mean over all real tokens.
+    """
+
+    y: Tensor
+    h: Tensor
+    planning_loss: Tensor
 
 
 class RMSNorm(nn.Module):
@@ -52,11 +67,11 @@ class MDI(nn.Module):
         """g from z and k, all [B, T, D] (section 2.3)."""
         return _clip_decay(torch.sigmoid(self.W_gamma(z)) * torch.sigmoid(self.W_context(k)))
 
-    def planning_loss(self, z: Tensor, k: Tensor, gate: Tensor, previous: Tensor) -> Tensor:
-        """Mean squared error of the planned update (section 2.10): all [B, T, D] -> a scalar."""
+    def planning_error(self, z: Tensor, k: Tensor, gate: Tensor, previous: Tensor) -> Tensor:
+        """Squared error of the planned update (section 2.10): all [B, T, D] -> [B, T, D]."""
         with torch.no_grad():
             update = (1 - gate) * previous + gate * z + self.decay(z, k) * previous
-        return F.mse_loss(self.W_planning_error(update), self.W_planning_target(previous))
+        return (self.W_planning_error(update) - self.W_planning_target(previous)).square()
 
 
 class MultiMemoryAttention(nn.Module):
@@ -68,10 +83,10 @@ class MultiMemoryAttention(nn.Module):
         self.W_o = nn.Linear(config.model_dim, config.model_dim)
         self.num_heads = config.num_heads
 
-    def forward(self, h: Tensor, q: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """States h and queries q [B, T, D], all slots of the memory -> [B, T, D]."""
+    def forward(self, h: Tensor, q: Tensor, slots: tuple[Tensor, Tensor]) -> Tensor:
+        """States h and queries q [B, T, D]; pooled keys and values [B, S, D] -> [B, T, D]."""
         query = self._heads(self.W_q(h) + 0.5 * q)
-        k, v = (self._heads(_pool(slots)) for slots in memory)
+        k, v = (self._heads(each) for each in slots)
         scores = query @ k.mT / math.sqrt(query.shape[-1])
         read = scores.softmax(dim=-1) @ v
         return self.W_o(read.transpose(-3, -2).flatten(-2))
@@ -80,7 +95,8 @@ class MultiMemoryAttention(nn.Module):
         return x.reshape(*x.shape[:-1], self.num_heads, -1).transpose(-3, -2)
 
 
-def _pool(slots: Tensor) -> Tensor:
+def pool(slots: Tensor) -> Tensor:
+    """All slots of a memory [..., M, D] -> those that attention reads [..., S, D] (section 2.5)."""
     for _ in range(2):
         *batch, count, dim = slots.shape
         slots = slots.reshape(*batch, count // POOLING, POOLING, dim).mean(dim=-2)
@@ -178,40 +194,60 @@ class MMRecBlock(nn.Module):
             return _clip_decay(torch.sigmoid(self.W_gamma_up(self.W_gamma_down(z).relu())))
         return self.mdi.decay(z, k)
 
-    def recurrence(self, z: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    def recurrence(
+        self,
+        z: Tensor,
+        decay: Tensor,
+        h: Tensor | None = None,
+        real: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Runs over all tokens, from z and g, both [B, T, D] (section 2.4).
 
+        Args:
+            z, decay: of each token.
+            h: the state before the first token [B, D]; None for zeros.
+            real: which tokens are not padding [B, T] bool, None for all; padding keeps the state.
+
         Returns:
-            The states [B, T + 1, D], starting with zeros before the first token, and the MDI gate m
-            of each token [B, T, D].
+            The states [B, T + 1, D], starting with the one before the first token, and the MDI gate
+            m of each token [B, T, D].
         """
         W_z, W_h = self.mdi.W_g.weight.chunk(2, dim=1)
         gate_z = F.linear(z, W_z, self.mdi.W_g.bias)
-        h = torch.zeros_like(z[:, 0])
+        h = torch.zeros_like(z[:, 0]) if h is None else h
         states, gates = [h], []
-        for z_t, g_t, gate_t in zip(z.unbind(1), decay.unbind(1), gate_z.unbind(1), strict=True):
+        tokens = zip(z.unbind(1), decay.unbind(1), gate_z.unbind(1), strict=True)
+        for index, (z_t, g_t, gate_t) in enumerate(tokens):
             m = torch.sigmoid(gate_t + F.linear(h, W_h))
             update = (1 - m) * h + m * z_t + g_t * h
-            h = z_t * torch.sigmoid(self.W_g(h)) + g_t * h + 0.1 * update
+            new = z_t * torch.sigmoid(self.W_g(h)) + g_t * h + 0.1 * update
+            h = new if real is None else torch.where(real[:, index, None], new, h)
             states.append(h)
             gates.append(m)
         return torch.stack(states, dim=1), torch.stack(gates, dim=1)
 
     def forward(
-        self, x: Tensor, memory: tuple[Tensor, Tensor], router_threshold: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """x [B, T, D] and its layer's memory -> [B, T, D], and the planning loss, a scalar."""
+        self,
+        x: Tensor,
+        slots: tuple[Tensor, Tensor],
+        h: Tensor | None = None,
+        *,
+        real: Tensor | None = None,
+        router_threshold: float = 0.0,
+    ) -> BlockOutput:
+        """x [B, T, D] and its layer's pooled memory -> the output; h and real as above."""
         q, k, v, z = self.project(self.norm1(x))
-        states, gate = self.recurrence(z, self.decay(z, k))
+        states, gate = self.recurrence(z, self.decay(z, k), h, real)
         previous, h = states[:, :-1], states[:, 1:]
         planning_loss = x.new_zeros(())
         if self.config.use_uboo:
-            planning_loss = self.mdi.planning_loss(z, k, gate, previous)
-        attended = self.multi_mem_attention(h, q, memory)
+            error = self.mdi.planning_error(z, k, gate, previous).mean(dim=-1)
+            planning_loss = error.mean() if real is None else error[real].mean()
+        attended = self.multi_mem_attention(h, q, slots)
         r = x + self.dropout(h + attended + 0.1 * v)
         n = self.norm2(r)
         out = self.ffn(n, router_threshold) if self.config.use_sparse else self.ffn(n)
-        return r + out, planning_loss
+        return BlockOutput(r + out, states[:, -1].detach(), planning_loss)
 
 
 def _fused_projection(config: ModelConfig) -> nn.Linear:

@@ -4,26 +4,17 @@ Modules have the names in the files, in the same order. So an exported file load
 `load_state_dict(strict=True)`, and its optimizer state fits. `train()` and `eval()` switch dropout.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bridge.twin.block import MMRecBlock, RMSNorm
+from bridge.twin.state import DecodeState, LongTermMemory, Memory
 from mmrec_jax import ModelConfig
-from mmrec_jax.config import MEMORY_SLOTS, chunk_size_for
-
-
-class LongTermMemory(NamedTuple):
-    """Keys and values of one layer's memory, [M, D], shared by the batch, or [B, M, D]."""
-
-    k: Tensor
-    v: Tensor
-
-
-Memory = Sequence[tuple[Tensor, Tensor]]
-"""The long-term memory of a stack of blocks, keys and values, one pair per layer."""
+from mmrec_jax.config import chunk_size_for
 
 
 class ModelOutput(NamedTuple):
@@ -76,26 +67,61 @@ class BlockStack(nn.Module):
         Raises:
             ValueError: the number of memories or chunk_size does not fit.
         """
-        batch, tokens, dim = x.shape
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-        if memory is None:
-            zeros = x.new_zeros(MEMORY_SLOTS, dim)
-            memory = [(zeros, zeros) for _ in self.blocks]
-        layers = self.config.num_layers
-        if len(memory) != layers:
-            raise ValueError(f"{len(memory)} memories for {layers} layers: give one per layer")
-        outputs, planning_loss = [], x.new_zeros(())
-        for y in torch.split(x, chunk_size_for(tokens, chunk_size) or tokens, dim=1):
-            written = []
-            for block, slots in zip(self.blocks, memory, strict=True):
-                y, loss = block(y, slots, router_threshold)
-                mean = y.detach().mean(dim=1, keepdim=True).expand(batch, MEMORY_SLOTS, dim)
-                written.append(LongTermMemory(mean, mean))
-                planning_loss = planning_loss + loss * (y.shape[1] / tokens)
+        state = DecodeState.first(self.config, x, memory, chunk_size)
+        y, planning_loss, state = self.decode_hidden_states(
+            x, state, router_threshold=router_threshold
+        )
+        return y, state.long_term_memory(), planning_loss
+
+    def decode_hidden_states(
+        self,
+        x: Tensor,
+        state: DecodeState,
+        *,
+        real: Tensor | None = None,
+        router_threshold: float = 0.0,
+    ) -> tuple[Tensor, Tensor, DecodeState]:
+        """Continues from a state, by one token or by many (section 3.5).
+
+        Args:
+            x: embeddings [B, T, D].
+            state: from `DecodeState.first` or an earlier call.
+            real: which tokens are not padding [B, T] bool; padding comes only after real tokens.
+                None means all.
+            router_threshold: see `hidden_states`.
+
+        Returns:
+            [B, T, D], the planning loss, summed over layers, and the next state.
+        """
+        batch, tokens, _ = x.shape
+        state = dataclasses.replace(state, chunk_size=chunk_size_for(tokens, state.chunk_size))
+        mask = x.new_ones(batch, tokens, dtype=torch.bool) if real is None else real
+        outputs, planning_loss, start = [], x.new_zeros(()), 0
+        while start < tokens:
+            left = mask[:, start:]
+            state = state.written(left[:, 0])
+            piece = slice(start, start + state.room(left))
+            in_piece = None if real is None else real[:, piece]
+            y, loss, state = self._run_piece(x[:, piece], state, in_piece, router_threshold)
+            planning_loss = planning_loss + loss * (mask[:, piece].sum() / mask.sum())
             outputs.append(y)
-            memory = written
-        return self.norm(torch.cat(outputs, dim=1)), written, planning_loss
+            start = piece.stop
+        return self.norm(torch.cat(outputs, dim=1)), planning_loss, state
+
+    def _run_piece(
+        self, y: Tensor, state: DecodeState, real: Tensor | None, router_threshold: float
+    ) -> tuple[Tensor, Tensor, DecodeState]:
+        layers = zip(self.blocks, state.k, state.v, state.h, strict=True)
+        states, totals, planning_loss = [], [], y.new_zeros(())
+        for block, k, v, h in layers:
+            out = block(y, (k, v), h, real=real, router_threshold=router_threshold)
+            y, planning_loss = out.y, planning_loss + out.planning_loss
+            counted = y.detach() if real is None else y.detach() * real[..., None]
+            states.append(out.h)
+            totals.append(counted.sum(dim=1, dtype=torch.float32))
+        tokens = torch.full_like(state.tokens, y.shape[1]) if real is None else real.sum(dim=1)
+        after = state.after(torch.stack(states), torch.stack(totals), tokens)
+        return y, planning_loss, after
 
 
 class MMRecModel(BlockStack):
@@ -125,6 +151,30 @@ class MMRecModel(BlockStack):
             router_threshold=router_threshold,
         )
         return ModelOutput(self.lm_head(y), memory, self.config.lambda_P * planning_loss)
+
+    def start_decoding(self, input_ids: Tensor, chunk_size: int | None = None) -> DecodeState:
+        """The state before the first token of as many sequences as input_ids [B, T] has."""
+        return DecodeState.first(
+            self.config, self.embedding(input_ids[:, :0]), chunk_size=chunk_size
+        )
+
+    def decode(
+        self, input_ids: Tensor, state: DecodeState, *, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, DecodeState]:
+        """Continues from a state, by one token or by many (section 3.5).
+
+        Args:
+            input_ids: [B, T].
+            state: from `start_decoding` or an earlier call.
+            real: see `decode_hidden_states`.
+
+        Returns:
+            The head's input [B, T, D], lambda_P times the planning loss, and the next state.
+        """
+        y, planning_loss, state = self.decode_hidden_states(
+            self.embedding(input_ids), state, real=real
+        )
+        return y, self.config.lambda_P * planning_loss, state
 
 
 class ExpertModule(BlockStack):
@@ -216,6 +266,29 @@ class MMRec100M(nn.Module):
         fused = self.fusion(outputs["text"], outputs["code"])
         logits = self.lm_head(self.final_norm(fused))
         return ModelOutput(logits, written, self.config.lambda_P * planning_loss)
+
+    def start_decoding(
+        self, input_ids: Tensor, chunk_size: int | None = None
+    ) -> dict[str, DecodeState]:
+        """See MMRecModel.start_decoding; a state for each expert."""
+        x = self.embedding(input_ids[:, :0])
+        first = DecodeState.first(self.config, x, chunk_size=chunk_size)
+        return {"text": first, "code": first}
+
+    def decode(
+        self, input_ids: Tensor, state: Mapping[str, DecodeState], *, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, DecodeState]]:
+        """See MMRecModel.decode; both experts run, and the head's input is [B, T, 2 D]."""
+        x = self.embedding(input_ids)
+        text, text_loss, text_state = self.text_expert.decode_hidden_states(
+            x, state["text"], real=real
+        )
+        code, code_loss, code_state = self.code_expert.decode_hidden_states(
+            x, state["code"], real=real
+        )
+        fused = self.final_norm(self.fusion(text, code))
+        planning_loss = self.config.lambda_P * (text_loss + code_loss)
+        return fused, planning_loss, {"text": text_state, "code": code_state}
 
 
 TWINS: dict[str, type[nn.Module]] = {

@@ -46,7 +46,7 @@ def test_it_lists_its_commands(mmrec):
     assert code == 0
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == [
         *("init", "prepare", "pipeline", "base", "expert", "fusion", "evaluate", "generate"),
-        "bridge",
+        *("harness", "bridge"),
     ]
 
 

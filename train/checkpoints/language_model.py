@@ -1,29 +1,19 @@
 """Reads checkpoints of any stage as language models; experts get the base's embedding."""
 
 import dataclasses
-import hashlib
 import warnings
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 import bridge
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 from mmrec_jax.model import Embedding
-from mmrec_jax.transfer import with_embedding
 from train.checkpoints.fit import check_finite, check_model
 from train.data.data_folder import TOKENIZER
 from train.settings.config import Config
 from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.interrupt import uninterrupted
-
-EMBEDDING = "embedding_sha256"
-"""The entry of an expert's metadata that says which embedding it was trained with."""
-
-TOKENIZER_DIGEST = "tokenizer_sha256"
-"""The entry of every stage's metadata that says which tokenizer it was trained with."""
 
 
 def read(
@@ -65,11 +55,11 @@ def read(
         raise UserError(f"{key}: {path}: {error}") from error
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     config_tokenizer = Path(config.data_dir) / TOKENIZER
-    trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
+    trained_with = loaded.metadata.get(bridge.TOKENIZER_DIGEST)
     if trained_with is None and (folder / TOKENIZER).is_file():
-        trained_with = file_digest(folder / TOKENIZER)
+        trained_with = bridge.file_digest(folder / TOKENIZER)
     known = trained_with is not None and config_tokenizer.is_file()
-    if known and trained_with != file_digest(config_tokenizer):
+    if known and trained_with != bridge.file_digest(config_tokenizer):
         raise UserError(
             f"{key}: {path} was trained with another tokenizer than that of {config.data_dir}: "
             "prepare the data that it was trained on again, or name another checkpoint"
@@ -128,22 +118,7 @@ def joined(loaded: bridge.LoadedCheckpoint, embedding: Embedding) -> MMRecModel:
     Raises:
         UserError: it was not trained with this embedding.
     """
-    expert = loaded.model
-    assert isinstance(expert, ExpertModule)
-    fits = embedding.embedding.shape[1] == expert.config.model_dim
-    if not fits or loaded.metadata.get(EMBEDDING, digest(embedding)) != digest(embedding):
-        raise UserError(
-            "the expert was trained with another base's embedding: set base_model to that base"
-        )
-    return with_embedding(expert, embedding)
-
-
-def digest(embedding: Embedding) -> str:
-    """The SHA-256 of an embedding's values, by which it is recognised."""
-    array: np.ndarray[Any, Any] = np.asarray(embedding.embedding[...])
-    return hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return bridge.joined(loaded, embedding)
+    except bridge.BridgeError as error:
+        raise UserError(f"{error}: set base_model to that base") from error

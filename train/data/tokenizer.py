@@ -12,11 +12,10 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from bridge import end_of_text_in
 from train.system.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
-NAMES_OF_END_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
-"""What tokenizers call the token that ends documents, where they do not append it themselves."""
 
 # Text is split into words with the blank before them, numbers of up to three digits, signs, and
 # white space. No token crosses these borders, so none crosses the signs of END_OF_TEXT either.
@@ -164,19 +163,6 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; END_OF_TEXT is left out, and broken UTF-8 becomes U+FFFD."""
         return self.bytes_of(ids).decode(errors="replace")
-
-
-def end_of_text_in(backend: tokenizers.Tokenizer) -> int | None:
-    """The id of a tokenizer's end-of-text token; None where none is known.
-
-    It is the token that the tokenizer itself puts behind a text, or else the first one that has one
-    of NAMES_OF_END_OF_TEXT.
-    """
-    alone, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
-    begins = (n for n in range(len(whole)) if alone and whole[n : n + len(alone)] == alone)
-    behind = [index for begin in begins for index in whole[begin + len(alone) :][-1:]]
-    named = (backend.token_to_id(name) for name in NAMES_OF_END_OF_TEXT)
-    return next((index for index in (*behind, *named) if index is not None), None)
 
 
 def _spelling(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:

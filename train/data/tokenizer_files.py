@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import processors
 
+from bridge import NAMES_OF_END_OF_TEXT, end_of_text_in
 from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import (
     END_OF_TEXT,
-    NAMES_OF_END_OF_TEXT,
     Tokenizer,
     byte_alphabet,
-    end_of_text_in,
 )
 from train.system.errors import UserError
 

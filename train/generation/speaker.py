@@ -8,12 +8,7 @@ from typing import NamedTuple
 
 import bridge
 from mmrec_jax import ExpertModule, MMRecModel
-from train.checkpoints.language_model import (
-    TOKENIZER_DIGEST,
-    file_digest,
-    joined,
-    network_of,
-)
+from train.checkpoints.language_model import joined, network_of
 from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.data.tokenizer_files import read_tokenizer
@@ -72,8 +67,12 @@ def load_speaker(
             bridge.find_state(path)
         except bridge.BridgeError as error:
             raise UserError(str(error)) from error
-    places = _places(path)
-    file = Path(tokenizer) if tokenizer else _first([*places, path.absolute().parent], TOKENIZER)
+    places = bridge.run_folders(path)
+    file = (
+        Path(tokenizer)
+        if tokenizer
+        else bridge.first_file([*places, path.absolute().parent], TOKENIZER)
+    )
     if file is None and path.exists():
         raise UserError(
             f"{path} has no {TOKENIZER} beside it: name the one that it was trained with by "
@@ -88,8 +87,8 @@ def load_speaker(
         )
     assert file is not None  # or nothing could be loaded
     given = "--tokenizer: " if tokenizer else ""
-    trained_with = loaded.metadata.get(TOKENIZER_DIGEST)
-    if not given and trained_with not in (None, file_digest(file)):
+    trained_with = loaded.metadata.get(bridge.TOKENIZER_DIGEST)
+    if not given and trained_with not in (None, bridge.file_digest(file)):
         raise UserError(
             f"{file} is not the tokenizer that {path} was trained with: name that one by "
             "--tokenizer FILE"
@@ -101,18 +100,6 @@ def load_speaker(
     except UserError as error:
         raise UserError(f"{given}{error}") from error
     return Speaker(network, found, config)
-
-
-def _places(path: Path) -> list[Path]:
-    """The folders in which a checkpoint's run may have left its files."""
-    above = path.absolute().parent
-    if not path.is_dir():
-        return [above]
-    return [path, above.parent] if above.name == "state" else [path]
-
-
-def _first(places: list[Path], name: str) -> Path | None:
-    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def _loaded(path: Path, num_heads: int | None) -> bridge.LoadedCheckpoint:
@@ -129,7 +116,7 @@ def _loaded(path: Path, num_heads: int | None) -> bridge.LoadedCheckpoint:
 
 def _config_in(places: list[Path]) -> Config | None:
     """The config of the run in one of the folders."""
-    file = _first(places, CONFIG)
+    file = bridge.first_file(places, CONFIG)
     if file is None:
         return None
     try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from bridge import MANIFEST, describe_files
-from train.checkpoints.language_model import file_digest, stage_folder
+from bridge import MANIFEST, describe_files, file_digest
+from train.checkpoints.language_model import stage_folder
 from train.pipeline.samples import read_samples
 from train.pipeline.scores import MODEL_NAMES, claims, meanings, read_scores
 from train.reports.curves import tokens_of_run

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge import MANIFEST, state_folder, steps
-from train.checkpoints.language_model import file_digest, stage_folder
+from bridge import MANIFEST, file_digest, state_folder, steps
+from train.checkpoints.language_model import stage_folder
 from train.checkpoints.run_states import content_digest, is_whole, remove_leftovers
 from train.data import data_folder, token_files
 from train.data.batches import Windows

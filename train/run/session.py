@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from bridge import TOKENIZER_DIGEST, file_digest
 from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.background_save import BackgroundSave
-from train.checkpoints.language_model import TOKENIZER_DIGEST, file_digest, stage_folder
+from train.checkpoints.language_model import stage_folder
 from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER

@@ -8,7 +8,7 @@ import bridge
 from mmrec_jax import ExpertModule, MMRecModel
 from mmrec_jax.block_rates import block_rates
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding, without_embedding
-from train.checkpoints.language_model import EMBEDDING, digest, network_of, read_base
+from train.checkpoints.language_model import network_of, read_base
 from train.settings.config import Config
 from train.stages.stage import Stage, expect_class
 from train.step.frozen import Frozen, Network
@@ -73,5 +73,5 @@ class ExpertStage(Stage):
         """The domain, and which embedding the expert was trained with."""
         notes: dict[str, Any] = {"domain": self.name}
         if self.config.expert.freeze_embedding:
-            notes[EMBEDDING] = digest(network.embedding)
+            notes[bridge.EMBEDDING_DIGEST] = bridge.embedding_digest(network.embedding)
         return notes

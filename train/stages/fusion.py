@@ -15,7 +15,7 @@ from mmrec_jax import ExpertModule, MMRec100M, MMRecModel
 from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import join_experts, start_as_ensemble, without_embedding
-from train.checkpoints.language_model import digest, network_of, read, read_base, stage_folder
+from train.checkpoints.language_model import network_of, read, read_base, stage_folder
 from train.data.batches import Batch, training_batches, training_rows
 from train.settings.config import Config, FusionPart
 from train.stages.stage import Stage, expect_class
@@ -80,7 +80,9 @@ class FusionStage(Stage):
                 f"fusion.{key}: {path} holds the class {type(loaded.model).__name__}, no expert"
             )
         model = expect_class(MMRecModel, network_of(loaded, self.config))
-        trained = digest(model.embedding) != digest(base.embedding)
+        trained = bridge.embedding_digest(model.embedding) != bridge.embedding_digest(
+            base.embedding
+        )
         return without_embedding(model), model.embedding if trained else None
 
     def _check_depth(self, text: ExpertModule, code: ExpertModule) -> None:

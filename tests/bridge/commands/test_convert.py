@@ -33,7 +33,7 @@ from train.step.trainer import Trainer
 BASE = GOLDEN / "base" / "checkpoint.pt"
 TRAINED = GOLDEN / "trajectory" / "checkpoint_step_12.pt"
 WIDER = "model: {vocab_size: 160, model_dim: 32, num_layers: 3, num_heads: 2, ffn_dim: 96}\n"
-COMMANDS = ("to-torch", "from-torch", "adapt", "inspect", "verify")
+COMMANDS = ("to-torch", "to-hf", "from-torch", "adapt", "inspect", "verify")
 
 
 def python_m_bridge(*arguments, cwd):

@@ -16,7 +16,6 @@ import bridge
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, FusionLayer, MMRec100M, MMRecModel, ModelConfig
 from mmrec_jax.sampling import Sampling
-from train.checkpoints.language_model import EMBEDDING, TOKENIZER_DIGEST, digest, file_digest
 from train.data.tokenizer import Tokenizer
 from train.generation.speaker import load_speaker
 from train.generation.texts import continuation
@@ -107,7 +106,7 @@ def test_an_experts_base_is_in_its_run_or_named(files, model, tmp_path):
     shutil.copytree(files / "run", tmp_path / "checkpoints_base")
     folder = tmp_path / "checkpoints_text"
     folder.mkdir()
-    notes = {EMBEDDING: digest(model.embedding)}
+    notes = {bridge.EMBEDDING_DIGEST: bridge.embedding_digest(model.embedding)}
     bridge.save_torch(folder / "e.pt", expert, metadata=notes)
     shutil.copy(files / "own" / "tokenizer.json", folder)
     with pytest.raises(UserError, match=r"an expert alone has no embedding: .* --base_model"):
@@ -160,7 +159,7 @@ def test_what_does_not_fit_is_one_line(files, model, tmp_path):
     with pytest.raises(UserError, match="holds no complete checkpoint"):
         load_speaker(files, tokenizer=str(files / "own" / "tokenizer.json"))
     # Of the same size, but not the one that the model was trained with.
-    notes = {TOKENIZER_DIGEST: file_digest(files / "own" / "tokenizer.json")}
+    notes = {bridge.TOKENIZER_DIGEST: bridge.file_digest(files / "own" / "tokenizer.json")}
     bridge.save_torch(tmp_path / "noted.pt", model, metadata=notes)
     other = Tokenizer.train(["def f(x):\n    return x\n" * 3], 260)
     other.save(tmp_path / "tokenizer.json")

@@ -1,0 +1,1 @@
+"""Folders that Hugging Face's transformers loads, with the PyTorch twin as their code."""
