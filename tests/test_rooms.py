@@ -22,8 +22,9 @@ ORDER = {
         partial twin commands __main__
     """,
     "train": """
-        system settings data step scoring checkpoints stages run generation trained_model
-        reports preparation stage_command base expert fusion evaluate prepare pipeline init commands
+        system settings data step scoring checkpoints stages run generation text_results
+        trained_model reports preparation stage_command base expert fusion evaluate prepare
+        pipeline init commands
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""
