@@ -66,9 +66,9 @@ class TextScore:
         """Draws the loss of each token as a bar; `ax` None makes a new figure."""
         axes = _axes(ax, len(self.tokens), 2.5)
         axes.bar(range(len(self.tokens)), self.losses, width=0.9)
-        axes.axhline(self.loss, color="0.3", linewidth=1, linestyle=":", label="mean")
+        axes.axhline(self.loss, color="0.3", linewidth=1, linestyle=":")
         axes.set(ylabel="nats (lower is better)", xlim=(-0.6, len(self.tokens) - 0.4))
-        axes.legend(loc="upper right")
+        axes.set_title(f"loss of each token, {self.loss:.2f} on average", fontsize="medium")
         _name_tokens(axes, self.tokens)
         return axes
 
