@@ -106,11 +106,11 @@ def test_pictures_show_the_arrays_by_token(runs, weighted):
     np.testing.assert_allclose(bars, score.losses)
     score.plot().figure.savefig(io.BytesIO())  # a dollar sign begins no formula
     plt.close("all")
-    with pytest.raises(mmrec.UserError, match="^what: expected one of decay, .*, not gate"):
+    with pytest.raises(mmrec.UserError, match=r"^what: expected one of decay, .*, not gate"):
         found.plot("gate")
-    with pytest.raises(mmrec.UserError, match="^layer: expected one of text 0, .*, not 9"):
+    with pytest.raises(mmrec.UserError, match=r"^layer: expected one of text 0, .*, not 9"):
         found.plot("decay", 9)
-    with pytest.raises(mmrec.UserError, match="^text_share: only a fusion"):
+    with pytest.raises(mmrec.UserError, match=r"^text_share: only a fusion"):
         mmrec.load(runs / "a").trace(TEXT).plot("text_share")
 
 
@@ -156,7 +156,7 @@ def test_a_stage_of_a_pipeline_with_other_settings():
     assert config.model.model_dim == 32
     with pytest.raises(mmrec.UserError, match=r"^demo, stage text: optimizer.warmup_steps must be"):
         mmrec.config("demo", {"training.steps": 2}, stage="text")
-    with pytest.raises(mmrec.UserError, match="stage: expected one of base, text, .*, not all"):
+    with pytest.raises(mmrec.UserError, match=r"stage: expected one of base, text, .*, not all"):
         mmrec.config("demo", stage="all")
 
 
