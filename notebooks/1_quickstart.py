@@ -56,14 +56,21 @@ config = mmrec.config(
     },
     stage="base",
 )
+
+# %%
+# %%capture
 if not Path(config.data_dir).exists():
     mmrec.prepare(config)
+
+# %%
 lm = mmrec.train(config, overwrite=True)
 lm
 
 # %% [markdown]
 # The table is sobering, and that is its purpose: after less than a minute of training, the model
-# is worse than a bigram, which only counts which token follows which.
+# is worse than a bigram, which only counts which token follows which. If a warning says that |h|
+# grows, it is about the recurrent state: it can grow without bound where it decays too little, and
+# a run that diverges stops.
 #
 # ## It writes
 #

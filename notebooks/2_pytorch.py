@@ -58,11 +58,11 @@ settings = {
     "prompts": [],
 }
 config = mmrec.config("demo", settings, stage="base")
-if not Path(config.data_dir).exists():
-    mmrec.prepare(config)
 
 # %%
 # %%capture
+if not Path(config.data_dir).exists():
+    mmrec.prepare(config)
 in_jax = mmrec.train(config, overwrite=True)
 
 # %%

@@ -48,12 +48,15 @@ config = mmrec.config(
         "optimizer.warmup_steps": steps // 10,
         "training.steps": steps,
         "training.batch_size": 32,
-        "training.log_every": max(steps // 50, 1),
-        "training.validate_every": max(steps // 6, 1),
+        "training.log_every": max(steps // 20, 1),
+        "training.validate_every": max(steps // 5, 1),
         "prompts": [],
     },
     stage="base",
 )
+
+# %%
+# %%capture
 if not Path(config.data_dir).exists():
     mmrec.prepare(config)
 

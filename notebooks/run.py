@@ -39,6 +39,7 @@ def executed(source: Path, folder: Path, parameters: str | None = None) -> nbfor
         timeout=600,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
