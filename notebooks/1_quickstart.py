@@ -16,9 +16,9 @@
 # - the **recurrent state** h, a vector per layer, which changes with every token;
 # - the **memory**, a table of slots per layer, which is written only every `chunk_size` tokens.
 #
-# This notebook loads a model, lets it write, and shows both of them over a text. It takes about a
-# minute on two cores, and needs no network. It writes into `data/` and `runs/`, below the folder
-# that it runs in.
+# This notebook loads a model, lets it write, and shows both of them over a text. It takes one to
+# two minutes on two cores, and needs no network. It writes into `data/` and `runs/`, below the
+# folder that it runs in.
 
 # %%
 import dataclasses
@@ -208,8 +208,9 @@ plt.show()
 # The second copy is hardly easier than the first. A model that recalled the first copy would bring
 # the second close to zero. This is not for want of training alone: in the project's measurements
 # (`docs/worth.md`), models that were trained longer recalled nothing of a text that repeats itself
-# after 512 tokens, and writing the memory made predictions a little worse. The memory is unproven.
-# So leave `chunk_size` unset, unless your machine has too little RAM.
+# after 512 tokens, which a GPT of the same size learned to repeat. Writing the memory made
+# predictions a little worse. The memory is unproven. So leave `chunk_size` unset, unless your
+# machine has too little RAM.
 #
 # Next: `2_pytorch` moves a model to PyTorch and back, `3_look_inside` looks into the layers, and
 # `4_staged_plan` trains experts and joins them.

@@ -18,8 +18,8 @@
 # 3. goes on training in PyTorch, with AdamW's moments and the learning-rate schedule,
 # 4. takes the result back to JAX, and ends the run there.
 #
-# It takes about a minute on two cores, and needs no network. It writes into `data/` and `runs/`,
-# below the folder that it runs in.
+# It takes one to two minutes on two cores, and needs no network. It writes into `data/` and
+# `runs/`, below the folder that it runs in.
 
 # %%
 import json

@@ -15,8 +15,8 @@
 # about it: How good is it? What do its layers remember? What does each layer add? What has its
 # embedding learned?
 #
-# It takes about a minute on two cores, up to two on slower ones, and needs no network. It writes
-# into `data/` and `runs/`, below the folder that it runs in.
+# It takes one to two minutes on two cores, and needs no network. It writes into `data/` and
+# `runs/`, below the folder that it runs in.
 
 # %%
 import json

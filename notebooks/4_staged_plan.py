@@ -16,9 +16,9 @@
 # small, and looks at what happened: what an expert changed, and where the gate goes, token by
 # token.
 #
-# It takes about two minutes on two cores, and needs no network. It writes into `data/` and `runs/`,
-# below the folder that it runs in. `mmrec pipeline --config demo` runs the whole plan, with the
-# control that it must be compared with.
+# It takes two to three minutes on two cores, and needs no network. It writes into `data/` and
+# `runs/`, below the folder that it runs in. `mmrec pipeline --config demo` runs the whole plan,
+# with the control that it must be compared with.
 
 # %%
 from pathlib import Path
