@@ -8,13 +8,16 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo second-corpus test slow chaos lint stages worth bench lock clean
+.PHONY: help demo notebooks second-corpus test slow chaos lint stages worth bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: .venv ## run the whole plan, small, on the demo corpus (minutes)
 	$(PY) -m train.pipeline --config configs/demo.yaml --overwrite
+
+notebooks: .venv ## run the notebooks, and keep their outputs and pictures (minutes)
+	cd notebooks && ../$(PY) run.py
 
 second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 
@@ -45,15 +48,16 @@ bench: .venv ## measure speed and memory
 
 # Pins stay where they still fit pyproject.toml; LOCK_FLAGS=--upgrade renews them. torch's release
 # is named because pip has a CPU build of only some. "+cpu" is removed because the builds of other
-# machines have other names.
+# machines have other names, and the project itself because an extra names it that takes over others.
 lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra ray --extra dev --build-deps-for editable --allow-unsafe \
+	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra notebook --extra ray \
+		--extra dev --build-deps-for editable --allow-unsafe \
 		--strip-extras --annotation-style line --no-header --no-emit-index-url --no-emit-find-links \
 		--upgrade-package torch==2.13.0 $(LOCK_FLAGS) \
 		--output-file requirements.lock pyproject.toml
-	sed -i -e 's/+cpu /     /' -e '/^# The following/d' -e '/^$$/d' requirements.lock
+	sed -i -e 's/+cpu /     /' -e '/^mmrec-jax @/d' -e '/^# The following/d' -e '/^$$/d' requirements.lock
 
 clean: ## delete .venv, caches and build products; data/ and runs/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,20 +1,29 @@
 """MM-Rec from Python: `lm = mmrec.load("runs/demo")`, then `lm.generate("text")`.
 
 `lm.score(text)` says how well the model predicts a text, and `lm.trace(text)` what it computes
-inside. `mmrec.train(mmrec.config("my.yaml"))` trains one. `mmrec.UserError` says what is wrong.
+inside; both can be drawn with `.plot()`. `config = mmrec.config("my.yaml")` reads settings,
+`mmrec.prepare(config)` prepares the data and `mmrec.train(config)` trains a model.
+`mmrec.UserError` says what is wrong.
 """
 
+import dataclasses
 import json
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from train.checkpoints.language_model import stage_folder
-from train.settings.cli import parse_config
+from train.settings.cli import parse_command, parse_config
 from train.settings.config import Config
+from train.settings.pipeline_config import PipelineConfig
 from train.stage_command import train_stage
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError
-from train.trained_model import TextScore, TextTrace, TrainedModel, load
+from train.text_results import TextScore, TextTrace
+from train.trained_model import TrainedModel, load
 
 __all__ = [
     "Config",
@@ -24,16 +33,20 @@ __all__ = [
     "UserError",
     "config",
     "load",
+    "prepare",
     "train",
 ]
 
 
-def config(path: str | Path, settings: dict[str, Any] | None = None) -> Config:
+def config(
+    path: str | Path, settings: dict[str, Any] | None = None, *, stage: str | None = None
+) -> Config:
     """Reads the config of one stage.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of one of the project's, such as "demo".
         settings: what overrides it, by dotted key, such as {"training.steps": 100}.
+        stage: the stage to take out of a pipeline's config; None reads the config of one stage.
 
     Raises:
         UserError: the file, a key or a value is wrong.
@@ -42,7 +55,31 @@ def config(path: str | Path, settings: dict[str, Any] | None = None) -> Config:
         f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in (settings or {}).items()
     ]
-    return parse_config(["--config", str(path), *options], "")
+    if stage is None:
+        return parse_config(["--config", str(path), *options], "")
+    _check_stage(stage)
+    whole, _ = parse_command(["--config", str(path)], "", PipelineConfig)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stage.yaml"
+        file.write_text(yaml.safe_dump(dataclasses.asdict(whole.stage(stage))), encoding="utf-8")
+        try:
+            return parse_config(["--config", str(file), *options], "")
+        except UserError as error:
+            place = rf"{re.escape(str(file))}( line \d+)?"
+            raise UserError(re.sub(place, f"{path}, stage {stage}", str(error))) from error
+
+
+def prepare(config: Config) -> None:
+    """Prepares the data that `train` reads, as `python -m train.prepare` does.
+
+    Raises:
+        UserError: the sources or a setting is wrong, or data_dir has something else in it.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    # Imported here because it takes a second, and most who import mmrec prepare no data.
+    from train.preparation import prepare_data
+
+    prepare_data.prepare(config, strict=False, dry_run=False)
 
 
 def train(
@@ -60,7 +97,11 @@ def train(
         UserError: a setting is wrong, there is such a run already, or training fails.
         KeyboardInterrupt: interrupted; the state is saved, and `resume` goes on.
     """
-    if stage not in STAGES:
-        raise UserError(f"stage: expected one of {', '.join(STAGES)}, not {stage}")
+    _check_stage(stage)
     train_stage(config, STAGES[stage](config), resume=resume, overwrite=overwrite)
     return load(stage_folder(config, stage))
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise UserError(f"stage: expected one of {', '.join(STAGES)}, not {stage}")

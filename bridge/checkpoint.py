@@ -35,7 +35,7 @@ class TrainingState(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class LoadedCheckpoint:
     """What a checkpoint holds.
 
@@ -61,6 +61,11 @@ class LoadedCheckpoint:
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        moments = "no moments" if self.optimizer_state is None else "AdamW's moments"
+        schedule = "no schedule" if self.scheduler_state is None else "a schedule"
+        return f"{type(self.model).__name__} at step {self.step}, with {moments} and {schedule}"
 
     @property
     def config(self) -> ModelConfig:

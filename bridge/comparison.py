@@ -46,7 +46,7 @@ class TensorDifference:
     dtypes: tuple[str, str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """How two checkpoints, A and B, differ.
 
@@ -66,6 +66,13 @@ class Comparison:
     misshapen: tuple[str, ...]
     tensors: tuple[TensorDifference, ...]
     outputs: dict[str, float]
+
+    def __repr__(self) -> str:
+        missing = len(self.only_in_a) + len(self.only_in_b) + len(self.misshapen)
+        return (
+            f"{len(self.tensors)} tensors compared, {missing} missing or misshapen, largest "
+            f"difference {self.largest:.3g}, {len(self.different)} other differences"
+        )
 
     def of_kind(self, kind: str) -> tuple[TensorDifference, ...]:
         """The tensors of one kind, the largest difference first."""

@@ -46,11 +46,15 @@ class FusionLayer(nnx.Module):
 
     def __call__(self, text_output: jax.Array, code_output: jax.Array) -> jax.Array:
         """text_output, code_output [B, T, D] -> [B, T, fused_dim]."""
-        both = jnp.concatenate([text_output, code_output], axis=-1)
         if self.config.fusion_method == "weighted":
-            gate = jax.nn.sigmoid(self.gate(both))
-            both = jnp.concatenate([gate * text_output, (1 - gate) * code_output], axis=-1)
-        return self.fusion_proj(both)
+            share = self.text_share(text_output, code_output)
+            text_output, code_output = share * text_output, (1 - share) * code_output
+        return self.fusion_proj(jnp.concatenate([text_output, code_output], axis=-1))
+
+    def text_share(self, text_output: jax.Array, code_output: jax.Array) -> jax.Array:
+        """The gate of the weighted method: how much of the text expert is taken; all [B, T, D]."""
+        both = jnp.concatenate([text_output, code_output], axis=-1)
+        return jax.nn.sigmoid(self.gate(both))
 
 
 class MMRec100M(nnx.Module):

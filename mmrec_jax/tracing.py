@@ -25,6 +25,7 @@ class Trace(NamedTuple):
         mdi_gate: m, the share of the input in the update u (section 2.4).
         states: h after the token (section 2.4).
         memory_reads: what attention reads from the memory (section 2.6).
+        outputs: what the layer gives to the next one (section 2.8).
     """
 
     decay: jax.Array
@@ -32,6 +33,7 @@ class Trace(NamedTuple):
     mdi_gate: jax.Array
     states: jax.Array
     memory_reads: jax.Array
+    outputs: jax.Array
 
 
 def trace(stack: BlockStack, x: jax.Array, *, chunk_size: int | None = None) -> Trace:
@@ -74,7 +76,7 @@ def _trace_piece(
         out = nnx.merge(graphdef, layer)(x, memory, h)
         mixed, x = out.mixed, out.y
         of_gates = gates(previous_states(mixed.states, h), *mixed.gate_inputs)
-        traces.append(Trace(mixed.decay, *of_gates, mixed.states, mixed.attention))
+        traces.append(Trace(mixed.decay, *of_gates, mixed.states, mixed.attention, x))
         ends.append((out.h, x.sum(axis=1, dtype=jnp.float32)))
     found, (h, total) = (jax.tree.map(lambda *e: jnp.stack(e), *each) for each in (traces, ends))
     return found, state.after(h, total, x.shape[1])

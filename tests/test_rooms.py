@@ -22,9 +22,9 @@ ORDER = {
         inspection partial twin huggingface commands __main__
     """,
     "train": """
-        system settings data step scoring checkpoints stages run generation trained_model
-        reports preparation stage_command base expert fusion evaluate prepare pipeline init harness
-        commands
+        system settings data step scoring checkpoints stages run generation text_results
+        trained_model reports preparation stage_command base expert fusion evaluate prepare
+        pipeline init harness commands
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

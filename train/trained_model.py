@@ -26,8 +26,7 @@ from train.settings.yaml_keys import is_text
 from train.step.frozen import Network
 from train.step.loss import model_token_losses
 from train.system.errors import UserError
-
-Array = npt.NDArray[np.float32]
+from train.text_results import TextScore, TextTrace
 
 
 class Text:
@@ -51,64 +50,6 @@ class Text:
 
     def __repr__(self) -> str:
         return str(self)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class TextScore:
-    """How well a model predicts a text, token by token.
-
-    Attributes:
-        tokens: the text's tokens [T].
-        losses: nats of each [T].
-        size: bytes of the text.
-    """
-
-    tokens: list[str]
-    losses: Array
-    size: int
-
-    @property
-    def loss(self) -> float:
-        """The mean in nats per token."""
-        return float(self.losses.mean(dtype=np.float64))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per byte of the text, which can be compared between tokenizers."""
-        return float(self.losses.sum(dtype=np.float64) / math.log(2) / self.size)
-
-    def __repr__(self) -> str:
-        return (
-            f"{self.loss:.3f} nats per token, {self.bits_per_byte:.3f} bits per byte, "
-            f"{len(self.tokens)} tokens"
-        )
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class TextTrace:
-    """What a model computes inside while it reads a text; see `mmrec_jax.tracing.Trace`.
-
-    Attributes:
-        tokens: the end-of-text token, which begins every document, and the text's tokens [T].
-        layers: names of the layers [L]; a fusion has those of both experts.
-        decay, block_gate, mdi_gate, states, memory_reads: [L, T, D].
-    """
-
-    tokens: list[str]
-    layers: list[str]
-    decay: Array
-    block_gate: Array
-    mdi_gate: Array
-    states: Array
-    memory_reads: Array
-
-    def __repr__(self) -> str:
-        size = float(np.abs(self.states).mean())
-        return (
-            f"trace of {len(self.tokens)} tokens in {len(self.layers)} layers of "
-            f"{self.decay.shape[-1]} channels: mean decay {self.decay.mean():.3f}, block gate "
-            f"{self.block_gate.mean():.3f}, |h| {size:.3g}"
-        )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -205,12 +146,17 @@ class TrainedModel:
         stacks: dict[str, Any] = {"": model}
         if isinstance(model, MMRec100M):
             stacks = dict(model.experts(None))
-        layers, traces = [], []
+        layers, traces, ends = [], [], []
         for name, stack in stacks.items():
             traces.append(trace(stack, x, chunk_size=self.chunk_size))
             layers += [f"{name} {number}".strip() for number in range(len(traces[-1].decay))]
+            ends.append(stack.norm(traces[-1].outputs[-1]))
+        share = None
+        if isinstance(model, MMRec100M) and model.config.fusion_method == "weighted":
+            share = np.asarray(model.fusion.text_share(*ends)[0])
         arrays = Trace(*map(jnp.concatenate, zip(*traces, strict=True)))
-        return TextTrace(self._pieces(ids), layers, *(np.asarray(each[:, 0]) for each in arrays))
+        found = {name: np.asarray(each[:, 0]) for name, each in arrays._asdict().items()}
+        return TextTrace(tokens=self._pieces(ids), layers=layers, text_share=share, **found)
 
     def _ids(self, text: str) -> npt.NDArray[np.int32]:
         _check_text(text, "text")

@@ -30,6 +30,8 @@ def test_it_is_what_a_full_pass_computes(model, chunk_size):
     health = model.hidden_states(x, chunk_size=chunk_size).health
     np.testing.assert_allclose(np.abs(found.states).max((1, 2, 3)), health.max_state, rtol=1e-6)
     np.testing.assert_allclose(found.decay.mean((1, 2, 3)), health.mean_decay, rtol=1e-5)
+    y = model.hidden_states(x, chunk_size=chunk_size).y
+    np.testing.assert_allclose(model.norm(found.outputs[-1]), y, rtol=1e-5, atol=1e-6)
 
 
 def test_the_memory_is_read_after_its_first_chunk(model):

@@ -6,23 +6,14 @@ import sys
 
 import pytest
 from helpers.paths import ROOT
+from helpers.wheels import installed_wheel
 
 
 @pytest.fixture(scope="module")
 def mmrec(tmp_path_factory):
     """Runs the command of an installed wheel, in a folder that has a train.py of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    wheels, site = folder / "wheels", folder / "site"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    source = folder / "source"  # pip leaves a build folder where it builds
-    source.mkdir()
-    files = ("mmrec.py", "setup.py", "pyproject.toml", "README.md")
-    for name in ("mmrec_jax", "bridge", "train", "configs", *files):
-        (source / name).symlink_to(ROOT / name)
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source)]
-    subprocess.run([*pip, *build], check=True)
-    (wheel,) = wheels.iterdir()
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    site = installed_wheel(folder)
     here = folder / "here"
     here.mkdir()
     (here / "train.py").write_text("raise SystemExit('not this one')")

@@ -1,13 +1,15 @@
 """A trained model in Python (train/trained_model.py): what `mmrec.load` gives."""
 
 import dataclasses
+import io
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from flax import nnx
-from helpers.command_lines import run, write_sources
+from helpers.command_lines import write_sources
 from helpers.small_models import SMALL
 
 import bridge
@@ -69,6 +71,49 @@ def test_a_trace_has_every_token_and_layer(runs):
     assert repr(found).startswith(f"trace of {len(found.tokens)} tokens in 4 layers")
 
 
+@pytest.fixture
+def weighted(runs):
+    """The fusion of "b" with a gate, which sees each expert's output."""
+    lm = mmrec.load(runs / "b")
+    config = dataclasses.replace(CONFIG, fusion_method="weighted")
+    return dataclasses.replace(lm, model=MMRec100M(config, rngs=nnx.Rngs(2)))
+
+
+def test_a_trace_has_the_gate_of_a_weighted_fusion(runs, weighted):
+    model, tokenizer = weighted.model, weighted.tokenizer
+    found = weighted.trace(TEXT)
+    ids = jnp.asarray([[tokenizer.end_of_text, *tokenizer.encode(TEXT)]])
+    x = model.embedding(ids)
+    text, code = (expert.hidden_states(x).y for expert in model.experts(None).values())
+    both = jnp.concatenate([text, code], axis=-1)
+    np.testing.assert_allclose(
+        found.text_share, jax.nn.sigmoid(model.fusion.gate(both))[0], rtol=1e-4
+    )
+    assert mmrec.load(runs / "b").trace(TEXT).text_share is None  # it concatenates
+
+
+def test_pictures_show_the_arrays_by_token(runs, weighted):
+    found = weighted.trace("a $b$")
+    image = found.plot("decay").images[0].get_array()
+    np.testing.assert_allclose(image, found.decay.mean(axis=-1))
+    axes = found.plot("states", layer="code 1")
+    np.testing.assert_allclose(axes.images[0].get_array(), found.states[3].T)
+    assert axes.get_xticklabels()[0].get_text() == "start"
+    shares = found.plot("text_share", ax=plt.figure().subplots()).images[0]
+    np.testing.assert_allclose(shares.get_array(), found.text_share.T)
+    score = weighted.score("a $b$")
+    bars = [bar.get_height() for bar in score.plot().patches]
+    np.testing.assert_allclose(bars, score.losses)
+    score.plot().figure.savefig(io.BytesIO())  # a dollar sign begins no formula
+    plt.close("all")
+    with pytest.raises(mmrec.UserError, match=r"^what: expected one of decay, .*, not gate"):
+        found.plot("gate")
+    with pytest.raises(mmrec.UserError, match=r"^layer: expected one of text 0, .*, not 9"):
+        found.plot("decay", 9)
+    with pytest.raises(mmrec.UserError, match=r"^text_share: only a fusion"):
+        mmrec.load(runs / "a").trace(TEXT).plot("text_share")
+
+
 def test_a_text_comes_in_pieces_and_can_be_read_again(runs):
     text = mmrec.load(runs / "a").generate("the", seed=1)
     pieces = list(text)
@@ -105,11 +150,21 @@ def test_a_config_of_the_project_with_other_settings():
         mmrec.config("base-22m", {"training.stepz": 7})
 
 
+def test_a_stage_of_a_pipeline_with_other_settings():
+    config = mmrec.config("demo", {"training.steps": 90, "run_dir": "here"}, stage="text")
+    assert (config.training.steps, config.run_dir, config.training.domain) == (90, "here", "text")
+    assert config.model.model_dim == 32
+    with pytest.raises(mmrec.UserError, match=r"^demo, stage text: optimizer.warmup_steps must be"):
+        mmrec.config("demo", {"training.steps": 2}, stage="text")
+    with pytest.raises(mmrec.UserError, match=r"stage: expected one of base, text, .*, not all"):
+        mmrec.config("demo", stage="all")
+
+
 def test_training_gives_what_the_command_saves(tmp_path, monkeypatch):
     write_sources(tmp_path)
     (tmp_path / "c.yaml").write_text(TRAINED)
     monkeypatch.chdir(tmp_path)
-    run(tmp_path, "train.prepare", "--config", "c.yaml")
+    mmrec.prepare(mmrec.config("c.yaml"))
     lm = mmrec.train(mmrec.config("c.yaml", {"training.steps": 3}))
     assert lm.path == "runs/checkpoints_base"
     saved = bridge.load_torch(tmp_path / "runs/checkpoints_base/base_model_step_3.pt")

@@ -3,6 +3,7 @@
 import collections
 import sys
 import time
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -14,7 +15,14 @@ class _Console(rich.console.Console):
         raise  # rich would exit with 1, and say nothing
 
 
-console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+# Jupyter's kernels claim to be a terminal in colour, and a notebook would keep every frame of a
+# live line. As a notebook, rich would make an output of its own of every line.
+_AS_TEXT: dict[str, Any] = {
+    "force_terminal": False if "ipykernel" in sys.modules else None,
+    "force_jupyter": False,
+}
+
+console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **_AS_TEXT)
 """Where the training commands print; names and samples may hold what looks like markup."""
 
 _WRITTEN_OUT = {
@@ -45,7 +53,9 @@ def print_table(table: rich.table.Table) -> None:
         column.overflow = "fold"
     # What is no terminal has no width to keep to, and names may hold what looks like markup.
     width = console.width if console.is_terminal else 10_000
-    plain = rich.console.Console(width=width, highlight=False, markup=False, emoji=False)
+    plain = rich.console.Console(
+        width=width, highlight=False, markup=False, emoji=False, **_AS_TEXT
+    )
     plain.print(table)
 
 
