@@ -52,12 +52,12 @@ bench: .venv ## measure speed and memory
 lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra notebook --extra ray \
-		--extra dev --build-deps-for editable --allow-unsafe \
+	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra ray --extra dev \
+		--build-deps-for editable --allow-unsafe \
 		--strip-extras --annotation-style line --no-header --no-emit-index-url --no-emit-find-links \
 		--upgrade-package torch==2.13.0 $(LOCK_FLAGS) \
 		--output-file requirements.lock pyproject.toml
-	sed -i -e 's/+cpu /     /' -e '/^mmrec-jax @/d' -e '/^# The following/d' -e '/^$$/d' requirements.lock
+	sed -i -e 's/+cpu /     /' -e '/^# The following/d' -e '/^$$/d' requirements.lock
 
 clean: ## delete .venv, caches and build products; data/ and runs/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
