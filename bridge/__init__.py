@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from bridge.files.disk import replacing_file as replacing_file
     from bridge.files.disk import replacing_folder as replacing_folder
     from bridge.files.disk import restore_folder as restore_folder
+    from bridge.files.lock import locked as locked
+    from bridge.files.lock import run_lock as run_lock
     from bridge.files.manifest import MANIFEST as MANIFEST
     from bridge.files.manifest import changed_file as changed_file
     from bridge.files.manifest import describe_files as describe_files
@@ -110,6 +112,7 @@ _NAMES = {
         "replacing_folder",
         "restore_folder",
     ),
+    "files.lock": ("locked", "run_lock"),
     "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
     "huggingface.tokenizer": ("NAMES_OF_END_OF_TEXT", "end_of_text_in"),
     "inspection": ("Inspection", "inspect"),

@@ -1,10 +1,13 @@
 """The commands that convert: to-torch, from-torch and adapt."""
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,15 @@ from bridge.errors import (
     errors_about,
     unwritable,
 )
+from bridge.files.lock import locked, run_lock
 from bridge.orbax_folder import state_folder, write_orbax
 from bridge.partial import LoadReport, load_partial
 from mmrec_jax import FusionLayer, MMRec100M
+
+_LEFTOVER = re.compile(
+    r"state(/\d+\.partial(/(checkpoint\.json|manifest\.json|arrays[^/]*(/.*)?))?)?"
+)
+"""What a conversion that was killed leaves in its folder."""
 
 REPORT = "load_report.json"
 """The report of a partial import: what happened to each tensor. It lies in the run's folder."""
@@ -59,25 +68,25 @@ def to_torch(options: argparse.Namespace) -> int:
 
 def from_torch(options: argparse.Namespace) -> int:
     """Runs `from-torch`."""
-    _check_free(options.OUT_DIR)
-    if options.partial:
-        return _import_partially(options, num_heads=options.num_heads)
-    try:
-        loaded = load(options.IN, options)
-    except MismatchError as error:
-        if not os.path.isdir(options.IN):
-            error.message += "; --partial loads what fits"
-        raise
-    _write_state(options, loaded)
-    print_next_steps(options, loaded)
-    return 0
+    with _free(options.OUT_DIR):
+        if options.partial:
+            return _import_partially(options, num_heads=options.num_heads)
+        try:
+            loaded = load(options.IN, options)
+        except MismatchError as error:
+            if not os.path.isdir(options.IN):
+                error.message += "; --partial loads what fits"
+            raise
+        _write_state(options, loaded)
+        print_next_steps(options, loaded)
+        return 0
 
 
 def adapt(options: argparse.Namespace) -> int:
     """Runs `adapt`."""
-    _check_free(options.OUT_DIR)
-    config = from_yaml(options.config)
-    return _import_partially(options, config=config, model_class=options.model_class)
+    with _free(options.OUT_DIR):
+        config = from_yaml(options.config)
+        return _import_partially(options, config=config, model_class=options.model_class)
 
 
 def _import_partially(options: argparse.Namespace, **target: Any) -> int:
@@ -98,15 +107,33 @@ def _import_partially(options: argparse.Namespace, **target: Any) -> int:
     return 0
 
 
-def _check_free(folder: str) -> None:
-    """Refuses a folder that has anything in it, except leftovers of a killed conversion."""
+@contextlib.contextmanager
+def _free(folder: str) -> Iterator[None]:
+    """Keeps other commands out of a folder, which must be free."""
     place = Path(folder)
-    with errors_about(folder):
+    _check_free(place)  # before a lock is written beside it
+    with contextlib.ExitStack() as stack:
+        with errors_about(folder):
+            try:
+                stack.enter_context(locked(run_lock(place)))
+            except BlockingIOError:
+                raise UnwritableFileError(
+                    "another command is at work on it: wait until it ends, or name another folder"
+                ) from None
+            except OSError as error:
+                raise UnwritableFileError(f"cannot be written: {error.strerror}") from None
+        _check_free(place)
+        yield
+
+
+def _check_free(place: Path) -> None:
+    """Refuses a folder that has anything in it, except leftovers of a killed conversion."""
+    with errors_about(place):
         if place.exists() and not place.is_dir():
             raise UnwritableFileError("is not a folder: name a new one")
         for path in place.rglob("*"):
-            inside = path.relative_to(place).parts
-            if inside != ("state",) and not any(name.endswith(".partial") for name in inside):
+            inside = path.relative_to(place).as_posix()
+            if path.is_symlink() or not _LEFTOVER.fullmatch(inside):
                 raise UnwritableFileError("exists and is not empty: name a new folder")
         check_writable(place)
 

@@ -17,6 +17,10 @@ from train.checkpoints.fit import arrays_of
 from train.system.errors import ResumableError, UserError
 from train.system.interrupt import uninterrupted
 from train.system.terminal import console
+from train.system.write import refuse_link
+
+_STATE_FILES = {bridge.MANIFEST, "checkpoint.json"}
+"""The files of a state beside the folder of its arrays."""
 
 
 def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
@@ -31,10 +35,13 @@ def save(run: Path, checkpoint: bridge.LoadedCheckpoint, keep: int) -> None:
         return  # while it is replaced, there would be none for a moment
     try:
         if folder.is_dir():
-            shutil.rmtree(folder)
+            _remove(folder)
         bridge.save_orbax(folder, checkpoint.model, **checkpoint.training_state())
         for old in _too_old(bridge.steps(run), step, keep):
-            shutil.rmtree(bridge.state_folder(run, old))
+            try:
+                _remove(bridge.state_folder(run, old))
+            except UserError as error:  # no reason to end a run
+                console.print(str(error))
     except bridge.BridgeError as error:
         raise ResumableError(f"the state after step {step}: {error}") from error
 
@@ -135,14 +142,36 @@ def _read(path: Path) -> bridge.LoadedCheckpoint:
         return bridge.load_orbax(path) if path.is_dir() else bridge.load_torch(path)
 
 
-def remove_leftovers(run: Path) -> None:
-    """Removes what killed starts left unfinished in a run's folder; raises OSError."""
-    for path in run.iterdir():
+def remove_unfinished(folder: Path) -> None:
+    """Removes the files that a killed start was writing into a folder; raises OSError."""
+    for path in folder.iterdir():
         if bridge.is_unfinished(path.name):
             path.unlink()
+
+
+def remove_leftovers(run: Path) -> None:
+    """Removes what killed starts left unfinished in a run's folder.
+
+    Raises:
+        UserError: there is something else in it.
+        OSError: it cannot be removed.
+    """
+    remove_unfinished(run)
     for path in (run / "state").glob("*.partial"):
         if path.stem.isdecimal():
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a state, whole or not; raises UserError if there is something else in its folder."""
+    refuse_link(folder)
+    for path in folder.iterdir():
+        if path.name not in _STATE_FILES and not (path.name.startswith("arrays") and path.is_dir()):
+            raise UserError(
+                f"{folder} is not removed, as training has not written its {path.name}: move that "
+                "away"
+            )
+    shutil.rmtree(folder)
 
 
 def export_torch(path: Path, checkpoint: bridge.LoadedCheckpoint) -> None:

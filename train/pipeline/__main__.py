@@ -7,7 +7,7 @@ interrupted stage is resumed. run_dir/pipeline.json records which stages are com
 import jsonargparse
 
 from bridge import stage_folder
-from train.pipeline.export import check_export, export
+from train.pipeline.export import check_export, export, is_intact
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
 from train.pipeline.samples import sample
@@ -43,7 +43,7 @@ def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = No
                 record.train(name)
             record.make("evaluate", evaluate)
             record.make("samples", sample)
-            record.make("export", export)
+            record.make("export", export, is_intact)
             report(config)
     except ResumableError as error:
         raise UserError(error.advising("the same command")) from error.__cause__

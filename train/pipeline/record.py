@@ -14,7 +14,7 @@ from typing import Any
 
 from bridge import MANIFEST, file_digest, state_folder, steps
 from train.checkpoints.language_model import stage_folder
-from train.checkpoints.run_states import content_digest, is_whole, remove_leftovers
+from train.checkpoints.run_states import content_digest, is_whole, remove_unfinished
 from train.data import data_folder, token_files
 from train.data.batches import Windows
 from train.preparation import listing
@@ -66,7 +66,7 @@ class PipelineRecord:
         """
         check_writable(Path(config.run_dir))
         refuse_link(Path(config.run_dir) / RECORD)
-        remove_leftovers(Path(config.run_dir))
+        remove_unfinished(Path(config.run_dir))
         self._config = config
         self._overwrite = overwrite
         self._left_out = left_out
@@ -140,11 +140,23 @@ class PipelineRecord:
             self._finish(name, result)
         self._results[name] = self._record[name]["result"]
 
-    def make(self, name: str, product: Callable[[PipelineConfig], Path]) -> None:
-        """Makes a result of the trained stages; `product` returns the file that it writes last."""
+    def make(
+        self,
+        name: str,
+        product: Callable[[PipelineConfig], Path],
+        is_intact: Callable[[Path], bool] = Path.is_file,
+    ) -> None:
+        """Makes a result of the trained stages, unless that is done.
+
+        Args:
+            name: of the result.
+            product: makes it, and returns the file that it writes last.
+            is_intact: whether what belongs to such a file is unchanged.
+        """
         identity = self._identity(name, self._config.stage("base"))
-        entry = self._record.get(name)
-        if entry and self._complete(name, identity, self._path.parent / entry.get("file", "")):
+        entry = self._record.get(name, {})
+        made = self._path.parent / entry.get("file", "")
+        if entry and self._complete(name, identity, made) and is_intact(made):
             console.print(f"{name}: complete")
         else:
             console.rule(name)

@@ -1,13 +1,14 @@
 """A run's folder: what is in it, and whether a run may begin there (resume.py: or resume)."""
 
 import contextlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge import is_unfinished, steps
+from bridge import is_unfinished, run_lock, steps
 from train.checkpoints.run_states import remove_leftovers
 from train.data.data_folder import TOKENIZER
 from train.run.recorded import CONFIG, Extension, begin_part, recorded_settings
@@ -18,8 +19,10 @@ from train.system.write import refuse_link, write_text
 
 _OURS = re.compile(
     r"config\.yaml|environment\.json|tokenizer\.json|metrics\.jsonl|loss\.png|report\.(json|html)"
-    r"|load_report\.json|tensorboard/events.*|[a-z]+_(model|expert)_step_\d+\.pt"
-    r"|state/\d+(\.partial)?/(checkpoint\.json|manifest\.json|arrays.*)|(.*/)?\.[^/]+\.tmp"
+    r"|load_report\.json|tensorboard/events.*|(base|continued|fusion)_model_step_\d+\.pt"
+    r"|(text|code)_expert_step_\d+\.pt"
+    r"|state/\d+(\.partial)?/(checkpoint\.json|manifest\.json|arrays[^/]*/.*)"
+    r"|(.*/)?\.[^/]+\.[0-9a-f]{8}\.tmp"
 )
 """The files of a run, by their paths in its folder."""
 
@@ -93,24 +96,22 @@ def check_writable(folder: Path) -> None:
 def locked_runs(*runs: Path) -> Iterator[None]:
     """Keeps other commands out of runs' folders while a block works on them.
 
-    The lock lies beside a folder, which may be deleted meanwhile: `.NAME.lock`.
-
     Raises:
         UserError: another command is at work on one of them, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         for run in runs:
-            folder = run.resolve()  # two links to one folder are one run
+            lock = run_lock(run)
             in_use = (
                 f"{run}: another command is at work on it: wait until it ends, or choose another "
                 "run_dir"
             )
             try:
-                stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), in_use))
+                stack.enter_context(locked(lock, in_use))
             except OSError as error:
                 check_writable(run)  # says more
                 raise UserError(
-                    f"run_dir: cannot write to {folder.parent}: {error.strerror or error}: choose "
+                    f"run_dir: cannot write to {lock.parent}: {error.strerror or error}: choose "
                     "another run_dir"
                 ) from error
         yield
@@ -153,7 +154,11 @@ def check_deletable(run: Path) -> None:
 
 def _refuse_foreign(run: Path) -> None:
     """Raises UserError if there is a file that training does not write."""
-    names = (path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir())
+    names = (
+        path.relative_to(run).as_posix()
+        for path in run.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
     foreign = min((name for name in names if not _OURS.fullmatch(name)), default=None)
     if foreign is not None:
         raise UserError(
@@ -217,13 +222,26 @@ def describe_run(
         raise UserError(f"cannot write {run}: {error.strerror}") from error
 
 
-def check_still_there(run: Path) -> None:
-    """Makes sure that a run's folder was not removed while the run was at work.
+FolderIdentity = tuple[int, int]
+"""What a folder keeps when it is moved, and another one of its name does not have."""
+
+
+def identity_of(run: Path) -> FolderIdentity | None:
+    """The identity of a run's folder; None where there is no run any more."""
+    try:
+        found = os.stat(run)
+        return (found.st_dev, found.st_ino) if (run / CONFIG).is_file() else None
+    except OSError:
+        return None
+
+
+def check_still_there(run: Path, identity: FolderIdentity | None) -> None:
+    """Makes sure that a run's folder is the one in which the run began.
 
     Raises:
-        UserError: it was.
+        UserError: it was removed, or moved, and maybe another run is there now.
     """
-    if not (run / CONFIG).is_file():
+    if identity is None or identity_of(run) != identity:
         raise UserError(
             f"{run} was removed or moved while it was trained: move it back and continue with "
             "--resume, or start again"

@@ -33,7 +33,13 @@ from train.run.resume import (
     data_position,
     restore_newest,
 )
-from train.run.run_folder import check_may_begin, check_still_there, delete_run, describe_run
+from train.run.run_folder import (
+    check_may_begin,
+    check_still_there,
+    delete_run,
+    describe_run,
+    identity_of,
+)
 from train.run.watch import Watch
 from train.scoring.score import score
 from train.settings.config import Config
@@ -183,6 +189,7 @@ class Session:
         self._stage = stage
         self.data = data
         self.run = run
+        self._identity = identity_of(run)
         self.trainer, state, self._loss_sum, self._metadata, self._skipped, self._from_state = start
         self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
@@ -317,7 +324,7 @@ class Session:
     def _write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
         """Writes a state that was fetched; in a thread, so it reads nothing that steps change."""
         training, stage = self._config.training, self._stage
-        check_still_there(self.run)
+        check_still_there(self.run, self._identity)
         content = checkpoint_of(self.trainer, state, avg_loss, metadata)
         content = dataclasses.replace(content, model=stage.saved(content.model))
         run_states.check_space(self.run, content)
@@ -327,4 +334,4 @@ class Session:
         run_states.remove_exports(
             self.run, stage.checkpoint_name, content.step, training.keep_exports
         )
-        check_still_there(self.run)  # a save makes folders that are missing
+        check_still_there(self.run, self._identity)  # a save makes folders that are missing

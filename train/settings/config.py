@@ -177,6 +177,12 @@ class MeshConfig:
                 raise ValueError(f"{key} must lie in [1, {_MOST_DEVICES}], not {value}")
 
 
+def _is_address(text: str) -> bool:
+    """Whether a text is HOST:PORT, with an IPv6 host in brackets."""
+    found = re.fullmatch(r"([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", text)
+    return found is not None and 1 <= int(found[2]) <= 65535
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
     """How the processes of one run find each other; each is started with the same config.
@@ -199,7 +205,7 @@ class DistributedConfig:
             for key in ("processes", "process"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key} needs coordinator: set that to the HOST:PORT")
-        elif not re.fullmatch(r"\S+:\d+", self.coordinator):
+        elif not _is_address(self.coordinator):
             raise ValueError(f"coordinator must be HOST:PORT or auto, not {self.coordinator}")
         elif self.processes is None or self.process is None:
             raise ValueError("coordinator needs processes and process too")

@@ -84,6 +84,8 @@ def train(
                 console.print(f"step {step} is saved, as SIGUSR1 asked")
             if ending:
                 break
+    # While the last step was saved; with several processes, all would have to agree.
+    ending = bool(ending or (stop.requested and processes.count() == 1))
     if ending:
         processes.part()
         what = "which is saved" if step else "with nothing to save"

@@ -45,7 +45,7 @@ def interrupt_on_signals() -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
-    signal.signal(SAVING, _nothing)
+    _ignore_saving()
 
 
 def end_at_once() -> None:
@@ -54,7 +54,7 @@ def end_at_once() -> None:
     Nothing has begun yet, and libraries lose a KeyboardInterrupt while they are imported. SAVING
     does nothing, as there is nothing to save: by default it would end the command.
     """
-    signal.signal(SAVING, _nothing)
+    _ignore_saving()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -120,6 +120,11 @@ def uninterrupted() -> Iterator[None]:
         yield
     if stop.requested:
         raise KeyboardInterrupt
+
+
+def _ignore_saving() -> None:
+    # Not a handler: processes that this one starts would not have it, and end.
+    signal.signal(SAVING, signal.SIG_IGN)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,8 @@ def start(
 
     from train.system.terminal import console
 
+    if coordinator != "auto":
+        _check_host(coordinator)
     # Its signal handler would take SIGTERM from us.
     jax.config.update("jax_enable_preemption_service", False)
     # Who started this process has chosen its GPUs already: JAX would choose again among those.
@@ -70,6 +73,16 @@ def start(
     sys.excepthook = _crash
     _end_in_one_line()
     console.quiet = not is_first()
+
+
+def _check_host(coordinator: str) -> None:
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise UserError(
+            f"distributed.coordinator: {coordinator}: {error.strerror}: correct the host"
+        ) from error
 
 
 def count() -> int:

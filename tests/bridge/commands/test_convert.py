@@ -125,7 +125,7 @@ def test_help_says_what_a_command_does(command, run):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND: see python -m bridge --help"),
-        (["convert"], "COMMAND convert is unknown; known: to-torch, from-torch, adapt, "),
+        (["convert"], "COMMAND convert is unknown; known: to-torch, to-hf, from-torch, adapt, "),
         (
             ["inspct", "a"],
             "COMMAND inspct is unknown: did you mean inspect?",
@@ -168,6 +168,7 @@ def test_wrong_files_are_one_line_and_leave_nothing(command, name, refused, tmp_
     arguments = {
         "to-torch": [out],
         "from-torch": [out],
+        "to-hf": [out],
         "adapt": [out, "--config", ROOT / "configs" / "demo.yaml"],
         "inspect": [],
         "verify": [BASE],
@@ -460,6 +461,20 @@ def test_folders_that_cannot_be_made_are_refused(command, target, message, refus
     found = refused(command, source, tmp_path / target, *options)
     assert f"error: {tmp_path / target}" in found and message in found
     assert os.listdir(tmp_path / "full") == ["precious"]
+
+
+@pytest.mark.parametrize("name", ["7.partial/notes.txt", "mine.partial", "notes.partial/x"])
+def test_other_peoples_files_among_what_is_left_are_kept(name, refused, tmp_path):
+    (tmp_path / "out" / "state" / name).mkdir(parents=True)
+    assert "is not empty" in refused("from-torch", BASE, tmp_path / "out")
+    assert (tmp_path / "out" / "state" / name).is_dir()
+
+
+def test_a_folder_that_another_command_works_on_is_refused(refused, tmp_path):
+    with bridge.locked(bridge.run_lock(tmp_path / "out")):
+        message = refused("from-torch", BASE, tmp_path / "out")
+    assert f"{tmp_path / 'out'}: another command is at work on it: wait until it ends" in message
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_conversion_left_is_no_obstacle(run, tmp_path):

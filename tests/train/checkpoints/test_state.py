@@ -106,6 +106,32 @@ def test_states_are_kept_and_old_ones_removed(tmp_path, saved):
     assert bridge.load(tmp_path).step == 11
 
 
+def test_other_peoples_files_in_a_state_are_kept(tmp_path, saved, capsys):
+    run_states.save(tmp_path, at(saved, 5), keep=1)
+    notes = bridge.state_folder(tmp_path, 5) / "notes.txt"
+    notes.write_text("dear")
+    run_states.save(tmp_path, at(saved, 7), keep=1)
+    assert notes.read_text() == "dear" and bridge.steps(tmp_path) == [5, 7]
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "state/5 is not removed, as training has not written its notes.txt" in said
+    (notes.parent / "checkpoint.json").write_text("{}")  # damaged: it would be written again
+    with pytest.raises(UserError, match=r"notes\.txt: move that away"):
+        run_states.save(tmp_path, at(saved, 5), keep=1)
+    mine = tmp_path / "state" / "9.partial" / "mine"
+    mine.mkdir(parents=True)
+    with pytest.raises(UserError, match="has not written its mine"):
+        run_states.remove_leftovers(tmp_path)
+    assert mine.is_dir() and notes.read_text() == "dear"
+
+
+def test_nothing_is_removed_through_a_link(tmp_path, saved):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state").mkdir()
+    bridge.state_folder(tmp_path, 3).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"state/3 is a link"):
+        run_states.save(tmp_path, saved, keep=1)
+
+
 def test_what_was_just_saved_is_never_the_oldest(tmp_path, saved):
     """A run that a damaged state was passed over in comes to its step again."""
     for step in (5, 9, 7, 8):

@@ -12,9 +12,11 @@ from train import base, evaluate, expert, fusion
 from train.pipeline import __main__ as pipeline
 from train.run.run_folder import (
     check_may_begin,
+    check_still_there,
     check_writable,
     delete_run,
     describe_run,
+    identity_of,
     locked_runs,
 )
 from train.run.session import Session
@@ -71,7 +73,11 @@ def run_with(folder, *names):
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "state/notes", "state/12/notes", "tensorboard/x.csv"]
+    "name",
+    [
+        *("notes.txt", "state/notes", "state/12/notes", "tensorboard/x.csv", "state/12/arrays.txt"),
+        *("best_model_step_9.pt", ".thesis.docx.tmp"),
+    ],
 )
 def test_other_peoples_files_in_a_run_are_kept(tmp_path, name):
     run = run_with(tmp_path / "checkpoints_base", name)
@@ -84,6 +90,26 @@ def test_other_peoples_files_in_a_run_are_kept(tmp_path, name):
     (run / name).unlink()
     delete_run(run)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_in_a_run_is_not_deleted(tmp_path):
+    run = run_with(tmp_path / "checkpoints_base")
+    (tmp_path / "ideas").mkdir()
+    (run / "tensorboard" / "ideas").symlink_to(tmp_path / "ideas")
+    with pytest.raises(UserError, match="such as tensorboard/ideas, and is not deleted"):
+        check_may_begin(run, overwrite=True)
+
+
+def test_a_run_that_took_the_place_of_another_is_not_written_to(tmp_path):
+    run = run_with(tmp_path / "checkpoints_base")
+    mine = identity_of(run)
+    check_still_there(run, mine)
+    run.rename(tmp_path / "moved")
+    for _ in range(2):  # nothing there, and then another run
+        with pytest.raises(UserError, match="was removed or moved while it was trained"):
+            check_still_there(run, mine)
+        run_with(run)
+    assert identity_of(tmp_path / "moved") == mine
 
 
 def test_another_programs_config_is_no_run(tmp_path):
@@ -317,6 +343,7 @@ def test_a_save_into_a_folder_that_was_removed_ends_the_run(tmp_path, monkeypatc
     monkeypatch.setattr("train.run.session.run_states.export_torch", lambda *_: None)
     if left:
         run_with(run)
+    session._identity = identity_of(run)
     with pytest.raises(UserError, match=r"checkpoints_base was removed or moved while it was"):
         session._write(None, 1.0, {})
     assert [path.name for path in tmp_path.rglob("state")] == list(left)

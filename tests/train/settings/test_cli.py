@@ -81,6 +81,8 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("mesh: {data: 0}", [], r"line 3: mesh.data must lie in \[1, 100000\], not 0"),
         ("mesh: {data: 3}", [], "training.batch_size must be a multiple of mesh.data"),
         ("distributed: {coordinator: here}", [], "must be HOST:PORT or auto, not here"),
+        ("distributed: {coordinator: 'h:80:1'}", [], "must be HOST:PORT or auto, not h:80:1"),
+        ("distributed: {coordinator: '[::1]:70000'}", [], "must be HOST:PORT or auto"),
         ("distributed: {coordinator: 'h:1'}", [], "coordinator needs processes and process too"),
         ("distributed: {processes: 2}", [], "processes needs coordinator: set that"),
         ("distributed: {process: 2, processes: 2, coordinator: 'h:1'}", [], r"lie in \[0, proc"),

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from helpers.command_lines import command, run_anew
 from helpers.paths import ROOT
 
+from train.step.loop import train
 from train.system.command_line import exit_after, parse_options
 from train.system.errors import UserError
 from train.system.interrupt import SAVING, STOPPING, StopSignal, interrupt_on_signals
@@ -183,6 +185,30 @@ def test_signals_save_first_and_a_second_one_ends_at_once(tmp_path):
             assert end == (b"saved 2\nstep 2 is saved, as SIGUSR1 asked\n", b"", 0)
         else:
             assert end == (b"saved 2\n", said, 130), given
+
+
+def test_a_signal_during_the_last_save_ends_the_command_after_it():
+    def step(state, batches, advance):
+        return SimpleNamespace(step=1), {"skipped": 0.0, "parameter_norm": 1.0}
+
+    training = SimpleNamespace(steps=1)
+    trainer = SimpleNamespace(config=SimpleNamespace(training=training), step=step)
+    progress = SimpleNamespace(advance=lambda *_: None, paused=lambda: None)
+    ends = None, None, progress, None, lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="at step 1, which is saved"):
+        train(trainer, SimpleNamespace(step=0), None, [], *ends)
+
+
+def test_a_request_to_save_does_not_end_what_a_command_has_started():
+    code = (
+        "import subprocess, train.system.interrupt as signals\n"
+        "signals.end_at_once()\n"
+        "signals.interrupt_on_signals()\n"
+        "print(subprocess.run(['sh', '-c', 'kill -USR1 $$; echo alive']).returncode)"
+    )
+    line, environment = command("x")
+    done = subprocess.run([line[0], "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "alive\n0\n", done.stderr
 
 
 def test_what_is_ignored_stays_ignored():

@@ -30,6 +30,16 @@ def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_the_lock_of_another_folder_of_the_name_is_left_alone(tmp_path):
+    """Whoever is at work on a folder that was moved does not take away the next one's lock."""
+    path = tmp_path / "runs" / ".lock"
+    with locked(path, "in use"):
+        path.parent.rename(tmp_path / "moved")
+        path.parent.mkdir()
+        path.touch()
+    assert path.exists()
+
+
 def test_an_error_frees_the_lock_and_leaves_what_was_made(tmp_path):
     path = tmp_path / "new" / ".lock"
     with pytest.raises(ZeroDivisionError), locked(path, "in use"):
