@@ -238,9 +238,13 @@ def test_a_file_that_is_lost_is_written_again(folder, finished):
     path = folder / "lost" / "checkpoints_text" / FILES["text"][0]
     before = bridge.load_torch(path)
     path.unlink()
+    exported = folder / "lost" / "export" / "base_model.safetensors"
+    weights = exported.read_bytes()
+    exported.write_bytes(weights[:16])
     done = run(folder, *PIPELINE, "--run_dir", "lost")
     assert bridge.compare(bridge.load_torch(path), before).agrees()
     assert "fusion: complete" in done.stdout
+    assert exported.read_bytes() == weights
 
 
 @pytest.mark.parametrize("left", ["file", "nothing"])
