@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.config.wording import closest as closest
     from bridge.config.wording import type_in_words as type_in_words
     from bridge.config.wording import unknown_argument as unknown_argument
+    from bridge.config.wording import with_own_dashes as with_own_dashes
     from bridge.config.yaml_keys import keys_of as keys_of
     from bridge.config.yaml_keys import read_yaml as read_yaml
     from bridge.config.yaml_keys import wrong_line as wrong_line
@@ -127,7 +128,7 @@ _NAMES = {
         "run_folders",
     ),
     "config.metadata": ("in_full",),
-    "config.wording": ("closest", "type_in_words", "unknown_argument"),
+    "config.wording": ("closest", "type_in_words", "unknown_argument", "with_own_dashes"),
     "config.yaml_keys": ("keys_of", "read_yaml", "wrong_line"),
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
     "orbax_folder": (

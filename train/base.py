@@ -13,5 +13,7 @@ def main(config: Config, **flags: Any) -> None:
     train_stage(config, BaseStage(config), **flags)
 
 
+COMMAND = cli.Command(main, "Train the base model on prepared data.", cli.add_run_flags)
+
 if __name__ == "__main__":
-    cli.run(main, "Train the base model on prepared data.", cli.add_run_flags)
+    COMMAND.run()

@@ -107,5 +107,22 @@ def _new_name(folder: Path, name: str) -> Iterator[str]:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
+COMMAND = cli.Command(
+    main,
+    "Score checkpoints on text, code and mixed data.",
+    everyday=(
+        "data_dir",
+        "run_dir",
+        "base_model",
+        "evaluate.checkpoints",
+        "evaluate.split",
+        "evaluate.batches",
+        "training.batch_size",
+        "training.sequence_length",
+        "training.chunk_size",
+        "training.precision",
+    ),
+)
+
 if __name__ == "__main__":
-    cli.run(main, "Score checkpoints on text, code and mixed data.")
+    COMMAND.run()

@@ -5,6 +5,7 @@ from typing import Any
 from train.checkpoints.language_model import stage_folder
 from train.run.recorded import CONFIG, recorded_settings
 from train.settings import cli
+from train.settings.command_help import EVERYDAY
 from train.settings.config import Config
 from train.stage_command import train_stage
 from train.stages.expert import ExpertStage
@@ -31,5 +32,13 @@ def warn_of_other_depth(config: Config) -> None:
             )
 
 
+COMMAND = cli.Command(
+    main,
+    "Train an expert, starting from the base model.",
+    cli.add_run_flags,
+    everyday=(*EVERYDAY, "training.domain", "base_model", "expert.freeze_blocks"),
+    check=ExpertStage,
+)
+
 if __name__ == "__main__":
-    cli.run(main, "Train an expert, starting from the base model.", cli.add_run_flags)
+    COMMAND.run()

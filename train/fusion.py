@@ -3,6 +3,7 @@
 from typing import Any
 
 from train.settings import cli
+from train.settings.command_help import EVERYDAY
 from train.settings.config import Config
 from train.stage_command import train_stage
 from train.stages.fusion import FusionStage
@@ -13,5 +14,12 @@ def main(config: Config, **flags: Any) -> None:
     train_stage(config, FusionStage(config), **flags)
 
 
+COMMAND = cli.Command(
+    main,
+    "Train the fusion of a text and a code expert.",
+    cli.add_run_flags,
+    everyday=(*EVERYDAY, "fusion.text_expert", "fusion.code_expert", "model.fusion_method"),
+)
+
 if __name__ == "__main__":
-    cli.run(main, "Train the fusion of a text and a code expert.", cli.add_run_flags)
+    COMMAND.run()

@@ -7,6 +7,7 @@ import argparse
 
 from train.preparation.prepare_data import prepare
 from train.settings import cli
+from train.settings.command_help import PREPARING
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,5 +19,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the tables and write nothing")
 
 
+COMMAND = cli.Command(
+    prepare,
+    "Make a tokenizer and token files from text and code.",
+    _add_flags,
+    everyday=("data_dir", *PREPARING, "prepare.validation_fraction", "prepare.test_fraction"),
+)
+
 if __name__ == "__main__":
-    cli.run(prepare, "Makes a tokenizer and token files from text and code.", _add_flags)
+    COMMAND.run()

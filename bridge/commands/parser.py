@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from bridge.commands import convert, describe, huggingface
 from bridge.commands.next_steps import BASE_FOLDER, PROGRAM
-from bridge.config.wording import closest, unknown_argument
+from bridge.config.wording import closest, unknown_argument, with_own_dashes
 from bridge.errors import BridgeError
 from bridge.keys import MODEL_CLASSES
 
@@ -26,14 +26,15 @@ class _Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         # Said here, where the command's own options are known, and before what else is missing.
-        names = [name for action in self._actions for name in action.option_strings]
-        for word in sys.argv[1:] if args is None else args:
+        names = [name.lstrip("-") for action in self._actions for name in action.option_strings]
+        words = with_own_dashes(sys.argv[1:] if args is None else args, names)
+        for word in words:
             is_command = self._subparsers is not None and not word.startswith("-")
             if is_command or word == "--":
                 break
-            if word.startswith("--") and word.partition("=")[0] not in names:
-                raise BridgeError(unknown_argument(word, [name.lstrip("-") for name in names]))
-        found, unknown = super().parse_known_args(args, namespace)
+            if word.startswith("--") and word[2:].partition("=")[0] not in names:
+                raise BridgeError(unknown_argument(word, names))
+        found, unknown = super().parse_known_args(words, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown

@@ -3,7 +3,7 @@
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _WORDS: dict[Any, str] = {
@@ -32,19 +32,40 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def unknown_argument(word: str, names: Iterable[str]) -> str:
+def unknown_argument(word: str, names: Sequence[str]) -> str:
     """What is wrong with a word of a command line that is no option of it.
 
     Args:
         word: as it was given, such as "--training.step=3".
         names: of the options, without their dashes.
     """
+    all_listed = f"--{'help-all' if 'help-all' in names else 'help'} lists them all"
     if not word.startswith("-"):
-        return f"{word} is not an option: options are written --NAME VALUE, --help lists them all"
+        return f"{word} is not an option: options are written --NAME VALUE, {all_listed}"
     option = word.partition("=")[0].removesuffix("+")
     meant = closest(option.lstrip("-"), names)
-    hint = f"did you mean --{meant}?" if meant else "--help lists them all"
+    hint = f"did you mean --{meant}?" if meant else all_listed
     return f"unknown option {option}: {hint}"
+
+
+def with_own_dashes(words: Sequence[str], names: Iterable[str]) -> list[str]:
+    """A command line whose options have the command's own dashes and underscores.
+
+    So `--top-k` and `--top_k` are the same option.
+
+    Args:
+        words: the command line.
+        names: of the options, without their first dashes.
+    """
+    own = {name.replace("-", "_"): name for name in names}
+    spelled = []
+    for word in words:
+        if word == "--":
+            break
+        name, *value = word.removeprefix("--").split("=", 1)
+        meant = own.get(name.replace("-", "_")) if word.startswith("--") else None
+        spelled.append("=".join([f"--{meant}", *value]) if meant else word)
+    return [*spelled, *words[len(spelled) :]]
 
 
 def type_in_words(hint: Any) -> str:

@@ -19,14 +19,9 @@ from hypothesis import strategies as st
 
 import bridge.__main__
 from bridge import describe_files
-from train import base, evaluate, expert, fusion, stage_command
+from train import base, evaluate, expert, fusion, prepare, stage_command
 from train.pipeline import __main__ as pipeline
-from train.preparation.prepare_data import prepare
-from train.prepare import _add_flags as prepare_flags
 from train.run import session
-from train.settings import cli
-from train.settings.config import Config
-from train.settings.pipeline_config import PipelineConfig
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
@@ -44,12 +39,12 @@ MANY = {
 }
 
 TRAIN = {
-    "train.base": (base.main, Config, cli.add_run_flags),
-    "train.expert": (expert.main, Config, cli.add_run_flags),
-    "train.fusion": (fusion.main, Config, cli.add_run_flags),
-    "train.evaluate": (evaluate.main, Config, None),
-    "train.prepare": (prepare, Config, prepare_flags),
-    "train.pipeline": (pipeline.main, PipelineConfig, pipeline._add_flags),
+    "train.base": base.COMMAND,
+    "train.expert": expert.COMMAND,
+    "train.fusion": fusion.COMMAND,
+    "train.evaluate": evaluate.COMMAND,
+    "train.prepare": prepare.COMMAND,
+    "train.pipeline": pipeline.COMMAND,
 }
 
 
@@ -58,8 +53,7 @@ def call(words):
     module, *arguments = words
     if module == "bridge":
         return bridge.__main__.main(arguments)
-    main, kind, flags = TRAIN[module]
-    return cli.run(main, "", flags, arguments, kind=kind)
+    return TRAIN[module].run(arguments)
 
 
 def judged(words, capsys, codes):

@@ -313,7 +313,7 @@ def test_a_killed_run_leaves_whole_data(config_file, tmp_path, fatal):
         "from train.settings import cli\n"
         "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{fatal}\n"
-        "cli.run(prepare, '')\n"
+        "cli.Command(prepare, '').run()\n"
     )
     arguments = ["--config", str(config_file), "--prepare.seed", "1"]
     killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT)

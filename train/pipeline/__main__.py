@@ -14,6 +14,7 @@ from train.pipeline.samples import sample
 from train.pipeline.scores import evaluate
 from train.run.run_folder import locked_runs
 from train.settings import cli
+from train.settings.command_help import PREPARING
 from train.settings.pipeline_config import PipelineConfig
 from train.stage_command import steps_of
 from train.stages.all_stages import STAGES
@@ -65,5 +66,26 @@ def _add_flags(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
+COMMAND = cli.Command(
+    main,
+    "Run every stage of a pipeline.",
+    _add_flags,
+    PipelineConfig,
+    everyday=(
+        "data_dir",
+        "run_dir",
+        "seed",
+        "prompts",
+        *PREPARING,
+        "model.model_dim",
+        "model.num_layers",
+        "model.ffn_dim",
+        "expert.freeze_blocks",
+        "model.fusion_method",
+        *(f"stages.{stage}.training.steps" for stage in STAGES),
+        "stages.base.optimizer.learning_rate",
+    ),
+)
+
 if __name__ == "__main__":
-    cli.run(main, "Run every stage of a pipeline.", _add_flags, kind=PipelineConfig)
+    COMMAND.run()

@@ -18,10 +18,18 @@ import jsonargparse
 import yaml
 
 import bridge
+from train.settings.command_help import EVERYDAY, add_help
 from train.settings.config import Config
 from train.settings.packaged import config_path
 from train.settings.paths import with_home
-from train.settings.yaml_keys import is_text, key_lines, read_config
+from train.settings.words import check_words, with_single_values
+from train.settings.yaml_keys import (
+    is_list,
+    key_lines,
+    read_config,
+    setting_names,
+    take_single_values,
+)
 from train.system.command_line import exit_after, one_line, option_names, without_value
 from train.system.errors import UserError
 
@@ -49,6 +57,8 @@ def parse_command(
     description: str,
     kind: type[Settings],
     add_flags: AddFlags | None = None,
+    everyday: Sequence[str] = EVERYDAY,
+    check: Callable[[Settings], object] | None = None,
 ) -> tuple[Settings, dict[str, Any]]:
     """The config, and the values of the command's own flags, by name.
 
@@ -57,12 +67,16 @@ def parse_command(
         description: what the command does, for `--help`.
         kind: the config's class.
         add_flags: adds the command's own flags to the parser, such as `--resume`.
+        everyday: the settings that `--help` shows; `--help-all` shows all.
+        check: raises a UserError that begins with a key where the command cannot use a value.
 
     Raises:
         UserError: the config file, a key or a value is wrong.
         SystemExit: `--help` or `--print_config` was asked for and is printed.
     """
-    parser = _parser(description, kind, add_flags)
+    parser = build_parser(description, kind, add_flags, everyday)
+    names = option_names(parser)
+    argv = bridge.with_own_dashes(argv, names)
     # jsonargparse applies options in order: --config would undo an override before it.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
@@ -73,15 +87,7 @@ def parse_command(
     if len(given.config) > 1:
         raise UserError(f"--config is given {len(given.config)} times: name one file")
     path = config_path(os.path.expanduser(given.config[0])) if given.config else None
-    stray = next((word for word in rest if word.endswith((".yaml", ".yml"))), None)
-    if path is None and stray is not None:
-        raise UserError(f"{stray} is not an option: write --config {stray}")
-    for word in rest:
-        if not is_text(word):
-            raise UserError(
-                f"command line: {word!a} is not text in this system's encoding: rename what "
-                "it names"
-            )
+    check_words(rest, names, has_config=path is not None)
     options = {re.split(r"[=+]", word)[0][2:] for word in rest if word.startswith("--")}
     for name in dict(_sections(kind)).keys() & options:
         raise UserError(f"--{name} takes no value of its own: set its keys, such as --{name}.key")
@@ -90,14 +96,17 @@ def parse_command(
     if path is not None:
         node = read_config(path)
         lines = key_lines(node, path, kind)
+        take_single_values(node, kind)
         # jsonargparse would read the file in the locale's encoding: it gets the text, in ASCII.
         file_option = [f"--config={yaml.serialize(node, Dumper=yaml.SafeDumper)}"]
+    rest = with_single_values(
+        rest, {key for key in setting_names(kind) if is_list(_hint(kind, key))}
+    )
     try:
         values = parser.parse_args([*file_option, *rest])
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         in_file = file_option and _fails_alike(parser, file_option, error)
         places, origin = (lines, path) if in_file else ({}, "command line")
-        names = option_names(parser)
         raise UserError(_describe(error, kind, places, path, str(origin), names)) from error
     assert path is not None  # --config is required
 
@@ -110,33 +119,54 @@ def parse_command(
             return "command line"
         return f"{path} line {lines[key]}" if key in lines else path
 
-    return _built(kind, settings, "", place), arguments
+    config = _built(kind, settings, "", place)
+    try:
+        if check is not None:
+            check(config)
+    except UserError as error:
+        raise UserError(f"{place(re.split('[: ]', str(error))[0])}: {error}") from error
+    return config, arguments
 
 
-def run(
-    main: Callable[..., None],
-    description: str,
-    add_flags: AddFlags | None = None,
-    argv: Sequence[str] | None = None,
-    *,
-    kind: type[Any] = Config,
-) -> NoReturn:
-    """Runs a command that takes a config, and exits as `exit_after` does.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command that takes a config.
 
-    Args:
+    Attributes:
         main: called as `main(config, **flags)`.
         description: what the command does, for `--help`.
         add_flags: adds the command's own flags to the parser, such as `--resume`.
-        argv: the arguments; None is the process's own.
         kind: the config's class.
+        everyday: the settings that `--help` shows; `--help-all` shows all.
+        check: see `parse_command`.
     """
 
-    def command() -> None:
-        words = sys.argv[1:] if argv is None else argv
-        config, flags = parse_command(words, description, kind, add_flags)
-        main(config, **flags)
+    main: Callable[..., None]
+    description: str
+    add_flags: AddFlags | None = None
+    kind: type[Any] = Config
+    everyday: Sequence[str] = EVERYDAY
+    check: Callable[[Any], object] | None = None
 
-    exit_after(command)
+    def parser(self) -> jsonargparse.ArgumentParser:
+        """The parser of its command line."""
+        return build_parser(self.description, self.kind, self.add_flags, self.everyday)
+
+    def run(self, argv: Sequence[str] | None = None) -> NoReturn:
+        """Runs it, and exits as `exit_after` does.
+
+        Args:
+            argv: the arguments; None is the process's own.
+        """
+
+        def command() -> None:
+            words = sys.argv[1:] if argv is None else argv
+            config, flags = parse_command(
+                words, self.description, self.kind, self.add_flags, self.everyday, self.check
+            )
+            self.main(config, **flags)
+
+        exit_after(command)
 
 
 def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
@@ -159,17 +189,23 @@ def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
-def _parser(
-    description: str, kind: type[Any], add_flags: AddFlags | None
+def build_parser(
+    description: str,
+    kind: type[Any],
+    add_flags: AddFlags | None = None,
+    everyday: Sequence[str] = EVERYDAY,
 ) -> jsonargparse.ArgumentParser:
+    """The parser of a command that takes a config; the arguments are those of `parse_command`."""
     program = getattr(sys.modules["__main__"], "__spec__", None)
     parser = jsonargparse.ArgumentParser(
-        prog=f"python -m {program.name}" if program else None,
+        prog=f"python -m {program.name.removesuffix('.__main__')}" if program else None,
         description=description,
         usage="%(prog)s --config FILE [--section.key VALUE ...]",
         exit_on_error=False,
         allow_abbrev=False,
+        add_help=False,
     )
+    add_help(parser, everyday)
     parser.add_argument(
         "--config",
         action="config",
@@ -255,10 +291,8 @@ def _describe(
     if wrong:
         key, value = wrong[1], "null" if wrong[2] == "None" else wrong[2]
         line = f" line {lines[key]}" if key in lines else ""
-        hint = _hint(kind, key)
-        advice = f": write [{value}]" if hint == list[str] and re.match(r"[^\[{]", value) else ""
-        expected = bridge.type_in_words(hint)
-        return f"{origin}{line}: {key}: expected {expected}, not {value}{advice}"
+        expected = bridge.type_in_words(_hint(kind, key))
+        return f"{origin}{line}: {key}: expected {expected}, not {value}"
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
         if path is None:

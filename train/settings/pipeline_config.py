@@ -79,7 +79,10 @@ class PipelineConfig:
     """All stages of one pipeline; the sections other than `stages` are those of `Config`.
 
     Attributes:
-        data_dir, run_dir, seed, prompts: as in `Config`.
+        data_dir: where the preparation writes and training reads.
+        run_dir: where training writes, one folder per stage (`checkpoints_base`, ...).
+        seed: for the initial values, the order of the data, and dropout.
+        prompts: texts that the final report shows continuations of.
         stages: the optimizer and training settings of every stage.
     """
 

@@ -10,6 +10,8 @@ import yaml
 import bridge
 from train.system.errors import UserError
 
+_NULL, _LIST = "tag:yaml.org,2002:null", "tag:yaml.org,2002:seq"
+
 _OTHER_COMMANDS = {
     "stages": "this is a pipeline's config, for python -m train.pipeline",
     **dict.fromkeys(
@@ -64,6 +66,23 @@ def key_lines(node: yaml.Node, path: str, kind: type[Any]) -> dict[str, int]:
                 "stage's, for python -m train.base, train.expert or train.fusion, has not"
             )
     return lines
+
+
+def take_single_values(node: yaml.Node, kind: type[Any]) -> None:
+    """Makes a list of a single value that stands where a list belongs, such as `text: corpus`."""
+    hints = typing.get_type_hints(kind)
+    for index, (key, value) in enumerate(node.value):
+        hint = hints[key.value]
+        if dataclasses.is_dataclass(hint):
+            take_single_values(value, typing.cast(type[Any], hint))
+        elif is_list(hint) and isinstance(value, yaml.ScalarNode) and value.tag != _NULL:
+            marks = value.start_mark, value.end_mark
+            node.value[index] = key, yaml.SequenceNode(_LIST, [value], *marks)
+
+
+def is_list(hint: Any) -> bool:
+    """Whether a setting of this type is a list."""
+    return typing.get_origin(hint) is list
 
 
 def setting_names(kind: type[Any], prefix: str = "") -> Iterator[str]:

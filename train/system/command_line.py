@@ -19,6 +19,7 @@ from bridge import (
     type_in_words,
     unknown_argument,
     use_utf8,
+    with_own_dashes,
 )
 from train.system import processes
 from train.system.errors import UserError
@@ -73,7 +74,7 @@ def parse_options(
         UserError: an option is wrong, unknown or missing.
         SystemExit: after `--help` was printed.
     """
-    words = sys.argv[1:] if argv is None else argv
+    words = with_own_dashes(sys.argv[1:] if argv is None else argv, option_names(parser))
 
     def refuse(message: str) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
@@ -82,7 +83,7 @@ def parse_options(
         missing = re.search(r"arguments are required: (--\w+)$", message)
         if missing and words and not words[0].startswith("-"):
             raise UserError(f"{words[0]} is not an option: write {missing[1]} {words[0]}")
-        wrong = re.fullmatch(r"argument (--\w+): invalid (int|float) value: '(.*)'", message)
+        wrong = re.fullmatch(r"argument (--[\w-]+): invalid (int|float) value: '(.*)'", message)
         if wrong:
             expected = type_in_words({"int": int, "float": float}[wrong[2]])
             raise UserError(f"{wrong[1]}: expected {expected}, not {wrong[3]}")

@@ -19,6 +19,7 @@ from helpers.small_models import SMALL
 
 import bridge
 from bridge.__main__ import main
+from bridge.commands.parser import build_parser
 from bridge.config.metadata import to_checkpoint
 from bridge.config.yaml_file import from_yaml
 from bridge.schedule import scheduler_to_torch
@@ -135,7 +136,7 @@ def test_help_says_what_a_command_does(command, run):
         (["from-torch", "a", "b", "c"], "unrecognized arguments: c"),
         (["from-torch", "a", "b", "--partia"], "option --partia: did you mean --partial?"),
         (["inspect", "a", "--jsom"], "unknown option --jsom: did you mean --json?"),
-        (["inspect", "--num_heads=3"], "unknown option --num_heads: did you mean --num-heads?"),
+        (["inspect", "--num_head=3"], "unknown option --num_head: did you mean --num-heads?"),
         (["inspect", "a", "--wxyz"], "unknown option --wxyz: --help lists them all"),
         (["from-torch", "a", "b", "--num-heads", "0"], "'0' is not a whole number from 1"),
         (["from-torch", "a", "b", "--seed", "-1"], "argument --seed: "),
@@ -155,6 +156,11 @@ def test_help_says_what_a_command_does(command, run):
 )
 def test_wrong_arguments_are_one_line(arguments, message, refused):
     assert message in refused(*arguments)
+
+
+def test_dashes_and_underscores_are_alike():
+    for words in (["--num-heads", "3"], ["--num_heads=3"]):
+        assert build_parser().parse_args(["inspect", "a_b-c", *words]).num_heads == 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)

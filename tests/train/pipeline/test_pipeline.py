@@ -220,10 +220,8 @@ def test_killed_between_a_stages_first_state_and_its_file(folder, finished, tmp_
         "import os, signal\n"
         "from train.checkpoints import run_states\n"
         "from train.pipeline import __main__ as pipeline\n"
-        "from train.settings import cli\n"
-        "from train.settings.pipeline_config import PipelineConfig\n"
         "run_states.export_torch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "cli.run(pipeline.main, '', pipeline._add_flags, kind=PipelineConfig)\n"
+        "pipeline.COMMAND.run()\n"
     )
     killed = subprocess.run([line[0], "-c", program, *line[3:]], cwd=tmp_path, env=environment)
     assert killed.returncode == -signal.SIGKILL

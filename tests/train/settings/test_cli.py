@@ -90,7 +90,13 @@ def test_prompts_stay_as_they_are_written(config_file):
         ("expert: {freeze_blocks: 12}", [], "line 3: expert.freeze_blocks must be below model."),
         ("expert: {slow_rate: 0}", [], r"line 3: expert.slow_rate must lie in \(0, 1\], not 0"),
         ("training: {domain: x}", [], "domain: expected one of text, code, mixed, not x"),
-        ("prepare: {text: docs}", [], r"text: expected a list of texts, not docs: write \[docs\]$"),
+        ("prepare: {text: 5}", [], "line 3: prepare.text: expected a list of texts, not 5$"),
+        ("prepare: {text: null}", [], "line 3: prepare.text: expected a list of texts, not null"),
+        (
+            "",
+            ["--prompts=a", "--prompts", "b"],
+            r"--prompts is given twice: write --prompts '\[ONE",
+        ),
         ("prepare: {python_library: 1}", [], "python_library: expected true or false, not 1"),
         ("seed: 1.5", [], "seed: expected a whole number, not 1.5"),
         ("seed: yes", [], "seed: expected a whole number, not True"),
@@ -189,7 +195,55 @@ def test_a_stages_config_is_no_pipelines(config_file, content, message):
         cli.parse_command(["--config", str(config_file)], "", PipelineConfig)
 
 
-@pytest.mark.parametrize("argv", [["my.yaml"], ["--resume", "my.yml"], ["--confg", "my.yaml"]])
+@pytest.mark.parametrize(
+    ("content", "arguments", "key", "expected"),
+    [
+        ("prepare: {text: corpus}", [], "prepare.text", ["corpus"]),
+        ("prepare: {text: 'a: b, c'}", [], "prepare.text", ["a: b, c"]),
+        ("prompts: |\n  def \n", [], "prompts", ["def \n"]),
+        ("prompts: null", ["--prompts", "def "], "prompts", ["def "]),
+        ("prompts: [a]", ["--prompts=x: [y]"], "prompts", ["x: [y]"]),
+        ("prompts: [a]", ["--prompts", "[b, c]"], "prompts", ["b", "c"]),
+        ("prompts: a", ["--prompts+=b"], "prompts", ["a", "b"]),
+        ("", ["--fusion.trainable", "lm_head"], "fusion.trainable", ["lm_head"]),
+        ("evaluate: {checkpoints: runs/a}", [], "evaluate.checkpoints", ["runs/a"]),
+    ],
+)
+def test_one_value_is_a_list_where_a_list_belongs(config_file, content, arguments, key, expected):
+    config = parse(config_file, content, "--seed=0", *arguments)
+    assert flat(dataclasses.asdict(config))[key] == expected
+
+
+@pytest.mark.parametrize("word", ["--training.batch-size=3", "--training.batch_size=3"])
+def test_dashes_and_underscores_are_alike(config_file, word):
+    assert parse(config_file, "", word).training.batch_size == 3
+
+
+def test_dashes_of_values_stay(config_file):
+    config = parse(config_file, "", "--data-dir=my-data_dir", "--prompts", "a-b_c")
+    assert (config.data_dir, config.prompts) == ("my-data_dir", ["a-b_c"])
+
+
+def test_a_misspelt_config_option_is_named():
+    with pytest.raises(UserError, match=r"^unknown option --confg: did you mean --config\?$"):
+        cli.parse_command(["--confg", "my.yaml"], "", Config, add_resume)
+
+
+def test_what_a_command_cannot_use_is_placed(config_file):
+    def check(config):
+        if config.seed == 3:
+            raise UserError("seed: not three")
+
+    config_file.write_text("data_dir: a\nrun_dir: b\nseed: 3\n")
+    given = ["--config", str(config_file)]
+    with pytest.raises(UserError, match=f"^{config_file} line 3: seed: not three$"):
+        cli.parse_command(given, "", Config, check=check)
+    with pytest.raises(UserError, match=r"^command line: seed: not three$"):
+        cli.parse_command([*given, "--seed=3"], "", Config, check=check)
+    assert cli.parse_command([*given, "--seed=4"], "", Config, check=check)[0].seed == 4
+
+
+@pytest.mark.parametrize("argv", [["my.yaml"], ["--resume", "my.yml"]])
 def test_a_config_without_its_option_is_named(argv):
     with pytest.raises(
         UserError, match=rf"^{argv[-1]} is not an option: write --config {argv[-1]}"
@@ -278,7 +332,8 @@ def add_resume(parser):
 
 def exit_of(main, argv, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.run(main, "Describes itself.", add_resume, [str(word) for word in argv])
+        command = cli.Command(main, "Describes itself.", add_resume)
+        command.run([str(word) for word in argv])
     return stopped.value.code, *capsys.readouterr()
 
 
@@ -297,7 +352,7 @@ def test_commands_have_flags_of_their_own(config_file, capsys):
 
 
 def test_help_lists_every_key_and_no_section_files(config_file, capsys):
-    code, text, error = exit_of(print, ["--help"], capsys)
+    code, text, error = exit_of(print, ["--help-all"], capsys)
     assert (code, error) == (0, "")
     for part in ("Describes itself.", "--resume", "--seed", "--optimizer.learning_rate", "0.0003"):
         assert part in text

@@ -32,8 +32,8 @@ from train.system.terminal import console
         (["--run", "a", "--top"], "error: --top needs a value: write --top VALUE\n"),
         (["--run", "a", "--tpo=3"], "error: unknown option --tpo: did you mean --top?\n"),
         (
-            ["--run", "a", "--dry_run"],
-            "error: unknown option --dry_run: did you mean --dry-run?\n",
+            ["--run", "a", "--dry_runs"],
+            "error: unknown option --dry_runs: did you mean --dry-run?\n",
         ),
         (["--run", "a", "--xyz"], "error: unknown option --xyz: --help lists them all\n"),
         (
@@ -49,6 +49,8 @@ def test_commands_without_a_config_end_with_one_line_too(argv, message, capsys):
     parser.add_argument("--dry-run", action="store_true")
     given = vars(parse_options(parser, ["--run", "a"]))
     assert given == {"run": "a", "top": None, "dry_run": False}
+    for spelled in ("--dry-run", "--dry_run"):
+        assert parse_options(parser, ["--run=a_b-c", spelled]).dry_run
     with pytest.raises(SystemExit) as stopped:
         exit_after(lambda: print(parse_options(parser, argv)))
     assert (stopped.value.code, *capsys.readouterr()) == (2, "", message)
