@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from train.stages.all_stages import STAGES
 from train.system.errors import UserError
 from train.text_results import TextScore, TextTrace
 from train.trained_model import TrainedModel, load
+
+__version__ = metadata.version("mmrec-jax")
 
 __all__ = [
     "Config",

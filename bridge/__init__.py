@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bridge.checkpoint import load_torch as load_torch
     from bridge.checkpoint import save_safetensors as save_safetensors
     from bridge.checkpoint import save_torch as save_torch
+    from bridge.commands.parser import build_parser as build_parser
     from bridge.comparison import Comparison as Comparison
     from bridge.comparison import compare as compare
     from bridge.config.metadata import in_full as in_full
@@ -91,6 +92,7 @@ _NAMES = {
         "save_safetensors",
         "save_torch",
     ),
+    "commands.parser": ("build_parser",),
     "comparison": ("Comparison", "compare"),
     "errors": (
         "BridgeError",

@@ -24,7 +24,7 @@ ORDER = {
     "train": """
         system settings data step scoring checkpoints stages run generation text_results
         trained_model reports preparation stage_command base expert fusion evaluate prepare
-        pipeline init harness commands
+        pipeline init harness commands completion
     """,
 }
 """Rooms, and files beside them, from the lowest to the highest."""

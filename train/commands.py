@@ -5,8 +5,9 @@
 
 import runpy
 import sys
+from importlib import metadata
 
-from bridge import use_utf8
+from bridge import closest, use_utf8
 from train.system.interrupt import end_at_once
 
 COMMANDS = {
@@ -20,6 +21,7 @@ COMMANDS = {
     "generate": ("mmrec_jax.generate", "continue prompts with a trained model"),
     "harness": ("train.harness", "write held-out documents as tasks for lm-evaluation-harness"),
     "bridge": ("bridge", "convert, describe and compare checkpoints"),
+    "completion": ("train.completion", "print what completes these commands in a shell"),
 }
 """The module and the purpose of each."""
 
@@ -34,8 +36,13 @@ def main() -> None:
     if name in ("--help", "-h"):
         _print_help()
         return
+    if name == "--version":
+        print(f"mmrec {metadata.version('mmrec-jax')}")
+        return
     if name not in COMMANDS:
-        sys.exit(_error(f"{name} is no command: expected one of {', '.join(COMMANDS)}"))
+        meant = closest(name, COMMANDS)
+        hint = f"did you mean {meant}?" if meant else f"expected one of {', '.join(COMMANDS)}"
+        sys.exit(_error(f"{name} is no command: {hint}"))
     sys.argv = [f"mmrec {name}", *rest]
     try:
         runpy.run_module(COMMANDS[name][0], run_name="__main__")
@@ -56,4 +63,5 @@ def _error(message: str) -> int:
 def _print_help() -> None:
     print("usage: mmrec COMMAND ...\n\ncommands; each has a --help of its own:")
     for name, (_, purpose) in COMMANDS.items():
-        print(f"  {name:10}{purpose}")
+        print(f"  {name:12}{purpose}")
+    print("\nmmrec --version prints the version.")

@@ -134,7 +134,8 @@ def _write(partial: Path, place: Path, name: str, records: list[Any], task: dict
     (partial / f"mmrec_{name}.yaml").write_text(text, encoding="utf-8")
 
 
-if __name__ == "__main__":
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of its command line."""
     parser = argparse.ArgumentParser(
         prog="mmrec harness",
         description="Write held-out documents as two tasks for lm-evaluation-harness.",
@@ -150,10 +151,14 @@ if __name__ == "__main__":
         metavar="N",
         help="at most so many of text, and of code (default %(default)s)",
     )
+    return parser
+
+
+if __name__ == "__main__":
 
     def command() -> None:
         """What the command line asks for."""
-        options = parse_options(parser)
+        options = parse_options(build_parser())
         main(options.data_dir, options.folder, options.split, options.documents)
 
     exit_after(command)

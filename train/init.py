@@ -34,16 +34,21 @@ def main(folder: Path, name: str) -> None:
     console.print(f"written to {path}: edit it, then run: mmrec {command} --config {path}")
 
 
-if __name__ == "__main__":
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of its command line."""
     parser = argparse.ArgumentParser(
         prog="mmrec init", description="Write a config to begin with.", allow_abbrev=False
     )
     parser.add_argument("folder", type=Path, help="where to write it")
     parser.add_argument("--config", default="demo", metavar="NAME", help="which (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
 
     def command() -> None:
         """What the command line asks for."""
-        options = parse_options(parser)
+        options = parse_options(build_parser())
         main(options.folder, options.config)
 
     exit_after(command)

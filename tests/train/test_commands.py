@@ -3,10 +3,15 @@
 import os
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from helpers.paths import ROOT
 from helpers.wheels import installed_wheel
+
+import mmrec as mmrec_in_python
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +42,13 @@ def test_it_lists_its_commands(mmrec):
     assert code == 0
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == [
         *("init", "prepare", "pipeline", "base", "expert", "fusion", "evaluate", "generate"),
-        *("harness", "bridge"),
+        *("harness", "bridge", "completion"),
     ]
+
+
+def test_it_says_its_version(mmrec):
+    assert mmrec("--version") == (0, f"mmrec {VERSION}\n", "")
+    assert mmrec_in_python.__version__ == VERSION
 
 
 def test_a_config_is_written_once(mmrec):
@@ -55,7 +65,8 @@ def test_a_config_is_written_once(mmrec):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("bse",), "error: bse is no command: expected one of init, prepare"),
+        (("pipline",), "error: pipline is no command: did you mean pipeline?"),
+        (("xyz",), "error: xyz is no command: expected one of init, prepare"),
         (("init", "a", "--config", "x"), "error: --config: expected one of base-22m, base, "),
         (("base", "--config", "base"), "error: "),  # there are no data
         (("bridge", "inspect", "x.pt"), "error: x.pt: cannot be read: No such file"),

@@ -16,8 +16,8 @@ from train.system.errors import UserError
 from train.system.terminal import for_terminal
 
 
-def command() -> None:
-    """Prints the prompts of the command line with their continuations."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of its command line."""
     parser = argparse.ArgumentParser(
         prog=sys.argv[0] if sys.argv[0] == "mmrec generate" else "python -m mmrec_jax.generate",
         description="Continue prompts with a trained model.",
@@ -74,6 +74,11 @@ def command() -> None:
     parser.add_argument(
         "--stop", action="append", default=[], help="end before this text; repeatable"
     )
+    return parser
+
+
+def command() -> None:
+    """Prints the prompts of the command line with their continuations."""
 
     def main(options: argparse.Namespace) -> None:
         try:
@@ -109,7 +114,7 @@ def command() -> None:
         (_print_one if len(prompts) == 1 else _print_all)(prompts, pieces)
 
     try:
-        exit_after(lambda: main(parse_options(parser)))
+        exit_after(lambda: main(parse_options(build_parser())))
     except SystemExit as done:
         if done.code == 130:
             # XLA may be compiling in a thread. That crashes if Python takes itself down meanwhile.
