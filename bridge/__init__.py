@@ -62,12 +62,8 @@ if TYPE_CHECKING:
     from bridge.language_model import run_folders as run_folders
     from bridge.optimizer import OptimizerState as OptimizerState
     from bridge.optimizer import adamw_hyperparameters as adamw_hyperparameters
-    from bridge.orbax_folder import find_state as find_state
     from bridge.orbax_folder import load_orbax as load_orbax
     from bridge.orbax_folder import save_orbax as save_orbax
-    from bridge.orbax_folder import stage_folder as stage_folder
-    from bridge.orbax_folder import state_folder as state_folder
-    from bridge.orbax_folder import steps as steps
     from bridge.partial import LoadReport as LoadReport
     from bridge.partial import load_partial as load_partial
     from bridge.resumability import disagreement as disagreement
@@ -76,6 +72,11 @@ if TYPE_CHECKING:
     from bridge.schedule import ScheduleForm as ScheduleForm
     from bridge.schedule import SchedulerState as SchedulerState
     from bridge.schedule import warmup_cosine as warmup_cosine
+    from bridge.stage_folders import find_state as find_state
+    from bridge.stage_folders import stage_folder as stage_folder
+    from bridge.stage_folders import stage_in as stage_in
+    from bridge.stage_folders import state_folder as state_folder
+    from bridge.stage_folders import steps as steps
     from bridge.utf8 import CLOSED as CLOSED
     from bridge.utf8 import OUTPUT as OUTPUT
     from bridge.utf8 import flush_output as flush_output
@@ -133,17 +134,11 @@ _NAMES = {
     "config.wording": ("closest", "type_in_words", "unknown_argument", "with_own_dashes"),
     "config.yaml_keys": ("keys_of", "read_yaml", "wrong_line"),
     "optimizer": ("OptimizerState", "adamw_hyperparameters"),
-    "orbax_folder": (
-        "find_state",
-        "load_orbax",
-        "save_orbax",
-        "stage_folder",
-        "state_folder",
-        "steps",
-    ),
+    "orbax_folder": ("load_orbax", "save_orbax"),
     "partial": ("LoadReport", "load_partial"),
     "resumability": ("disagreement", "dtype_obstacle", "obstacles"),
     "schedule": ("ScheduleForm", "SchedulerState", "warmup_cosine"),
+    "stage_folders": ("find_state", "stage_folder", "stage_in", "state_folder", "steps"),
     "utf8": ("CLOSED", "OUTPUT", "flush_output", "use_utf8"),
     "weights": ("class_name", "variables"),
 }

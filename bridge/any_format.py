@@ -10,7 +10,8 @@ from bridge.checkpoint import LoadedCheckpoint, is_safetensors
 from bridge.errors import FormatError, UnreadableFileError, errors_about, listed
 from bridge.files import any_file, shards
 from bridge.files.disk import PathLike
-from bridge.orbax_folder import find_state, load_orbax
+from bridge.orbax_folder import load_orbax
+from bridge.stage_folders import find_state
 from bridge.stated import StatedCheckpoint
 
 

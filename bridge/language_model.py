@@ -9,6 +9,7 @@ import numpy as np
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.errors import BridgeError
 from bridge.files.disk import PathLike
+from bridge.stage_folders import stage_in
 from mmrec_jax import ExpertModule, MMRecModel
 from mmrec_jax.model import Embedding
 from mmrec_jax.transfer import with_embedding
@@ -50,9 +51,9 @@ def run_folders(checkpoint: PathLike) -> list[Path]:
     """The folders in which a checkpoint's run may have left its other files.
 
     Args:
-        checkpoint: a file, a run's folder, or a state's.
+        checkpoint: a file, a run's folder, a state's, or a run_dir (see `stage_in`).
     """
-    path = Path(checkpoint)
+    path = stage_in(checkpoint)
     above = path.absolute().parent
     if not path.is_dir():
         return [above]

@@ -44,13 +44,13 @@ from bridge.keys import Model, entries, named_parameters
 from bridge.one_error import one_error
 from bridge.optimizer import MOMENTS, OptimizerState, check_moments
 from bridge.schedule import SchedulerState
+from bridge.stage_folders import CONTENT, find_state
 from mmrec_jax import ModelConfig
 from mmrec_jax.layer_paths import AnyArray, VariablePath, is_stacked, layer_path, stack, unstack
 
 _FORMAT = "mmrec-jax checkpoint"
 _VERSION = 1
 _ARRAYS = "arrays"
-_CONTENT = "checkpoint.json"
 
 _MOST_COMPRESSION = 30
 """How many times as large as a folder its arrays may be; moments begin as zeros."""
@@ -59,30 +59,6 @@ _FREE_BYTES = 2**26
 """However small a folder is, its arrays may have so many bytes."""
 
 Arrays = Mapping[VariablePath, AnyArray]
-
-
-def steps(run: PathLike) -> list[int]:
-    """The steps of a run's complete states, in order."""
-    folder = Path(run) / "state"
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal()
-        and (path / _CONTENT).is_file()
-        and (path / manifest.MANIFEST).is_file()
-    )
-
-
-def state_folder(run: PathLike, step: int) -> Path:
-    """The folder of a run's state after `step` steps."""
-    return Path(run) / "state" / str(step)
-
-
-def stage_folder(run_dir: PathLike, stage: str) -> Path:
-    """The folder of a stage ("base", ...) of the run in `run_dir`."""
-    return Path(run_dir) / f"checkpoints_{stage}"
 
 
 def save_orbax(folder: PathLike, model: Model, **training_state: Unpack[TrainingState]) -> None:
@@ -168,29 +144,7 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
                 metadata=metadata,
             )
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise FormatError(f"{_CONTENT} is not what the bridge writes") from None
-
-
-def find_state(path: PathLike) -> Path:
-    """The folder of a checkpoint: the path itself, or the newest state of a run.
-
-    Raises:
-        UnreadableFileError: it is neither.
-    """
-    folder = Path(path)
-    if (folder / _CONTENT).is_file():
-        return folder
-    saved = steps(folder)
-    if saved:
-        return state_folder(folder, saved[-1])
-    with errors_about(path):
-        if not folder.is_dir():
-            raise UnreadableFileError("no such folder: name a run's, or one of its states")
-        runs = [run for run in (folder.parent, *sorted(folder.iterdir())) if steps(run)]
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".pt", ".safetensors"))
-        meant = [*runs, *files]
-        hint = f": did you mean {meant[0]}?" if meant else ", neither itself nor in state/"
-        raise UnreadableFileError(f"holds no complete checkpoint{hint}")
+            raise FormatError(f"{CONTENT} is not what the bridge writes") from None
 
 
 def _write(target: Path, arrays: Arrays, content: str) -> None:
@@ -208,7 +162,7 @@ def _write(target: Path, arrays: Arrays, content: str) -> None:
             checkpointer.save(place / _ARRAYS, _nested(arrays))
         if not (partial / _ARRAYS / "manifest.ocdbt").is_file():
             raise UnwritableFileError("Orbax lost the arrays: choose a plainer path")
-        (partial / _CONTENT).write_text(content + "\n", encoding="utf-8")
+        (partial / CONTENT).write_text(content + "\n", encoding="utf-8")
         described = json.dumps(manifest.describe_files(partial), indent=1)
         (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
 
@@ -226,7 +180,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
         described = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
         damaged = manifest.changed_file(folder, described)
         unlisted = manifest.unlisted_file(folder, described)
-        text = (folder / _CONTENT).read_text(encoding="utf-8")
+        text = (folder / CONTENT).read_text(encoding="utf-8")
     except OSError as error:
         name = Path(error.filename or folder).name
         raise UnreadableFileError(f"cannot read {name}: {error.strerror}") from None
@@ -238,10 +192,10 @@ def _read_content(folder: Path) -> dict[str, Any]:
         raise UnreadableFileError(f"its {manifest.MANIFEST} does not list {unlisted}")
     content = from_json(text)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise FormatError(f"{_CONTENT} is not what the bridge writes")
+        raise FormatError(f"{CONTENT} is not what the bridge writes")
     if content.get("version") != _VERSION:
         raise FormatError(
-            f"{_CONTENT} has version {content.get('version')}, this program reads {_VERSION}"
+            f"{CONTENT} has version {content.get('version')}, this program reads {_VERSION}"
         )
     return content
 

@@ -17,9 +17,9 @@ ORDER = {
         generate
     """,
     "bridge": """
-        utf8 errors files keys config names weights parameter_group optimizer schedule contents
-        stated checkpoint one_error orbax_folder any_format language_model resumability comparison
-        inspection partial twin huggingface commands __main__
+        utf8 errors files stage_folders keys config names weights parameter_group optimizer
+        schedule contents stated checkpoint one_error orbax_folder any_format language_model
+        resumability comparison inspection partial twin huggingface commands __main__
     """,
     "train": """
         system settings data step scoring checkpoints stages run generation text_results

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bridge import steps
+from bridge import BridgeError, stage_in, steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
 from train.reports.curves import Curve, write_curves
@@ -40,6 +40,10 @@ def main(config: Config) -> None:
     for path in paths:
         if not Path(path).exists():
             raise UserError(f"evaluate.checkpoints: {path} does not exist: correct the path")
+    try:
+        paths = [str(stage_in(path)) for path in paths]
+    except BridgeError as error:
+        raise UserError(f"evaluate.checkpoints: {error}") from error
 
     def load(path: str) -> Network:
         loaded = read(path, config, "evaluate.checkpoints", architecture="any")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
+import bridge
 from mmrec_jax import MMRec100M, ModelConfig
 from mmrec_jax.sampling import Sampling
 from mmrec_jax.tracing import Trace, trace
@@ -178,7 +179,7 @@ def load(
 
     Args:
         path: a stage's folder, a state's, a .pt or .safetensors file, or a pipeline's run_dir, of
-            which the fusion is read, or the base where there is none.
+            which the fusion is read, or the only stage that there is.
         tokenizer: tokenizer.json or .tiktoken file; None takes the one beside the checkpoint.
         end_of_text: what ends a document, if the tokenizer hides it.
         base_model: the base of an expert that is in no run's folder.
@@ -189,8 +190,8 @@ def load(
     """
     if not isinstance(path, str | Path):
         raise UserError(f"path: expected a string or a Path, not {type(path).__name__}")
-    place = _stage_in(Path(path).expanduser())
     try:
+        place = bridge.stage_in(Path(path).expanduser())
         speaker = load_speaker(
             place,
             tokenizer=None if tokenizer is None else str(tokenizer),
@@ -198,15 +199,9 @@ def load(
             base_model=None if base_model is None else str(base_model),
             num_heads=num_heads,
         )
-    except UserError as error:
+    except (bridge.BridgeError, UserError) as error:
         raise UserError(_with_arguments(str(error))) from error
     return TrainedModel(*speaker, speaker.chunk_size, str(place))
-
-
-def _stage_in(path: Path) -> Path:
-    """The folder of the last stage in a pipeline's run_dir; any other path as it is."""
-    stages = (path / f"checkpoints_{name}" for name in ("fusion", "base"))
-    return next((stage for stage in stages if stage.is_dir()), path)
 
 
 def _check_text(text: object, name: str) -> None:

@@ -26,8 +26,9 @@ from bridge.errors import (
     unwritable,
 )
 from bridge.files.lock import locked, run_lock
-from bridge.orbax_folder import state_folder, write_orbax
+from bridge.orbax_folder import write_orbax
 from bridge.partial import LoadReport, load_partial
+from bridge.stage_folders import state_folder
 from mmrec_jax import FusionLayer, MMRec100M
 
 _LEFTOVER = re.compile(

@@ -24,7 +24,7 @@ from bridge.language_model import (
     joined,
     run_folders,
 )
-from bridge.orbax_folder import stage_folder
+from bridge.stage_folders import stage_folder, stage_in
 from mmrec_jax import ExpertModule, FusionLayer, MMRecModel
 
 _CONFIG, _TOKENIZER = "config.yaml", "tokenizer.json"
@@ -103,6 +103,7 @@ def _language_model(
             f"{options.IN}: an expert alone has no embedding: name its base by --base, a run or "
             "a file"
         )
+    place = stage_in(place, "base")
     base = any_format.load(place, num_heads=model.config.num_heads, model_only=True).model
     with errors_about(place):
         if not isinstance(base, MMRecModel):

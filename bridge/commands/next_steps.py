@@ -10,8 +10,8 @@ import yaml
 from bridge.checkpoint import LoadedCheckpoint
 from bridge.commands.printing import printable
 from bridge.config.metadata import to_checkpoint
-from bridge.orbax_folder import stage_folder
 from bridge.resumability import obstacles
+from bridge.stage_folders import stage_folder
 from mmrec_jax import ExpertModule, MMRec100M
 
 PROGRAM = "python -m bridge"

@@ -26,7 +26,7 @@ from bridge import (
 from bridge.files import disk
 from bridge.files.tensors import tensor_of
 from bridge.keys import entries
-from bridge.orbax_folder import state_folder, steps
+from bridge.stage_folders import find_state, stage_in, state_folder, steps
 from bridge.weights import model_from_tensors, variables
 from mmrec_jax import ModelConfig
 
@@ -299,3 +299,27 @@ def test_coroutines_that_a_failed_save_abandons_print_nothing(tmp_path):
     (tmp_path / "abandoning.py").write_text(ABANDONED)
     done = run(tmp_path, "abandoning")
     assert (done.stdout, done.stderr) == ("full\n", "")
+
+
+def test_a_run_dir_stands_for_its_fusion_or_its_only_stage(tmp_path):
+    def saved(stage):
+        state = tmp_path / f"checkpoints_{stage}" / "state" / "7"
+        state.mkdir(parents=True)
+        for name in ("checkpoint.json", MANIFEST):
+            (state / name).touch()
+        return state
+
+    base = saved("base")
+    (tmp_path / "checkpoints_fusion").mkdir()  # it has begun, and saved nothing
+    assert find_state(tmp_path) == base
+    assert stage_in(base) == base and stage_in(base.parents[1]) == base.parents[1]
+    text = saved("text")
+    with pytest.raises(UnreadableFileError) as raised:
+        find_state(tmp_path)
+    stages = f"{tmp_path}/checkpoints_base, {tmp_path}/checkpoints_text"
+    assert str(raised.value) == f"{tmp_path}: has several stages: name one of them, {stages}"
+    assert stage_in(tmp_path, "text") == text.parents[1]
+    assert stage_in(tmp_path, "code") == tmp_path
+    assert find_state(tmp_path / "checkpoints_text") == text
+    fusion = saved("fusion")
+    assert find_state(tmp_path) == fusion

@@ -78,7 +78,8 @@ def read_base(config: Config) -> MMRecModel:
     Raises:
         UserError: there is none, or it does not fit the config.
     """
-    path = config.base_model or stage_folder(config, "base")
+    given = config.base_model
+    path = stage_folder(config, "base") if given is None else bridge.stage_in(given, "base")
     if config.base_model is None and not Path(path).exists():
         raise UserError(
             f"base_model: there is no base in {path}: train it first (python -m train.base), or "

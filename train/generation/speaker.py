@@ -142,7 +142,7 @@ def _network(
         return network_of(loaded, config)
     if base_model is not None:
         try:
-            base = _loaded(Path(base_model), loaded.config.num_heads).model
+            base = _loaded(bridge.stage_in(base_model, "base"), loaded.config.num_heads).model
             if not isinstance(base, MMRecModel):
                 raise UserError(f"{base_model} holds the class {type(base).__name__}, not a base")
             return joined(loaded, base.embedding)

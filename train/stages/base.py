@@ -20,7 +20,8 @@ class BaseStage(Stage):
         source = self.config.training.start_from
         if source is None:
             return initial_model(self.config)
-        return expect_class(MMRecModel, read(source, self.config, "training.start_from").model)
+        loaded = read(bridge.stage_in(source, "base"), self.config, "training.start_from")
+        return expect_class(MMRecModel, loaded.model)
 
     def resumed(self, loaded: bridge.LoadedCheckpoint) -> MMRecModel:
         """The checkpoint's model."""

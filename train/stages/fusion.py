@@ -2,7 +2,6 @@
 
 import itertools
 import typing
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -65,7 +64,7 @@ class FusionStage(Stage):
         """An expert, and its embedding if it has trained one."""
         key = f"{domain}_expert"
         given: str | None = getattr(self.config.fusion, key)
-        path = Path(given or stage_folder(self.config, domain))
+        path = bridge.stage_in(given, domain) if given else stage_folder(self.config, domain)
         if given is None and not path.exists():
             raise UserError(
                 f"fusion.{key}: there is no {domain} expert in {path}: train it first (python -m "

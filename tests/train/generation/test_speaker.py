@@ -234,12 +234,18 @@ def test_a_run_its_files_and_its_states_can_be_named(run_dir, name, step, monkey
     assert load_speaker(name.rpartition("/")[2] if name.endswith(".pt") else ".")
 
 
+def test_a_run_dir_stands_for_its_only_stage(run_dir):
+    network, _, config = load_speaker(run_dir)
+    expected = load_speaker(run_dir / "checkpoints_base")
+    assert (str(variables(network)), config) == (str(variables(expected.network)), expected.config)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("none", "none: cannot be read: No such file"),
         ("checkpoints_base/none.pt", "none.pt: cannot be read: No such file"),
-        ("", r"holds no complete checkpoint: did you mean .*/checkpoints_base\?"),
+        ("..", "holds no complete checkpoint"),
         ("checkpoints_base/state", r"did you mean .*/checkpoints_base\?"),
         ("checkpoints_base/config.yaml", "config.yaml: "),
         ("import", "import has no tokenizer.json beside it: .* --tokenizer FILE"),
