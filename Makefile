@@ -8,7 +8,7 @@ PY := .venv/bin/python
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks second-corpus test slow chaos lint stages worth bench lock clean
+.PHONY: help demo notebooks docs second-corpus test slow chaos lint stages worth bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,6 +18,9 @@ demo: .venv ## run the whole plan, small, on the demo corpus (minutes)
 
 notebooks: .venv ## run the notebooks, and keep their outputs and pictures (minutes)
 	cd notebooks && ../$(PY) run.py
+
+docs: .venv ## build the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 
@@ -52,7 +55,7 @@ bench: .venv ## measure speed and memory
 lock: ## recompute requirements.lock (LOCK_FLAGS=--upgrade renews all pins)
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
-	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra ray --extra dev \
+	build/lock/bin/pip-compile --quiet --extra bridge --extra train --extra docs --extra ray --extra dev \
 		--build-deps-for editable --allow-unsafe \
 		--strip-extras --annotation-style line --no-header --no-emit-index-url --no-emit-find-links \
 		--upgrade-package torch==2.13.0 $(LOCK_FLAGS) \
