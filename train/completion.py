@@ -27,14 +27,16 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
 }
 """What makes the parser of each command."""
 
+_EXACTLY = {"add_help": False, "allow_abbrev": False}
+
 
 def whole_parser() -> argparse.ArgumentParser:
-    """One parser that has the words of all commands; it is read, and parses nothing."""
-    whole = argparse.ArgumentParser(prog="mmrec")
+    """One parser that has the words of all commands; it knows their options, and no types."""
+    whole = argparse.ArgumentParser(prog="mmrec", allow_abbrev=False)
     whole.add_argument("--version", action="version", help="print the version")
     commands = whole.add_subparsers()
     for name, (_, purpose) in COMMANDS.items():
-        _copy(PARSERS[name](), commands.add_parser(name, help=purpose, add_help=False))
+        _copy(PARSERS[name](), commands.add_parser(name, help=purpose, **_EXACTLY))
     return whole
 
 
@@ -47,7 +49,7 @@ def _copy(source: argparse.ArgumentParser, target: argparse.ArgumentParser) -> N
             commands = target.add_subparsers()
             helps = {each.dest: each.help for each in action._choices_actions}
             for name, parser in action.choices.items():
-                _copy(parser, commands.add_parser(name, help=helps.get(name), add_help=False))
+                _copy(parser, commands.add_parser(name, help=helps.get(name), **_EXACTLY))
             continue
         names = [name for name in action.option_strings if not name.endswith("+")]
         help_text = action.help and action.help.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""The project as others get it: as an sdist, and as a wheel built from that, installed elsewhere."""
+"""The project as others get it: an sdist, and a wheel built from that, installed elsewhere."""
 
 import subprocess
 import sys
