@@ -20,7 +20,7 @@ notebooks: .venv ## run the notebooks, and keep their outputs and pictures (minu
 	cd notebooks && ../$(PY) run.py
 
 docs: .venv ## build the documentation as a site, in build/site
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 second-corpus: data/raw/second/unpacked ## fetch Django's and SQLAlchemy's documentation and code
 

@@ -77,10 +77,15 @@ class MismatchError(BridgeError):
     """
 
     def __init__(
-        self, subject: str, problems: Mapping[str, Sequence[str]], advice: str = ""
+        self,
+        subject: str,
+        problems: Mapping[str, Sequence[str]],
+        advice: str = "",
+        most: int = _SCREEN,
     ) -> None:
+        """`most` is how many characters the tensors may take in the message."""
         self.problems = {kind: list(items) for kind, items in problems.items() if items}
-        most = _SCREEN // max(len(self.problems), 1)
+        most //= max(len(self.problems), 1)
         parts = [
             f"{len(items)} {kind}: {listed(items, most)}" for kind, items in self.problems.items()
         ]

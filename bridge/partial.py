@@ -288,7 +288,10 @@ def _nothing_fits(
         problems = {"of other names": list(stated.tensors)}
         advice = "rename them in PyTorch; docs/model.md section 6 has the model's names"
     return MismatchError(
-        f"none of its tensors fits the class {model_class} with this config", problems, advice
+        f"none of its tensors fits the class {model_class} with this config",
+        problems,
+        advice,
+        most=100,  # they all have the same cause
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import shtab
 
@@ -27,7 +28,7 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
 }
 """What makes the parser of each command."""
 
-_EXACTLY = {"add_help": False, "allow_abbrev": False}
+_EXACTLY: dict[str, Any] = {"add_help": False, "allow_abbrev": False}
 
 
 def whole_parser() -> argparse.ArgumentParser:

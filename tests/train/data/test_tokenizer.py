@@ -170,8 +170,10 @@ def test_forked_processes_encode_without_a_warning():
         "raise SystemExit(os.waitpid(child, 0)[1])\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    # From 3.12 on, Python warns of every fork beside threads, and the tokenizer has some.
+    line = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        line,
         capture_output=True,
         text=True,
         cwd=ROOT,
