@@ -22,7 +22,7 @@ ORDER = {
         inspection partial twin huggingface commands __main__
     """,
     "train": """
-        system settings data step scoring checkpoints stages run generation text_results
+        system settings data step scoring checkpoints stages generation run text_results
         trained_model reports preparation stage_command base expert fusion evaluate prepare
         pipeline init harness commands
     """,
