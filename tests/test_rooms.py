@@ -23,7 +23,7 @@ ORDER = {
     """,
     "train": """
         system settings data step scoring checkpoints stages generation run text_results
-        trained_model reports preparation stage_command base expert fusion evaluate prepare
+        trained_model reports forecast preparation stage_command base expert fusion evaluate prepare
         pipeline init harness commands
     """,
 }

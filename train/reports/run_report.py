@@ -23,19 +23,20 @@ from train.system.write import write_json
 REPORT = "report.json"
 
 
-def report(session: Session, config: Config) -> None:
+def report(session: Session, config: Config, batches: int = 0) -> None:
     """Scores the whole validation splits, samples, prints everything, and writes the reports.
 
     Args:
         session: a run that has finished training.
         config: its config.
+        batches: how much of each split the model is scored on; 0 is the whole of it.
     """
     console.print("scoring the validation splits")
     tokenizer, run = session.data.tokenizer, session.run
     token_bytes = tokenizer.token_bytes
     splits, batch_size = session.data.splits, config.training.batch_size
     of_model = {
-        domain: score(session.token_losses, windows, token_bytes, batch_size)
+        domain: score(session.token_losses, windows, token_bytes, batch_size, batches)
         for domain, windows in splits.items()
     }
     model = session.trainer.model_of(session.trainer.devices.here(session.state))

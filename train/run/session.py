@@ -92,7 +92,7 @@ def open_session(
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
     start = restore_newest(plan, stage, data, run) if resume else None
-    start = start or _first_step(config, stage)
+    start = start or first_step(config, stage)
     step, precision = int(start.state.step), start.trainer.precision
     processes.check_same(
         {
@@ -123,7 +123,8 @@ def _checksum(state: TrainState) -> int:
     return total
 
 
-def _first_step(config: Config, stage: Stage) -> StartingPoint:
+def first_step(config: Config, stage: Stage) -> StartingPoint:
+    """Where a run begins that is not resumed."""
     model = stage.start()
     trainer = Trainer(config, model, stage.frozen)
     tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
@@ -139,6 +140,7 @@ class Session:
         data: its data.
         trainer: its compiled functions.
         state: its newest state.
+        metadata: the metadata of all of its checkpoints, without the position in the data.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class Session:
         self._stage = stage
         self.data = data
         self.run = run
-        self.trainer, state, self._loss_sum, self._metadata, self._skipped, self._from_state = start
+        self.trainer, state, self._loss_sum, self.metadata, self._skipped, self._from_state = start
         self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
         self._watchdog = Watchdog(config.training.hang_seconds)
@@ -299,18 +301,18 @@ class Session:
         self._saving.wait()  # and then there is room for one copy of the state
         step = int(state.step)
         position = data_position(step, self.data, self._loss_sum, self._skipped)
-        metadata = self._metadata | {POSITION: position}
+        metadata = self.metadata | {POSITION: position}
         state = self.trainer.devices.here(state)
         if not processes.is_first():
             return
         metrics.sync()
         # A copy: the next steps leave it as it is.
         fetched = jax.device_get(state)
-        write = functools.partial(self._write, fetched, self._loss_sum / step, metadata)
+        write = functools.partial(self.write, fetched, self._loss_sum / step, metadata)
         self._saving.begin(step, write)
         progress.paused()
 
-    def _write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
+    def write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
         """Writes a state that was fetched; in a thread, so it reads nothing that steps change."""
         training, stage = self._config.training, self._stage
         check_still_there(self.run)

@@ -56,6 +56,7 @@ def print_table(table: rich.table.Table) -> None:
     plain = rich.console.Console(
         width=width, highlight=False, markup=False, emoji=False, **_AS_TEXT
     )
+    plain.quiet = console.quiet
     plain.print(table)
 
 
