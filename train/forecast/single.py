@@ -16,6 +16,7 @@ from train.run.memory import peak_bytes
 from train.settings.config import Config
 from train.stages.stage import Stage
 from train.system import processes
+from train.system.allocator import keep_freed_memory
 from train.system.errors import ResumableError, UserError
 from train.system.terminal import console
 
@@ -26,6 +27,7 @@ def plan_stage(config: Config, stage: Stage) -> None:
     Raises:
         UserError: the run could not begin, or there is no room for its miniature.
     """
+    keep_freed_memory()
     run = stage_folder(config, stage.name)
     print_header(config, stage, run)
     with miniature_folder() as folder:

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -25,14 +24,14 @@ from train.run.resume import POSITION, data_position
 from train.run.run_folder import describe_run
 from train.run.session import NO_STEPS, Session, first_step
 from train.scoring.score import score
-from train.settings.config import Config
+from train.settings.config import Config, TrainingConfig
 from train.stages.stage import Stage
 from train.step.trainer import Values
-from train.system.allocator import keep_freed_memory
 
 LEAST_STEPS = 3
 LEAST_SECONDS = 3.0
-"""So many steps are timed, and for so long: single short steps differ much."""
+"""So many steps are timed, and more for so long, as short ones differ; but no more than a run has.
+"""
 
 SCORED = 4
 """Batches that are scored of a split."""
@@ -84,7 +83,6 @@ def measure(config: Config, stage: Stage, run: Path, begun: float) -> Measured:
     Raises:
         UserError: the data or the models before this stage do not fit; or there is no room.
     """
-    keep_freed_memory()
     training = config.training
     check_memory(config.model, memory(), config.mesh.model)
     data = PreparedData(config, stage.name)
@@ -96,12 +94,11 @@ def measure(config: Config, stage: Stage, run: Path, begun: float) -> Measured:
     miniature = _Miniature(session, config)
     seconds = {"start": time.monotonic() - begun}
     first, _ = _timed(miniature.step)
-    step, step_work = miniature.steps()
-    seconds["compiling"] = max(first - step, 0)
-    seconds[f"{training.steps:,} steps"] = training.steps * step
-
     with MetricsWriter(run, 0) as metrics:
         opening, _ = _timed(metrics.open_events)
+        step, step_work = miniature.steps()
+        seconds["compiling"] = max(first - step, 0)
+        seconds[f"{training.steps:,} steps"] = training.steps * step
         log, _ = _timed(lambda: metrics.write(1, miniature.values))
         logs = _times(training.steps, training.log_every)
         seconds["logs"] = opening + logs * log
@@ -134,7 +131,7 @@ def measure(config: Config, stage: Stage, run: Path, begun: float) -> Measured:
     return Measured(session, seconds, every, saves, more)
 
 
-def batches_of(windows: Windows, training: Any, limit: int = 0) -> int:
+def batches_of(windows: Windows, training: TrainingConfig, limit: int = 0) -> int:
     """How many batches of a split are scored; a limit of 0 takes all."""
     count = math.ceil(len(windows) / training.batch_size)
     return min(count, limit) if limit else count
@@ -171,9 +168,12 @@ class _Miniature:
     def steps(self) -> tuple[float, float]:
         """Some steps; the mean of their seconds, and of their processor time."""
         begun, work, count = time.monotonic(), time.process_time(), 0
+        most = max(self._config.training.steps, LEAST_STEPS)
         while count < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:
             self.step()
             count += 1
+            if count == most:
+                break
         return (time.monotonic() - begun) / count, (time.process_time() - work) / count
 
     def score(self) -> None:
