@@ -79,7 +79,7 @@ def _megabytes(text: str) -> float:
 
 def _run(line: list[str]) -> tuple[str, float, float]:
     """What a command prints, its seconds, and its peak memory in bytes."""
-    with tempfile.TemporaryFile() as printed:
+    with tempfile.TemporaryFile("w+b") as printed:
         begun = time.perf_counter()
         actions = [(os.POSIX_SPAWN_DUP2, printed.fileno(), 1)]
         process = os.posix_spawn(line[0], line, os.environ, file_actions=actions)

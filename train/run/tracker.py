@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Tracker:
         if self._module is not None:
             self._try(lambda: self._module.finish())
 
-    def _try(self, work: Any) -> None:
+    def _try(self, work: Callable[[], object]) -> None:
         try:
             work()
         except Exception as error:  # whatever it is, it is not the run's
