@@ -12,7 +12,7 @@ from train.forecast.figures import Forecast, print_forecast
 from train.forecast.training import SCORED, batches_of, measure
 from train.reports.run_report import report
 from train.run.header import print_header
-from train.run.memory import peak_bytes
+from train.run.memory import device_peak_bytes, peak_bytes
 from train.settings.config import Config
 from train.stages.stage import Stage
 from train.system import processes
@@ -40,7 +40,9 @@ def plan_stage(config: Config, stage: Stage) -> None:
             batches -= batches_of(windows, config.training, SCORED)
             seconds += batches * measured.score_seconds
         disk = measured.disk()
-    forecast = Forecast(measured.seconds | {"report": seconds}, peak_bytes(), disk)
+    forecast = Forecast(
+        measured.seconds | {"report": seconds}, peak_bytes(), device_peak_bytes(), disk
+    )
     print_forecast(forecast, Path(config.run_dir))
 
 

@@ -191,7 +191,7 @@ class _Miniature:
     def sample(self) -> None:
         """What is sampled while a run goes on."""
         session = self._session
-        model = session.trainer.model_of(session.state)
+        model = session.trainer.model_of(session.trainer.devices.here(session.state))
         samples_of(model, session.data.tokenizer, self._config.prompts or [""], self._config)
 
     def save(self, meanwhile: Callable[[], None]) -> None:

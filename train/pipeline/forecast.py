@@ -16,7 +16,7 @@ from train.pipeline.report import report
 from train.pipeline.samples import sample
 from train.pipeline.scores import evaluate
 from train.run.header import print_header
-from train.run.memory import peak_bytes
+from train.run.memory import device_peak_bytes, peak_bytes
 from train.settings.pipeline_config import PipelineConfig
 from train.stages.all_stages import STAGES
 from train.system.allocator import keep_freed_memory
@@ -65,7 +65,7 @@ def _forecast(pipeline: PipelineConfig, folder: Path) -> Forecast:
     seconds["export and report"] = time.monotonic() - begun
     disk["export"] = size_of(folder / EXPORT)
     disk["all else"] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return Forecast(seconds, peak_bytes(), disk)
+    return Forecast(seconds, peak_bytes(), device_peak_bytes(), disk)
 
 
 def _more_batches(pipeline: PipelineConfig, name: str) -> int:

@@ -44,6 +44,11 @@ def memory() -> int:
     return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def device_peak_bytes() -> int | None:
+    """The most memory of the device that this process has had so far; None for a CPU's."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
 def peak_bytes() -> int:
     """The most memory that this process has had so far."""
     # getrusage would include the parent's memory at the time when it started this process.
