@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 import bridge
-from benchmarks.process import peak_bytes
 from bridge.config.metadata import to_checkpoint
 from bridge.twin import twin
 from mmrec_jax import ModelConfig
+from train.run.memory import peak_bytes
 
 MODEL = ModelConfig(vocab_size=32000, model_dim=512, num_layers=20, num_heads=8, ffn_dim=2048)
 ROUNDS = 5

@@ -9,15 +9,6 @@ from typing import Any
 from train.run.recorded import environment
 
 
-def peak_bytes() -> int:
-    """The peak memory of this process."""
-    # getrusage would include the parent's memory at the time when it started this process.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
-
-
 def measured_on() -> dict[str, Any]:
     """The machine, the libraries and the commit that a figure was measured with."""
     import torch  # not at the top: it would take memory in processes that do not need it

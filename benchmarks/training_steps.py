@@ -11,8 +11,8 @@ import time
 import jax
 import numpy as np
 
-from benchmarks.process import peak_bytes
 from train.data.batches import batch_of
+from train.run.memory import peak_bytes
 from train.settings.cli import parse_config
 from train.stages.base import initial_model
 from train.step.trainer import Trainer

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from bridge.inspection import Inspection as Inspection
     from bridge.inspection import inspect as inspect
     from bridge.keys import Model as Model
+    from bridge.keys import parameter_counts as parameter_counts
     from bridge.language_model import EMBEDDING_DIGEST as EMBEDDING_DIGEST
     from bridge.language_model import TOKENIZER_DIGEST as TOKENIZER_DIGEST
     from bridge.language_model import embedding_digest as embedding_digest
@@ -120,7 +121,7 @@ _NAMES = {
     "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
     "huggingface.tokenizer": ("NAMES_OF_END_OF_TEXT", "end_of_text_in"),
     "inspection": ("Inspection", "inspect"),
-    "keys": ("Model",),
+    "keys": ("Model", "parameter_counts"),
     "language_model": (
         "EMBEDDING_DIGEST",
         "TOKENIZER_DIGEST",

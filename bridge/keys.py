@@ -6,7 +6,8 @@ writing both use it, so a file fits a model exactly when they have the same name
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from mmrec_jax import ExpertModule, FusionLayer, MMRec100M, MMRecModel, ModelConfig
@@ -52,6 +53,26 @@ def entries(model_class: str, config: ModelConfig) -> list[Entry]:
 def named_parameters(table: list[Entry]) -> list[Entry]:
     """The entries in the order of torch's named_parameters(); a tied tensor has its first name."""
     return [entry for entry in table if entry.kind == "parameter"]
+
+
+def parameter_counts(
+    model_class: str,
+    config: ModelConfig,
+    counted: Callable[[VariablePath], bool] = lambda path: True,
+) -> dict[str, int]:
+    """The numbers of parameters of a model's parts, in the order of the model.
+
+    Args:
+        model_class: its name.
+        config: its config.
+        counted: says by its path in the JAX model whether an array counts.
+    """
+    counts: dict[str, int] = {}
+    for entry in named_parameters(entries(model_class, config)):
+        if entry.path is not None and counted(entry.path):
+            part = str(entry.path[0])
+            counts[part] = counts.get(part, 0) + math.prod(entry.shape)
+    return counts
 
 
 def _mmrec_model(c: ModelConfig) -> Iterator[Entry]:

@@ -16,7 +16,6 @@ from typing import Any, Unpack
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from bridge import weights
 from bridge.checkpoint import (
@@ -150,6 +149,8 @@ def load_orbax(folder: PathLike, *, model_only: bool = False) -> LoadedCheckpoin
 def _write(target: Path, arrays: Arrays, content: str) -> None:
     if target.exists():
         raise UnwritableFileError("exists already: choose another folder")
+    import orbax.checkpoint as ocp  # only now: a run need not wait for it at its start
+
     # Compression would take as long as all else together, and gain a twelfth.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=_alone())
     with disk.replacing_folder(target) as partial:
@@ -167,10 +168,12 @@ def _write(target: Path, arrays: Arrays, content: str) -> None:
         (partial / manifest.MANIFEST).write_text(described + "\n", encoding="utf-8")
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
+def _alone() -> Any:
     """Says that this process works alone: else Orbax waits for all of `jax.distributed`."""
+    from orbax.checkpoint.options import MultiprocessingOptions
+
     own = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
+    return MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
     )
 
@@ -204,6 +207,8 @@ def _read_arrays(
     folder: Path, model_class: str, config: ModelConfig
 ) -> dict[str, dict[VariablePath, jax.Array]]:
     """The arrays of the model and of the moments, after checking that they are the config's."""
+    import orbax.checkpoint as ocp
+
     shapes = {
         entry.path: entry.shape[::-1] if entry.transpose else entry.shape
         for entry in entries(model_class, config)

@@ -22,8 +22,8 @@ ORDER = {
         resumability comparison inspection partial twin huggingface commands __main__
     """,
     "train": """
-        system settings data step scoring checkpoints stages run generation text_results
-        trained_model reports preparation stage_command base expert fusion evaluate prepare
+        system settings data step scoring checkpoints stages generation run text_results
+        trained_model reports forecast preparation stage_command base expert fusion evaluate prepare
         pipeline init harness commands completion
     """,
 }

@@ -11,11 +11,12 @@ from bridge import BridgeError, stage_in, steps
 from train.checkpoints.language_model import network_of, read, stage_folder
 from train.data.prepared import PreparedData
 from train.reports.curves import Curve, write_curves
-from train.run.recorded import CONFIG, recorded_settings
+from train.run.recorded import recorded_settings
 from train.run.run_folder import check_run_dir, check_writable
 from train.scoring.scoreboard import score_networks, score_table, write_scores
 from train.settings import cli
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.stages.all_stages import STAGES
 from train.step.frozen import Network
 from train.system.errors import UserError

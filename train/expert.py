@@ -3,10 +3,11 @@
 from typing import Any
 
 from train.checkpoints.language_model import stage_folder
-from train.run.recorded import CONFIG, recorded_settings
+from train.run.recorded import recorded_settings
 from train.settings import cli
 from train.settings.command_help import EVERYDAY
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.stage_command import train_stage
 from train.stages.expert import ExpertStage
 from train.system.terminal import console

@@ -8,6 +8,7 @@ from pathlib import Path
 from bridge import BridgeError, compare, load_orbax, load_torch, state_folder
 from train.checkpoints.language_model import stage_folder
 from train.checkpoints.run_states import is_whole
+from train.forecast.single import plan_stage
 from train.reports.run_report import report, reported
 from train.run.recorded import RESTART, STRETCH
 from train.run.resume import Added, Plan, check_fits, check_may_resume
@@ -26,6 +27,7 @@ def train_stage(
     *,
     resume: bool,
     overwrite: bool,
+    plan: bool = False,
     skip_steps: str | None = None,
     extend: str | None = None,
     schedule: str | None = None,
@@ -36,6 +38,7 @@ def train_stage(
         config: the run's config.
         stage: what to train.
         resume, overwrite: see `open_session`.
+        plan: prints what the run will take, and trains nothing.
         skip_steps: the steps whose data are left out, as "N-M" or "N"; with `resume` alone.
         extend: so many steps are added to those of the run; with `resume` alone.
         schedule: what becomes of its schedule then, "stretch" (the default) or "restart".
@@ -48,7 +51,12 @@ def train_stage(
     for flag, value in (("--skip-steps", left_out), ("--extend", added)):
         if value and not resume:
             raise UserError(f"{flag} is for a run that goes on: give --resume too, or leave it out")
+    if plan and resume:
+        raise UserError("--plan is of a run from its start: leave out --resume")
     processes.start(**vars(config.distributed))
+    if plan:
+        plan_stage(config, stage)
+        return
     run = stage_folder(config, stage.name)
     lock = locked_runs(run)
     with contextlib.ExitStack() as stack, processes.together():
@@ -57,9 +65,9 @@ def train_stage(
         processes.check_same({"configs": repr(everywhere), "flags": repr(flags)})
         processes.by_first(lambda: stack.enter_context(lock))
         if resume and not overwrite and added is None:
-            plan = check_may_resume(config, run, stage.sections)
-            steps = plan.config.training.steps
-            complete = [_is_complete(run, stage, plan)]
+            recorded = check_may_resume(config, run, stage.sections)
+            steps = recorded.config.training.steps
+            complete = [_is_complete(run, stage, recorded)]
             if processes.gathered(complete)[0, 0]:  # as the first process sees it
                 console.print(
                     f"the run in {run} is complete, with all of its {steps} steps: to train it "

@@ -12,9 +12,9 @@ from train.checkpoints.language_model import joined, network_of
 from train.data.data_folder import TOKENIZER
 from train.data.tokenizer import Tokenizer
 from train.data.tokenizer_files import read_tokenizer
-from train.run.recorded import CONFIG
 from train.settings.cli import parse_config
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.step.frozen import Network
 from train.system.errors import UserError
 

@@ -8,6 +8,7 @@ import jsonargparse
 
 from bridge import stage_folder
 from train.pipeline.export import check_export, export, is_intact
+from train.pipeline.forecast import plan_pipeline
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
 from train.pipeline.samples import sample
@@ -21,12 +22,15 @@ from train.stages.all_stages import STAGES
 from train.system.errors import ResumableError, UserError
 
 
-def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = None) -> None:
+def main(
+    config: PipelineConfig, *, overwrite: bool, plan: bool = False, skip_steps: str | None = None
+) -> None:
     """Runs what is left of the pipeline.
 
     Args:
         config: the pipeline's.
         overwrite: delete results of other settings.
+        plan: print what all stages will take, and train nothing.
         skip_steps: the steps whose data are left out in the stage that is resumed, as "N-M".
 
     Raises:
@@ -35,6 +39,9 @@ def main(config: PipelineConfig, *, overwrite: bool, skip_steps: str | None = No
         KeyboardInterrupt: interrupted; the same command resumes.
     """
     left_out = steps_of(skip_steps)
+    if plan:
+        plan_pipeline(config)
+        return
     try:
         with locked_runs(*(stage_folder(config.run_dir, name) for name in STAGES)):
             record = PipelineRecord(config, overwrite=overwrite, left_out=left_out)
@@ -57,6 +64,9 @@ def _add_flags(parser: jsonargparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         help="rerun stages whose settings or inputs have changed, deleting their old results",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say what time, memory and disk it takes, and stop"
     )
     parser.add_argument(
         "--skip-steps",

@@ -17,13 +17,15 @@ from train.checkpoints.language_model import stage_folder
 from train.checkpoints.run_states import content_digest, is_whole, remove_unfinished
 from train.data import data_folder, token_files
 from train.data.batches import Windows
+from train.pipeline.ahead import later_tokens
 from train.preparation import listing
 from train.preparation.prepare_data import prepare
-from train.run.recorded import CONFIG, STEPS, recorded_settings
+from train.run.recorded import STEPS, recorded_settings
 from train.run.run_folder import check_writable, delete_run
 from train.run.session import NO_STEPS, open_session
 from train.settings.compare import WITHOUT_EFFECT, changes, flat, with_defaults
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.settings.pipeline_config import PipelineConfig
 from train.stages.all_stages import STAGES
 from train.system.errors import UserError
@@ -132,11 +134,11 @@ class PipelineRecord:
             self._begin(name, identity, folder, result)
             if (folder / CONFIG).exists() and not steps(folder) and not list(folder.glob("*.pt")):
                 delete_run(folder)  # it was killed before it saved its first state
-            console.rule(name)
+            console.rule(f"{name}: stage {list(STAGES).index(name) + 1} of {len(STAGES)}")
             resume = (folder / CONFIG).exists()
             left_out, self._left_out = self._left_out if resume else NO_STEPS, NO_STEPS
             session = open_session(config, stage, resume=resume, overwrite=False, left_out=left_out)
-            session.train()
+            session.train(later_tokens(self._config, name))
             self._finish(name, result)
         self._results[name] = self._record[name]["result"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from bridge import class_name, parameter_counts
 from train.checkpoints.language_model import stage_folder
+from train.generation.samples import samples_of
 from train.generation.speaker import load_speaker
 from train.pipeline.scores import MODEL_NAMES
-from train.reports.page import parameters_of
-from train.reports.run_report import sampled
 from train.settings.pipeline_config import PipelineConfig
 from train.system.errors import UserError
 from train.system.terminal import console
@@ -36,11 +36,9 @@ def sample(pipeline: PipelineConfig) -> Path:
         console.print(f"sampling {name}")
         config = pipeline.stage(stage)
         network, tokenizer, _ = load_speaker(stage_folder(config, stage))
-        samples = {
-            prompt: sampled(network, tokenizer, prompt, config, pipeline.seed + index)
-            for index, prompt in enumerate(pipeline.prompts)
-        }
-        found[stage] = StageModel(parameters_of(network), samples)._asdict()
+        samples = samples_of(network, tokenizer, pipeline.prompts, config)
+        parameters = parameter_counts(class_name(network), network.config)
+        found[stage] = StageModel(parameters, samples)._asdict()
     try:
         write_json(path, found)
     except OSError as error:

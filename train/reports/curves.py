@@ -3,17 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import matplotlib.axes
-import matplotlib.figure
-from matplotlib.ticker import EngFormatter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from train.run.metrics import read_metrics
 from train.run.recorded import STEPS, recorded_settings
 from train.scoring.score import Margin
 from train.scoring.scoreboard import as_label
 from train.system.write import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOSSES = {"loss": "training", "loss/text": "validation, text", "loss/code": "validation, code"}
 """The curves that a run can have in metrics.jsonl, and what they show."""
@@ -51,7 +50,7 @@ def tokens_of_run(run: Path) -> int:
 
 
 def draw_curves(
-    axes: matplotlib.axes.Axes,
+    axes: "Axes",
     curves: Sequence[Curve],
     loss: str,
     levels: Mapping[str, float] | None = None,
@@ -67,6 +66,8 @@ def draw_curves(
     Raises:
         UserError: a run's config cannot be read.
     """
+    from matplotlib.ticker import EngFormatter  # imported only when there is something to draw
+
     drawn: list[tuple[float, float]] = []
     for index, curve in enumerate(curves):
         per_step = tokens_of_step(recorded_settings(curve.run))
@@ -115,6 +116,8 @@ def write_curves(path: Path, curves: Sequence[Curve]) -> bool:
         UserError: a run's config cannot be read, or the path is a link.
         OSError: it cannot be written.
     """
+    import matplotlib.figure
+
     figure = matplotlib.figure.Figure(figsize=(15, 5), layout="constrained")
     panels = figure.subplots(1, len(LOSSES))
     drawn = [draw_curves(axes, curves, loss) for axes, loss in zip(panels, LOSSES, strict=True)]
@@ -124,7 +127,7 @@ def write_curves(path: Path, curves: Sequence[Curve]) -> bool:
     return any(drawn)
 
 
-def draw_margins(axes: matplotlib.axes.Axes, rows: Mapping[str, Mapping[str, Margin]]) -> None:
+def draw_margins(axes: "Axes", rows: Mapping[str, Mapping[str, Margin]]) -> None:
     """Draws margins by row and domain, with twice their error; left of 0, the first is better."""
     for row, of_domain in enumerate(rows.values()):
         for place, (domain, margin) in enumerate(of_domain.items()):

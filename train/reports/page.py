@@ -7,12 +7,7 @@ import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import matplotlib
-import matplotlib.axes
-import matplotlib.figure
-from flax import nnx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from train.reports.curves import LOSSES, Curve, draw_curves, draw_margins, tokens_of_step
 from train.reports.templates import template
@@ -20,9 +15,11 @@ from train.run.metrics import read_metrics
 from train.run.recorded import STEPS, recorded_parts, recorded_settings
 from train.scoring.score import BASELINES, margin
 from train.scoring.scoreboard import Scores
-from train.step.frozen import Network
 from train.system.errors import UserError
 from train.system.write import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PAGE = "report.html"
 
@@ -117,16 +114,10 @@ def write_page(path: Path, page: Page) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def parameters_of(model: Network) -> dict[str, int]:
-    """The numbers of parameters of a model's parts."""
-    counts: dict[str, int] = {}
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        counts[str(path[0])] = counts.get(str(path[0]), 0) + variable[...].size
-    return counts
-
-
-def _picture(size: tuple[float, float], draw: Callable[[matplotlib.axes.Axes], object]) -> str:
+def _picture(size: tuple[float, float], draw: "Callable[[Axes], object]") -> str:
     """A picture of so many inches as the address of an image, whose data are in it."""
+    import matplotlib.figure  # imported only when there is something to draw
+
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     file = io.BytesIO()

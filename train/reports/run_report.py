@@ -5,43 +5,38 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge import MANIFEST
-from mmrec_jax.sampling import Sampling
+from bridge import MANIFEST, class_name, parameter_counts
 from train.data.data_folder import TOKENIZER
-from train.data.tokenizer import Tokenizer
-from train.generation.texts import continuation
+from train.generation.samples import print_samples, samples_of
 from train.reports.curves import Curve
-from train.reports.page import PAGE, Page, StageContent, parameters_of, write_page
+from train.reports.page import PAGE, Page, StageContent, write_page
 from train.run.metrics import plot_losses
-from train.run.recorded import CONFIG
 from train.run.session import Session
 from train.scoring.score import BASELINES, baseline_scores, score
 from train.scoring.scoreboard import Scores, as_plain, score_table
 from train.settings.config import Config
-from train.step.frozen import Network
+from train.settings.paths import CONFIG
 from train.system import processes
-from train.system.errors import UserError
-from train.system.terminal import console, for_terminal, print_table
+from train.system.terminal import console, print_table
 from train.system.write import write_json
 
 REPORT = "report.json"
-SAMPLE_TOKENS = 64
-SAMPLE_TEMPERATURE = 0.8
 
 
-def report(session: Session, config: Config) -> None:
+def report(session: Session, config: Config, batches: int = 0) -> None:
     """Scores the whole validation splits, samples, prints everything, and writes the reports.
 
     Args:
         session: a run that has finished training.
         config: its config.
+        batches: how much of each split the model is scored on; 0 is the whole of it.
     """
     console.print("scoring the validation splits")
     tokenizer, run = session.data.tokenizer, session.run
     token_bytes = tokenizer.token_bytes
     splits, batch_size = session.data.splits, config.training.batch_size
     of_model = {
-        domain: score(session.token_losses, windows, token_bytes, batch_size)
+        domain: score(session.token_losses, windows, token_bytes, batch_size, batches)
         for domain, windows in splits.items()
     }
     model = session.trainer.model_of(session.trainer.devices.here(session.state))
@@ -49,14 +44,12 @@ def report(session: Session, config: Config) -> None:
         return
     baselines = baseline_scores(session.data.counted, splits, token_bytes)
     scores = {domain: {"model": of_model[domain], **baselines[domain]} for domain in splits}
-    samples = {
-        prompt: sampled(model, tokenizer, prompt, config, config.seed + i)
-        for i, prompt in enumerate(config.prompts)
-    }
+    parameters = parameter_counts(class_name(model), model.config)
+    samples = samples_of(model, tokenizer, config.prompts, config)
 
     levels = {f"5-gram, {domain}": of_domain["5-gram"].loss for domain, of_domain in scores.items()}
     plot = plot_losses(run, levels)
-    write_page(run / PAGE, _page(session, config, scores, parameters_of(model), samples))
+    write_page(run / PAGE, _page(session, config, scores, parameters, samples))
     # Last, because it says that the run is complete.
     document = {
         "step": int(session.state.step),
@@ -72,9 +65,7 @@ def report(session: Session, config: Config) -> None:
             *others, last = better
             names = f"{', '.join(others)} and {last}" if others else last
             console.print(f"{domain}: the model is worse than the {names}")
-    for prompt, text in samples.items():
-        console.print(f"sample, prompt {prompt!r}:", style="bold")
-        console.print(for_terminal(prompt + text))
+    print_samples(samples)
     for name, path in (
         ("checkpoint", session.checkpoint_path),
         ("plot", plot),
@@ -141,19 +132,3 @@ def reported(run: Path, step: int) -> bool:
         return bool(json.loads((run / REPORT).read_text(encoding="utf-8"))["step"] == step)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def sampled(model: Network, tokenizer: Tokenizer, prompt: str, config: Config, seed: int) -> str:
-    """A model's continuation of a prompt, or why there is none."""
-    try:
-        return continuation(
-            model,
-            tokenizer,
-            prompt,
-            length=SAMPLE_TOKENS,
-            sampling=Sampling(temperature=SAMPLE_TEMPERATURE),
-            chunk_size=config.training.chunk_size,
-            seed=seed,
-        )
-    except UserError as error:
-        return f" [no sample: {error}]"

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge import in_words
+from train.run.tracker import NO_TRACKER, Tracker
 from train.system.terminal import console
 from train.system.write import replacing, write_text
 
@@ -23,8 +25,14 @@ class MetricsWriter:
     it stays as it is, and the next start begins another.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        """Opens a run's metrics, and drops records after `step`, since those steps come again."""
+    def __init__(self, run: Path, step: int, tracker: str = NO_TRACKER) -> None:
+        """Opens a run's metrics, and drops records after `step`, since those steps come again.
+
+        Args:
+            run: the run's folder.
+            step: the last step that has been made.
+            tracker: gets the records too, see training.tracker.
+        """
         kept = [record for record in read_metrics(run) if record["step"] <= step]
         write_text(run / METRICS, "".join(map(_line, kept)))
         self._file = (run / METRICS).open("ab", buffering=0)
@@ -32,15 +40,24 @@ class MetricsWriter:
         self._waiting = b""
         self._events: _Events | None = None
         self._troubled: set[str] = set()
+        self._tracker = Tracker(tracker, run)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Adds a record: numbers by name; names of validation losses are `loss/DOMAIN`."""
         self._waiting += _line({"step": step, **values}).encode()
         self._write_waiting()
+        self._tracker.add(step, values)
         self.open_events()
         if self._events is not None and "tensorboard" not in self._troubled:
             with self._trying("tensorboard"):
                 self._events.add(step, values)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Adds texts by name, to TensorBoard alone: metrics.jsonl has numbers."""
+        self.open_events()
+        if self._events is not None and "tensorboard" not in self._troubled:
+            with self._trying("tensorboard"):
+                self._events.add_texts(step, texts)
 
     def open_events(self) -> None:
         """Opens the TensorBoard file now, which takes a second, and not with the first `write`."""
@@ -83,6 +100,7 @@ class MetricsWriter:
     def __exit__(self, *_: object) -> None:
         self._write_waiting()
         self._file.close()
+        self._tracker.close()
         if self._events is not None:
             with contextlib.suppress(OSError):
                 self._events.close()
@@ -95,6 +113,9 @@ class NoMetrics(MetricsWriter):
         pass
 
     def write(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Nothing."""
 
     def open_events(self) -> None:
@@ -126,7 +147,7 @@ class _Events:
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(exist_ok=True)
-        self._scalar, self._event = summary.scalar, event_pb2.Event
+        self._scalar, self._text, self._event = summary.scalar, summary.text, event_pb2.Event
         suffix = f".{time.time_ns()}"  # the name has seconds only
         # Absolute: a relative path that begins with "gs:" or "s3:" would be a cloud's.
         self._file = event_file_writer.EventsWriter(str(folder.absolute() / "events"), suffix)
@@ -137,6 +158,13 @@ class _Events:
     def add(self, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._scalar(name, value))
+        self._file.flush()
+
+    def add_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for name, text in texts.items():
+            # TensorBoard takes it for Markdown, in which indented lines are shown as they are.
+            shown = textwrap.indent(text, "    ", lambda line: True)
+            self._write(step, summary=self._text(name, shown))
         self._file.flush()
 
     def close(self) -> None:

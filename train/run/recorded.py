@@ -16,11 +16,11 @@ import yaml
 import bridge
 from train.settings.compare import differences, flat, with_defaults
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.system.errors import UserError
 from train.system.terminal import console
 from train.system.write import write_json, write_text
 
-CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 
 STEPS = "training.steps"
@@ -161,11 +161,12 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "platform": jax.default_backend(),
         "machine": platform.machine(),
-        "cores": _cores(),
+        "cores": cores(),
     }
 
 
-def _cores() -> int | None:
+def cores() -> int | None:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

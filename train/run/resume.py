@@ -14,7 +14,6 @@ from train.checkpoints.fit import IMPORT_AGAIN, check_finite, check_model, check
 from train.checkpoints.state import state_of
 from train.data.prepared import PreparedData
 from train.run.recorded import (
-    CONFIG,
     RESTART,
     STEPS,
     Extension,
@@ -24,6 +23,7 @@ from train.run.recorded import (
 from train.run.run_folder import contents
 from train.settings.compare import CHANGEABLE, changes, flat, with_defaults
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.stages.stage import Stage
 from train.step.schedule import Origin, origin_of, schedule
 from train.step.trainer import Trainer, TrainState

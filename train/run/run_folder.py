@@ -11,8 +11,9 @@ from pathlib import Path
 from bridge import is_unfinished, run_lock, steps
 from train.checkpoints.run_states import remove_leftovers
 from train.data.data_folder import TOKENIZER
-from train.run.recorded import CONFIG, Extension, begin_part, recorded_settings
+from train.run.recorded import Extension, begin_part, recorded_settings
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.system.errors import UserError
 from train.system.lock import locked
 from train.system.write import refuse_link, write_text

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge import TOKENIZER_DIGEST, file_digest
-from mmrec_jax import ModelConfig
 from train.checkpoints import run_states
 from train.checkpoints.background_save import BackgroundSave
 from train.checkpoints.language_model import stage_folder
@@ -22,8 +20,10 @@ from train.checkpoints.state import checkpoint_of
 from train.data.batches import Batch, check_batch
 from train.data.data_folder import TOKENIZER
 from train.data.prepared import PreparedData
+from train.generation.samples import print_samples, samples_of
+from train.run.header import print_header
+from train.run.memory import check_memory, memory
 from train.run.metrics import MetricsWriter, NoMetrics, read_metrics
-from train.run.recorded import CONFIG
 from train.run.resume import (
     POSITION,
     Added,
@@ -40,9 +40,11 @@ from train.run.run_folder import (
     describe_run,
     identity_of,
 )
+from train.run.tracker import check_tracker
 from train.run.watch import Watch
 from train.scoring.score import score
 from train.settings.config import Config
+from train.settings.paths import CONFIG
 from train.stages.stage import Stage
 from train.step.loop import Hook, train
 from train.step.trainer import Trainer, TrainState, Values
@@ -54,9 +56,6 @@ from train.system.watchdog import Watchdog
 
 _MOST_SKIPPED = 3
 """Steps that may be skipped one after the other; so many are no accident."""
-
-_BYTES_PER_PARAMETER = 8
-"""The weight and its gradient in float32; and as many for the two moments."""
 
 NO_STEPS = range(0)
 
@@ -86,6 +85,7 @@ def open_session(
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them")
     keep_freed_memory()
+    check_tracker(config.training.tracker)
     run = stage_folder(config, stage.name)
     plan, given = Plan(config), config.training.steps
     if resume:
@@ -93,11 +93,12 @@ def open_session(
         config = plan.config
     else:
         processes.by_first(lambda: check_may_begin(run, overwrite=overwrite))
-    check_memory(config.model, _memory(), config.mesh.model)
+    print_header(config, stage, run)
+    check_memory(config.model, memory(), config.mesh.model)
     data = PreparedData(config, stage.name)
     check_batch(config, data.rows)
     start = restore_newest(plan, stage, data, run) if resume else None
-    start = start or _first_step(config, stage)
+    start = start or first_step(config, stage)
     step, precision = int(start.state.step), start.trainer.precision
     processes.check_same(
         {
@@ -128,36 +129,8 @@ def _checksum(state: TrainState) -> int:
     return total
 
 
-def check_memory(model: ModelConfig, memory: int, parts: int = 1) -> None:
-    """Makes sure that a model's training state is not larger than a memory of so many bytes.
-
-    Args:
-        model: the model's config.
-        memory: the bytes.
-        parts: over how many such memories the moments are cut.
-
-    Raises:
-        UserError: it is; building it would take the machine down.
-    """
-    width = model.model_dim
-    # The least that every variant of a model has: four projections and a feed-forward layer.
-    layers = model.num_layers * (4 * width**2 + 2 * width * model.ffn_dim)
-    needed = _BYTES_PER_PARAMETER * (1 + 1 / parts) * (model.vocab_size * width + layers)
-    if needed > memory:
-        raise UserError(
-            f"model: num_layers {model.num_layers}, model_dim {width} and ffn_dim "
-            f"{model.ffn_dim} need at least {needed / 1e9:,.1f} GB for weights, gradients and "
-            f"moments, and this machine has {memory / 1e9:,.1f} GB: lower them"
-        )
-
-
-def _memory() -> int:
-    """The bytes that the device has, or this machine."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def _first_step(config: Config, stage: Stage) -> StartingPoint:
+def first_step(config: Config, stage: Stage) -> StartingPoint:
+    """Where a run begins that is not resumed."""
     model = stage.start()
     trainer = Trainer(config, model, stage.frozen)
     tokenizer = file_digest(Path(config.data_dir) / TOKENIZER)
@@ -173,6 +146,7 @@ class Session:
         data: its data.
         trainer: its compiled functions.
         state: its newest state.
+        metadata: the metadata of all of its checkpoints, without the position in the data.
     """
 
     def __init__(
@@ -190,7 +164,7 @@ class Session:
         self.data = data
         self.run = run
         self._identity = identity_of(run)
-        self.trainer, state, self._loss_sum, self._metadata, self._skipped, self._from_state = start
+        self.trainer, state, self._loss_sum, self.metadata, self._skipped, self._from_state = start
         self.state = self.trainer.devices.cut(state)
         self._left_out = left_out
         self._watchdog = Watchdog(config.training.hang_seconds)
@@ -210,8 +184,11 @@ class Session:
         self._watchdog.done_some()
         return losses
 
-    def train(self) -> None:
+    def train(self, later_tokens: float | None = None) -> None:
         """Makes all remaining steps.
+
+        Args:
+            later_tokens: what later stages take, see `TrainingProgress`.
 
         Raises:
             UserError: training diverged, or several steps in a row were skipped.
@@ -223,15 +200,18 @@ class Session:
         if training.packing == "documents":
             console.print(f"sequences hold whole documents: {self.data.padding:.1%} is padding")
             tokens = round(tokens * (1 - self.data.padding))
-        metrics = MetricsWriter(self.run, start) if processes.is_first() else NoMetrics()
+        metrics: MetricsWriter = NoMetrics()
+        if processes.is_first():
+            metrics = MetricsWriter(self.run, start, training.tracker)
         self._watch = Watch(read_metrics(self.run))
-        progress = TrainingProgress(start, training.steps, tokens)
+        progress = TrainingProgress(start, training.steps, tokens, later_tokens)
         save = functools.partial(self._save, metrics, progress)
         hooks: list[tuple[int, Hook]] = [
             (1, lambda *_: self._saving.check()),
             (1, self._advance),
             (training.log_every, functools.partial(self._log, metrics, progress)),
             (training.validate_every, functools.partial(self._validate, metrics, progress)),
+            *self._sampling(metrics, progress),
             (training.checkpoint_every, save),
             (1, lambda *_: metrics.open_events()),
         ]
@@ -304,24 +284,42 @@ class Session:
         metrics.plot()
         progress.paused()
 
+    def _sampling(
+        self, metrics: MetricsWriter, progress: TrainingProgress
+    ) -> list[tuple[int, Hook]]:
+        every = self._config.training.sample_every
+        return [(every, functools.partial(self._sample, metrics, progress))] if every else []
+
+    def _sample(
+        self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
+    ) -> None:
+        state = self.trainer.devices.here(state)
+        if processes.is_first():
+            model, config = self.trainer.model_of(state), self._config
+            found = samples_of(model, self.data.tokenizer, config.prompts or [""], config)
+            print_samples(found, f"step {int(state.step)}  ")
+            metrics.write_texts(int(state.step), {f"sample/{p}": p + t for p, t in found.items()})
+        self._watchdog.done_some()
+        progress.paused()
+
     def _save(
         self, metrics: MetricsWriter, progress: TrainingProgress, state: TrainState, values: Values
     ) -> None:
         self._saving.wait()  # and then there is room for one copy of the state
         step = int(state.step)
         position = data_position(step, self.data, self._loss_sum, self._skipped)
-        metadata = self._metadata | {POSITION: position}
+        metadata = self.metadata | {POSITION: position}
         state = self.trainer.devices.here(state)
         if not processes.is_first():
             return
         metrics.sync()
         # A copy: the next steps leave it as it is.
         fetched = jax.device_get(state)
-        write = functools.partial(self._write, fetched, self._loss_sum / step, metadata)
+        write = functools.partial(self.write, fetched, self._loss_sum / step, metadata)
         self._saving.begin(step, write)
         progress.paused()
 
-    def _write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
+    def write(self, state: TrainState, avg_loss: float, metadata: dict[str, Any]) -> None:
         """Writes a state that was fetched; in a thread, so it reads nothing that steps change."""
         training, stage = self._config.training, self._stage
         check_still_there(self.run, self._identity)

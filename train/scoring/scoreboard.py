@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import matplotlib.figure
 import rich.table
 from flax import nnx
 
@@ -124,6 +123,8 @@ def as_label(name: str) -> str:
 def _plot(scores: Scores, path: Path) -> None:
     names = list(next(iter(scores.values())))
     size = 9.5 + 0.08 * max(map(len, names)), 1.6 + 0.35 * len(names)
+    import matplotlib.figure  # imported only when there is something to draw
+
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(scores), sharey=True)
     for axes, (domain, of_domain) in zip(grid, scores.items(), strict=True):

@@ -174,6 +174,9 @@ def add_run_flags(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="resume from the newest saved state")
     parser.add_argument("--overwrite", action="store_true", help="delete the old run first")
     parser.add_argument(
+        "--plan", action="store_true", help="say what time, memory and disk it takes, and stop"
+    )
+    parser.add_argument(
         "--skip-steps",
         metavar="N-M",
         help="with --resume: leave out the data of steps N to M, which an error named",

@@ -15,6 +15,8 @@ WITHOUT_EFFECT = {
     "training.log_every",
     "training.validate_every",
     "training.validation_batches",
+    "training.sample_every",
+    "training.tracker",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.keep_exports",

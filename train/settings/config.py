@@ -95,6 +95,9 @@ class TrainingConfig:
         log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between validations.
         validation_batches: batches per domain in a validation; 0 takes the whole split.
+        sample_every: steps between samples, one for each of `prompts`, or one without a prompt;
+            null samples only for the report.
+        tracker: also sends the metrics to "trackio" or "wandb", which must be installed.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest Orbax states to keep.
         keep_exports: how many of the newest .pt files to keep; null keeps all.
@@ -115,6 +118,8 @@ class TrainingConfig:
     log_every: int = 10
     validate_every: int = 1000
     validation_batches: int = 8
+    sample_every: int | None = None
+    tracker: Literal["none", "trackio", "wandb"] = "none"
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
     keep_exports: int | None = None

@@ -1,4 +1,4 @@
-"""Which settings are paths, and that `~` stands for the home folder in all of them."""
+"""Which settings are paths, what `~` is in them, and where a run's folder has its settings."""
 
 import os
 from typing import Any
@@ -17,6 +17,9 @@ PATHS = {
     "evaluate.checkpoints",
 }
 """The dotted keys of settings that name files, folders or patterns of them."""
+
+CONFIG = "config.yaml"
+"""The file in a run's folder that has the run's settings."""
 
 
 def with_home(key: str, value: Any) -> Any:

@@ -29,6 +29,7 @@ class FusionStage(Stage):
     """Both experts and their embedding below a fusion layer, norm and head; some parts frozen."""
 
     name = "fusion"
+    model_class = "MMRec100M"
     checkpoint_name = "fusion_model"
     sections = ("fusion",)
 

@@ -23,12 +23,14 @@ class Stage(abc.ABC):
 
     Attributes:
         name: its folder in run_dir is `checkpoints_NAME`.
+        model_class: the class of the model that it trains, as in MODEL_CLASSES of the bridge.
         checkpoint_name: its .pt files are called `CHECKPOINT_NAME_step_N.pt`.
         sections: the sections of the config that it reads and other stages do not.
         frozen: the parts that it does not train.
     """
 
     name: str
+    model_class: str = "MMRecModel"
     checkpoint_name: str
     sections: tuple[str, ...] = ()
     frozen: Frozen = Frozen()

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmrec_jax import MMRec100M, MMRecModel
+from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
 from mmrec_jax.layer_paths import VariablePath
 
 Arrays = dict[VariablePath, jax.Array]
@@ -36,6 +36,12 @@ class Frozen:
 
     modules: frozenset[str] = frozenset()
     rates: tuple[float, ...] = ()
+
+    def covers(self, path: VariablePath, config: ModelConfig) -> bool:
+        """Whether an array is not trained, of a model with this config and a list of blocks."""
+        if not set(path).isdisjoint({*self.modules, *config.untrained_modules}):
+            return True
+        return "blocks" in path and path[path.index("blocks") + 1] in range(self.rates.count(0.0))
 
 
 class Parameters:

@@ -56,16 +56,28 @@ def print_table(table: rich.table.Table) -> None:
     plain = rich.console.Console(
         width=width, highlight=False, markup=False, emoji=False, **_AS_TEXT
     )
+    plain.quiet = console.quiet
     plain.print(table)
 
 
 class TrainingProgress:
     """Shows the step, the loss, tokens per second and the time left."""
 
-    def __init__(self, start: int, steps: int, tokens_per_step: int) -> None:
-        """`start` of `steps` optimizer steps are already done."""
+    def __init__(
+        self, start: int, steps: int, tokens_per_step: int, later_tokens: float | None = None
+    ) -> None:
+        """Begins.
+
+        Args:
+            start: optimizer steps that are already done.
+            steps: all of them.
+            tokens_per_step: tokens of one.
+            later_tokens: what the stages after this one take, as that many tokens of this stage;
+                None where there are no other stages.
+        """
         self._steps = steps
         self._tokens_per_step = tokens_per_step
+        self._later_tokens = later_tokens
         self._done = float(start)
         self._compiling = True
         self._marks: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
@@ -116,8 +128,11 @@ class TrainingProgress:
         rate = self.tokens_per_second
         if not rate:
             return f"loss {loss:.4f}"
-        left = duration((self._steps - self._done) * self._tokens_per_step / rate)
-        return f"loss {loss:.4f}  {rate:,.0f} tokens/s  {left} left"
+        tokens = (self._steps - self._done) * self._tokens_per_step
+        left = f"{duration(tokens / rate)} left"
+        if self._later_tokens is not None:
+            left += f", {duration((tokens + self._later_tokens) / rate)} for all stages"
+        return f"loss {loss:.4f}  {rate:,.0f} tokens/s  {left}"
 
 
 def duration(seconds: float) -> str:

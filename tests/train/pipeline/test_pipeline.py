@@ -106,6 +106,21 @@ def test_what_the_pipeline_shows(folder, finished):
     assert "tokenizer.json" in exported
 
 
+def test_stages_are_counted_and_the_time_for_all_is_said(finished):
+    numbers = re.findall(r"(\w+): stage (\d) of 5", finished)
+    assert numbers == [(name, str(number)) for number, name in enumerate(FILES, 1)]
+    assert " for all stages" in finished
+
+
+def test_a_plan_of_a_pipeline_says_what_all_stages_take_and_writes_nothing(folder, finished):
+    printed = run(folder, *PIPELINE, "--run_dir", "planned", "--plan").stdout
+    assert not (folder / "planned").exists()
+    assert all(f"{name} " in printed for name in (*FILES, "evaluate", "export"))
+    planned = re.search(r"^plan disk    ([\d.]+) MB", printed, re.MULTILINE)
+    real = sum(path.stat().st_size for path in (folder / "runs").rglob("*") if path.is_file())
+    assert float(planned[1]) * 1e6 == pytest.approx(real, rel=0.15)
+
+
 def test_the_card_of_an_export_says_what_its_files_are(folder, finished, monkeypatch, capsys):
     export = folder / "runs" / "export"
     text = (export / "README.md").read_text()

@@ -96,6 +96,53 @@ def test_report(finished):
     assert "tokens/s" in printed
 
 
+def test_a_run_says_first_what_it_is_about_to_do(finished):
+    folder, printed = finished
+    head = printed.splitlines()[:6]
+    assert [line.split()[0] for line in head] == [
+        "stage", "parameters", "tokens", "data", "run", "device"
+    ]  # fmt: skip
+    assert head[0].split(maxsplit=1)[1] == "base, MMRecModel"
+    total, *parts = (int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\d", head[1]))
+    assert total == sum(parts)
+    assert head[2].endswith("128 per step, 1,536 in 12 steps")
+    assert head[3].endswith(str(folder.parent.parent / "data"))
+    assert head[4].endswith(str(folder))
+    assert "cores; float32" in head[5]
+
+
+def test_samples_while_a_run_goes_on_change_nothing_else(prepared, finished):
+    options = ("--run_dir", "sampled", "--training.sample_every", "5")
+    printed = run(prepared, "train.base", "--config", "c.yaml", *options).stdout
+    folder = prepared / "sampled" / "checkpoints_base"
+    assert re.findall(r"step (\d+)  sample, prompt 'def ':\ndef ", printed) == ["5", "10", "12"]
+    assert losses(folder) == losses(finished[0])
+    last = f"base_model_step_{STEPS}.pt"
+    sampled, plain = (bridge.load_torch(path / last) for path in (folder, finished[0]))
+    assert bridge.compare(sampled, plain, outputs=False).agrees()
+    events = b"".join(path.read_bytes() for path in (folder / "tensorboard").iterdir())
+    assert events.count(b"sample/def") >= 3
+
+
+@pytest.mark.slow
+def test_a_plan_says_what_the_run_takes_and_writes_nothing(prepared, finished):
+    options = ("--run_dir", "planned", "--plan")
+    printed = run(prepared, "train.base", "--config", "c.yaml", *options).stdout
+    assert not (prepared / "planned").exists()
+    assert re.search(r"^plan time    \d.*12 steps", printed, re.MULTILINE)
+    assert re.search(r"^plan memory  \d+ MB", printed, re.MULTILINE)
+    planned = re.search(
+        r"^plan disk    ([\d.]+) MB: 2 states .*4 \.pt files", printed, re.MULTILINE
+    )
+    real = sum(path.stat().st_size for path in finished[0].rglob("*") if path.is_file())
+    assert float(planned[1]) * 1e6 == pytest.approx(real, rel=0.15)
+
+
+def test_a_plan_is_of_a_whole_run(prepared):
+    done = run(prepared, "train.base", "--config", "c.yaml", "--plan", "--resume", code=2)
+    assert error(done) == "error: --plan is of a run from its start: leave out --resume"
+
+
 def test_the_next_commands_of_a_page_run(prepared, finished, tmp_path):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     page = (finished[0] / "report.html").read_text()

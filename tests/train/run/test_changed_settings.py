@@ -11,9 +11,9 @@ from helpers.small_models import SMALL
 
 import bridge
 from mmrec_jax import MMRec100M, MMRecModel, ModelConfig
+from train.run.memory import check_memory
 from train.run.recorded import Extension
 from train.run.resume import Added, Plan, check_may_resume, restore_newest
-from train.run.session import check_memory
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
 from train.stages.base import BaseStage
 from train.system.errors import UserError

@@ -23,7 +23,8 @@ def events(run):
             if event.HasField("session_log"):
                 shown = {key: value for key, value in shown.items() if key[0] < event.step}
             for value in event.summary.value:
-                shown[event.step, value.tag] = value.simple_value
+                text = b"".join(value.tensor.string_val).decode()
+                shown[event.step, value.tag] = text or value.simple_value
     return shown
 
 
@@ -43,6 +44,15 @@ def test_tensorboard_has_what_the_metrics_have_whenever_the_process_dies(tmp_pat
         metrics.write(4, {"loss": 8.0})
         assert events(tmp_path)[4, "loss"] == 8.0
         assert sorted({step for step, _ in events(tmp_path)}) == [1, 2, 3, 4]
+
+
+def test_tensorboard_shows_texts_as_they_are(tmp_path):
+    with MetricsWriter(tmp_path, 0) as metrics:
+        metrics.write_texts(7, {"sample/def": "def __f__():\n\n  *x*"})
+    ((place, text),) = events(tmp_path).items()
+    assert place[0] == 7 and place[1].startswith("sample/def")
+    assert text == "    def __f__():\n    \n      *x*"
+    assert not read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gs:", "s3:"])

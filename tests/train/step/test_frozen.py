@@ -10,13 +10,15 @@ from helpers.small_models import TRAINED
 
 from bridge.weights import variables
 from mmrec_jax import ExpertModule, MMRec100M
+from mmrec_jax.block_forms import stack_blocks
 from mmrec_jax.transfer import transfer_base_to_expert, with_embedding
 from train.data.batches import batch_of
+from train.run.header import counts_by_part
 from train.settings.config import Config, OptimizerConfig, TrainingConfig
-from train.stages.base import initial_model
+from train.stages.base import BaseStage, initial_model
 from train.stages.expert import ExpertStage
 from train.stages.fusion import FusionStage
-from train.step.frozen import Frozen
+from train.step.frozen import Frozen, Parameters
 from train.step.trainer import Trainer
 
 MODEL = dataclasses.replace(TRAINED, num_layers=3, dropout=0.2)
@@ -153,3 +155,25 @@ def test_frozen_experts_have_no_dropout():
         == losses[1]
         == pytest.approx(float(trainer.token_losses(state, batch(0)).mean()), rel=1e-6)
     )
+
+
+@pytest.mark.parametrize("variants", [{}, {"use_hem": True, "use_dpg": True}, {"use_sparse": True}])
+@pytest.mark.parametrize("name", ["base", "expert", "fusion"])
+def test_parameters_are_counted_without_a_model_as_with_one(name, variants):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **variants))
+    if name == "fusion":
+        stage, network = FusionStage(config), MMRec100M(config.model, rngs=nnx.Rngs(0))
+    else:
+        training = dataclasses.replace(CONFIG.training, domain="text")
+        expert = dataclasses.replace(CONFIG.expert, freeze_blocks=2)
+        config = dataclasses.replace(config, training=training, expert=expert)
+        stage = (BaseStage if name == "base" else ExpertStage)(config)
+        network = initial_model(config)
+    stacked = stack_blocks(network)
+    trained, others = Parameters(stacked, stage.frozen).split(stacked)
+    buffers = nnx.state(network, nnx.Not(nnx.Param))
+    counts, trained_counts = counts_by_part(config, stage)
+    assert sum(trained_counts.values()) == sum(array.size for array in trained.values())
+    untrained = sum(array.size for array in others.values())
+    untrained -= sum(array.size for array in jax.tree.leaves(buffers))
+    assert sum(counts.values()) - sum(trained_counts.values()) == untrained

@@ -61,6 +61,20 @@ def test_the_rate_is_of_training_alone(monkeypatch):
     assert [made(7, 1.0, 9.0), made(8, 0.5, 0.25)] == [0, 2000]
 
 
+@pytest.mark.parametrize(("later", "said"), [(None, ""), (57_000, ", 2m 30s for all stages")])
+def test_the_time_left_of_a_stage_and_of_all(monkeypatch, capsys, later, said):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    progress = TrainingProgress(0, 100, 1000, later)
+    progress.paused()
+    for step in (5, 6, 7):
+        now[0] += 1.0
+        progress.advance(step, 0.0, 2.5)
+    progress.report(2.5)
+    left = "1m 33s left"
+    assert capsys.readouterr().out == f"step 7/100  loss 2.5000  1,000 tokens/s  {left}{said}\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(9.4, "9s"), (59.6, "1m 00s"), (247, "4m 07s"), (11_100, "3h 05m"), (183_700, "2d 03h")],

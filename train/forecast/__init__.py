@@ -1,0 +1,1 @@
+"""How much time, memory and disk a run will take, found out before it begins."""
