@@ -345,7 +345,7 @@ def test_a_save_into_a_folder_that_was_removed_ends_the_run(tmp_path, monkeypatc
         run_with(run)
     session._identity = identity_of(run)
     with pytest.raises(UserError, match=r"checkpoints_base was removed or moved while it was"):
-        session._write(None, 1.0, {})
+        session.write(None, 1.0, {})
     assert [path.name for path in tmp_path.rglob("state")] == list(left)
 
 
