@@ -79,6 +79,7 @@ def prepare(config: Config) -> None:
         UserError: the sources or a setting is wrong, or data_dir has something else in it.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
+    _check_config(config)
     # Imported here because it takes a second, and most who import mmrec prepare no data.
     from train.preparation import prepare_data
 
@@ -101,8 +102,14 @@ def train(
         KeyboardInterrupt: interrupted; the state is saved, and `resume` goes on.
     """
     _check_stage(stage)
+    _check_config(config)
     train_stage(config, STAGES[stage](config), resume=resume, overwrite=overwrite)
     return load(stage_folder(config, stage))
+
+
+def _check_config(config: Config) -> None:
+    if not isinstance(config, Config):
+        raise UserError(f"config: expected a config, as mmrec.config gives it, not {config!r:.60}")
 
 
 def _check_stage(stage: str) -> None:

@@ -101,6 +101,10 @@ class TrainedModel:
             UserError: an option is out of its range, or the model cannot be sampled from.
         """
         _check_text(prompt, "prompt")
+        numbers = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        for name, value in (numbers | {"seed": seed}).items():
+            if not isinstance(value, int | float | None):
+                raise UserError(f"{name}: expected a number, not {value!r:.60}")
         try:
             sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         except ValueError as error:

@@ -135,6 +135,10 @@ def test_a_text_comes_in_pieces_and_can_be_read_again(runs):
         (lambda lm: mmrec.load("nowhere"), "nowhere: cannot be read: No such file"),
         (lambda lm: mmrec.load(__file__), r"has no tokenizer.json beside it: .* by tokenizer$"),
         (lambda lm: mmrec.config("nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (lambda lm: lm.generate("a", length="5"), "length: expected a number, not '5'"),
+        (lambda lm: mmrec.config("dmeo"), "--config dmeo: no such file: did you mean demo"),
+        (lambda lm: mmrec.train("my.yaml"), "config: expected a config, as mmrec.config gives it"),
+        (lambda lm: mmrec.prepare("my.yaml"), "config: expected a config, as mmrec.config"),
         (lambda lm: mmrec.train(None, "bse"), "stage: expected one of base, text, .*, not bse"),
     ],
 )

@@ -89,7 +89,8 @@ def _page(
         lead=f"One stage of training, {name}, after {int(session.state.step):,} steps on "
         f"{config.training.domain} data.",
         pairs={
-            ("model", counted): f"what the model gains over the {counted}" for counted in BASELINES
+            ("model", counted): f"the model's loss less that of the {counted}"
+            for counted in BASELINES
         },
         scores=scores,
         split="validation",

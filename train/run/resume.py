@@ -111,6 +111,11 @@ def check_may_resume(
     if not names:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
     new = flat(dataclasses.asdict(config))
+    if added is not None and CONFIG not in names:
+        raise UserError(
+            f"--extend: {run} holds an imported checkpoint, and how many steps its run has is not "
+            "recorded yet: give --resume alone first, with training.steps as in the checkpoint"
+        )
     old = recorded_settings(run) if CONFIG in names else new  # of an import, the config's
     given = new[STEPS]
     steps = old.get(STEPS, given)
@@ -124,7 +129,7 @@ def check_may_resume(
         steps = found[-1].after
         if given in (steps, *(each.before for each in found)):
             changeable.add(STEPS)
-        if extension is not None and extension.schedule == RESTART:
+        if found[-1].schedule == RESTART:
             changeable |= _WARMUP
     other_stages = _SEPARATE - set(sections)
     changed = [
@@ -143,7 +148,14 @@ def check_may_resume(
         training = dataclasses.replace(config.training, steps=steps)
     except ValueError as error:
         raise UserError(f"--extend: training.{error}") from error
-    return Plan(dataclasses.replace(config, training=training), found, extension)
+    config = dataclasses.replace(config, training=training)
+    if extension is None and found and found[-1].schedule == RESTART:
+        # The run's own, as its number of steps is: the config may still have those before.
+        warmup = {key.split(".")[1]: old[key] for key in _WARMUP & old.keys()}
+        config = dataclasses.replace(
+            config, optimizer=dataclasses.replace(config.optimizer, **warmup)
+        )
+    return Plan(config, found, extension)
 
 
 def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> StartingPoint | None:

@@ -215,7 +215,7 @@ def build_parser(
         required=True,
         metavar="FILE",
         help="YAML file with the settings below, or one of the project's by its name, such as "
-        "demo; options override it.",
+        f"{'base' if kind is Config else 'demo'}; options override it.",
     )
     if add_flags is not None:
         add_flags(parser)

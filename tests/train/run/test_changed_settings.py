@@ -104,6 +104,26 @@ def test_only_a_new_warm_up_may_be_another(tmp_path):
         check_may_resume(config, run, (), Added(10**8, "restart"))
 
 
+def test_the_warm_up_of_a_restart_holds_as_its_steps_do(tmp_path):
+    run = a_run(tmp_path, {"step": 0}, extended(6000, 9000) | {"schedule": "restart"})
+    settings = {"training": {"steps": 9000}, "optimizer": {"warmup_steps": 7}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    plan = check_may_resume(config_of(tmp_path, 6000, warmup_steps=50), run, ())
+    assert (plan.config.training.steps, plan.config.optimizer.warmup_steps) == (9000, 7)
+    with pytest.raises(UserError, match=r"optimizer.beta1 \(0.9 there, 0.5 now\)"):
+        check_may_resume(config_of(tmp_path, 6000, beta1=0.5), run, ())
+
+
+def test_an_import_is_not_extended_before_its_steps_are_recorded(tmp_path):
+    run = tmp_path / "checkpoints_base"
+    bridge.save_orbax(bridge.state_folder(run, 5), MMRecModel(SMALL, rngs=nnx.Rngs(0)), step=5)
+    check_may_resume(config_of(tmp_path, 9000), run, ())
+    with pytest.raises(
+        UserError, match=r"^--extend: .* holds an imported checkpoint.* alone first"
+    ):
+        check_may_resume(config_of(tmp_path, 9000), run, (), Added(50, "stretch"))
+
+
 @pytest.mark.parametrize("file", [False, True])
 def test_weights_that_are_not_finite_are_named_before_anything_is_built(tmp_path, file, recwarn):
     model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
