@@ -343,6 +343,33 @@ def test_two_at_once_are_one(config_file, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "data"}
 
 
+@pytest.mark.parametrize("next_one", ["first", "second"])
+def test_nobody_continues_in_what_an_interrupted_removal_left(tmp_path, monkeypatch, next_one):
+    """At the end, and at the start of a preparation of other inputs."""
+
+    def interrupted(folder, **_):
+        for path in folder.rglob("survey"):
+            path.unlink()
+            raise KeyboardInterrupt
+
+    data = tmp_path / "data"
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        with data_folder.working_folder(data, "first", dry_run=False) as folder:
+            (folder / "survey").touch()
+            (folder / "completions").touch()
+            context.setattr(data_folder.shutil, "rmtree", interrupted)
+            if next_one == "second":
+                raise KeyboardInterrupt
+        raise AssertionError
+    if next_one == "second":
+        with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+            context.setattr(data_folder.shutil, "rmtree", interrupted)
+            with data_folder.working_folder(data, "second", dry_run=False):
+                pass
+    with data_folder.working_folder(data, "first", dry_run=False) as folder:
+        assert list(folder.iterdir()) == []
+
+
 def test_a_full_disk_loses_nothing_of_what_is_done(config_file, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -115,6 +115,18 @@ def package_versions() -> dict[str, str]:
     return found | {"python": platform.python_version()}
 
 
+def _remove(folder: Path) -> None:
+    """Removes a folder of a preparation.
+
+    It loses its name first: where removing it is interrupted, nobody continues in what is left.
+    """
+    removed = folder.with_name("removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[Path]:
     """The folder beside data_dir that a preparation works in.
@@ -146,7 +158,7 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
                 # A task of another, killed preparation may still be writing into its own folder.
                 for folder in above.glob("*"):
                     if folder.name != identity and folder.is_dir():
-                        shutil.rmtree(folder, ignore_errors=True)
+                        _remove(folder)
                 (above / identity).mkdir(exist_ok=True)
                 begun = True
                 with naming(above / identity):
@@ -156,6 +168,7 @@ def working_folder(data_dir: Path, identity: str, *, dry_run: bool) -> Iterator[
                 raise
             finally:
                 if not keep:
+                    _remove(above / identity)
                     shutil.rmtree(above, ignore_errors=True)
     except OSError as error:
         if begun:
