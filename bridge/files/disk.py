@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -167,8 +168,7 @@ def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
         OSError: a folder cannot be written; what the target held before is unchanged.
     """
     partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    _make_anew(partial)
     try:
         with naming(target):
             yield partial
@@ -178,6 +178,19 @@ def replacing_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     sync(target.parent)
+
+
+def _make_anew(folder: pathlib.Path) -> None:
+    """Makes an empty folder; threads of a save that failed may still be writing into the old."""
+    for wait in (0.05, 0.2, 1.0, None):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            return
+        except FileExistsError:
+            if wait is None:
+                raise
+            time.sleep(wait)
 
 
 def replace_folder(new: pathlib.Path, target: pathlib.Path) -> None:

@@ -111,11 +111,6 @@ def check_may_resume(
     if not names:
         raise UserError(f"{run} holds no run: correct run_dir, or leave out --resume")
     new = flat(dataclasses.asdict(config))
-    if added is not None and CONFIG not in names:
-        raise UserError(
-            f"--extend: {run} holds an imported checkpoint, and how many steps its run has is not "
-            "recorded yet: give --resume alone first, with training.steps as in the checkpoint"
-        )
     old = recorded_settings(run) if CONFIG in names else new  # of an import, the config's
     given = new[STEPS]
     steps = old.get(STEPS, given)
@@ -172,8 +167,13 @@ def restore_newest(plan: Plan, stage: Stage, data: PreparedData, run: Path) -> S
     path, saved = found
     step = saved.step
     model = stage.resumed(saved)  # first, as a model of another class differs in all else too
-    check_fits(plan, run, path, saved)
     ends_at = _ends_at(saved)
+    if plan.added and _is_import(run) and ends_at not in (None, plan.added.before):
+        raise UserError(
+            f"--extend: the run of {path} has {ends_at} steps, and the config says "
+            f"{plan.added.before}: set training.steps to {ends_at}"
+        )
+    check_fits(plan, run, path, saved)
     is_older, restarts = plan.is_older(ends_at), plan.restarts(ends_at)
     origin = Origin(-step) if restarts else origin_of(saved)
     if restarts:

@@ -546,7 +546,14 @@ def test_an_import_is_extended(prepared, finished, monkeypatch):
     folder = prepared / "import" / "checkpoints_base"
     source = bridge.load_torch(finished[0] / f"base_model_step_{STEPS}.pt")
     bridge.save_orbax(bridge.state_folder(folder, STEPS), source.model, **source.training_state())
-    config = parse_config(["--config", "c.yaml", "--run_dir", "import"], "")
+    import_of = ["--config", "c.yaml", "--run_dir", "import"]
+    other = parse_config([*import_of, "--training.steps", "10"], "")
+    message = (
+        rf"^--extend: the run of .*/state/{STEPS} has {STEPS} steps, and the config says 10: set"
+    )
+    with pytest.raises(UserError, match=message):
+        open_session(other, BaseStage(other), resume=True, overwrite=False, added=Added(6, "x"))
+    config = parse_config(import_of, "")
     for added in (Added(6, "stretch"), None):  # killed before its first step
         session = open_session(config, BaseStage(config), resume=True, overwrite=False, added=added)
         begun = checkpoint_of(session.trainer, session.state, avg_loss=0.0, metadata={})

@@ -114,16 +114,6 @@ def test_the_warm_up_of_a_restart_holds_as_its_steps_do(tmp_path):
         check_may_resume(config_of(tmp_path, 6000, beta1=0.5), run, ())
 
 
-def test_an_import_is_not_extended_before_its_steps_are_recorded(tmp_path):
-    run = tmp_path / "checkpoints_base"
-    bridge.save_orbax(bridge.state_folder(run, 5), MMRecModel(SMALL, rngs=nnx.Rngs(0)), step=5)
-    check_may_resume(config_of(tmp_path, 9000), run, ())
-    with pytest.raises(
-        UserError, match=r"^--extend: .* holds an imported checkpoint.* alone first"
-    ):
-        check_may_resume(config_of(tmp_path, 9000), run, (), Added(50, "stretch"))
-
-
 @pytest.mark.parametrize("file", [False, True])
 def test_weights_that_are_not_finite_are_named_before_anything_is_built(tmp_path, file, recwarn):
     model = MMRecModel(SMALL, rngs=nnx.Rngs(0))
