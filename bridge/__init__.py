@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from bridge.files.manifest import MANIFEST as MANIFEST
     from bridge.files.manifest import changed_file as changed_file
     from bridge.files.manifest import describe_files as describe_files
+    from bridge.files.manifest import is_intact as is_intact
     from bridge.huggingface.tokenizer import NAMES_OF_END_OF_TEXT as NAMES_OF_END_OF_TEXT
     from bridge.huggingface.tokenizer import end_of_text_in as end_of_text_in
     from bridge.inspection import Inspection as Inspection
@@ -118,7 +119,7 @@ _NAMES = {
         "restore_folder",
     ),
     "files.lock": ("locked", "run_lock"),
-    "files.manifest": ("MANIFEST", "changed_file", "describe_files"),
+    "files.manifest": ("MANIFEST", "changed_file", "describe_files", "is_intact"),
     "huggingface.tokenizer": ("NAMES_OF_END_OF_TEXT", "end_of_text_in"),
     "inspection": ("Inspection", "inspect"),
     "keys": ("Model", "parameter_counts"),

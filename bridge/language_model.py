@@ -44,7 +44,8 @@ def embedding_digest(embedding: Embedding) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_folders(checkpoint: PathLike) -> list[Path]:

@@ -4,6 +4,7 @@ Orbax and numpy read a file with a flipped bit without an error. The manifest fi
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def changed_file(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | 
         if path.stat().st_size != description["bytes"] or _describe(path) != description:
             return name
     return None
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether there is a manifest in a folder, and the files that it lists are as it says."""
+    try:
+        described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return changed_file(folder, described) is None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def unlisted_file(folder: Path, files: Mapping[str, Any]) -> str | None:

@@ -65,9 +65,8 @@ def check_space(run: Path, checkpoint: bridge.LoadedCheckpoint) -> None:
 def is_whole(folder: Path, step: int) -> bool:
     """Whether there is an undamaged state after `step` steps in a folder; loads no array."""
     try:
-        described = json.loads((folder / bridge.MANIFEST).read_text(encoding="utf-8"))
         content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-        return bridge.changed_file(folder, described) is None and content["step"] == step
+        return bridge.is_intact(folder) and content["step"] == step
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 

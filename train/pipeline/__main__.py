@@ -6,8 +6,8 @@ interrupted stage is resumed. run_dir/pipeline.json records which stages are com
 
 import jsonargparse
 
-from bridge import stage_folder
-from train.pipeline.export import check_export, export, is_intact
+from bridge import is_intact, stage_folder
+from train.pipeline.export import check_export, export
 from train.pipeline.forecast import plan_pipeline
 from train.pipeline.record import PipelineRecord
 from train.pipeline.report import report
@@ -51,7 +51,7 @@ def main(
                 record.train(name)
             record.make("evaluate", evaluate)
             record.make("samples", sample)
-            record.make("export", export, is_intact)
+            record.make("export", export, lambda manifest: is_intact(manifest.parent))
             report(config)
     except ResumableError as error:
         raise UserError(error.advising("the same command")) from error.__cause__

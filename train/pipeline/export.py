@@ -63,15 +63,6 @@ def _listed(folder: Path) -> set[str]:
         return set()
 
 
-def is_intact(manifest: Path) -> bool:
-    """Whether the files of an export are as its manifest describes them."""
-    try:
-        described = json.loads(manifest.read_text(encoding="utf-8"))
-        return bridge.changed_file(manifest.parent, described) is None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
-
-
 def export(pipeline: PipelineConfig) -> Path:
     """Writes every model as a .safetensors file, and a card; returns the manifest's path.
 

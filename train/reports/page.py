@@ -2,13 +2,13 @@
 
 import base64
 import dataclasses
-import hashlib
 import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bridge import file_digest
 from train.reports.curves import LOSSES, Curve, draw_curves, draw_margins, tokens_of_step
 from train.reports.templates import template
 from train.run.metrics import read_metrics
@@ -107,7 +107,7 @@ def write_page(path: Path, page: Page) -> None:
         "settings": _settings({name: stage.run for name, stage in page.stages.items()}),
     }
     try:
-        content["hashes"] = {str(file): _digest(file) for file in page.files}
+        content["hashes"] = {str(file): file_digest(file) for file in page.files}
         rendered = template(Path(__file__).with_name("page.html"), html=True).render(content)
         write_text(path, rendered + "\n")
     except OSError as error:
@@ -158,8 +158,3 @@ def _settings(runs: Mapping[str, Path]) -> dict[str, dict[str, dict[str, Any]]]:
             key: {"value": next(iter(by_key[key].values()))} for key in keys if key not in other
         },
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
